@@ -1,0 +1,122 @@
+"""The boundary value problem: the interface of its solvers, and the driver `geodesic`."""
+
+import abc
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._results import RESULTS
+from .._types import Point, Points, as_float, as_point, as_points, check_finite, is_concrete
+from ..metrics import AbstractMetric
+from .geodesic import Geodesic
+
+
+class AbstractBoundarySolver(eqx.Module):
+    """Finds a geodesic between two points. Settings are fields; a solver holds no state."""
+
+    @abc.abstractmethod
+    def solve(
+        self, metric: AbstractMetric, x: Point, y: Point, init: Points | None, ts: Float[Array, " n"]
+    ) -> Geodesic:
+        """The geodesic from ``x`` to ``y``, sampled at ``ts``, from the starting path ``init`` (``None``: the straight line).
+
+        Arguments have been checked. Never raises: how it ended is in ``result``.
+        """
+
+
+def check_end_points(metric: AbstractMetric, x: Any, y: Any) -> tuple[Point, Point]:
+    """``x`` and ``y`` as points of the same dimension and dtype, on which ``metric`` can be evaluated."""
+    x = as_point(x, "x")
+    y = as_point(y, "y", dim=x.size)
+    dtype = jnp.result_type(x, y)
+    x, y = x.astype(dtype), y.astype(dtype)
+    check_metric(metric, x)
+    return x, y
+
+
+def check_metric(metric: Any, x: Point) -> None:
+    """Evaluate the shapes of ``metric`` at ``x``, so that a mismatch is reported as such before anything is solved."""
+    if not isinstance(metric, AbstractMetric):
+        raise TypeError(f"`metric` must be an AbstractMetric such as SteinMetric(score), got {type(metric).__name__}")
+    try:
+        jax.eval_shape(lambda m, z: m.at(z).mv(z), metric, x)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"`metric` cannot be evaluated at a point of shape {x.shape}: {error}") from error
+
+
+def check_times(ts: Any, dtype: Any) -> Float[Array, " n"]:
+    """``ts`` as increasing times in [0, 1]; ``None`` gives 65 equally spaced ones."""
+    if ts is None:
+        return jnp.asarray(np.linspace(0, 1, 65), dtype)
+    ts = as_float(ts, "ts").astype(dtype)
+    if ts.ndim != 1 or ts.size == 0:
+        raise ValueError(f"`ts` must have shape (n,) with n >= 1, got {ts.shape}")
+    check_finite(ts, "ts")
+    if is_concrete(ts):
+        values = np.asarray(ts)
+        if values.min() < 0 or values.max() > 1 or (np.diff(values) <= 0).any():
+            raise ValueError(f"`ts` must increase within [0, 1], got values from {values.min():g} to {values.max():g}")
+    return ts
+
+
+def raise_unless_successful(geodesic: Geodesic) -> Geodesic:
+    """``geodesic`` itself, raising an error with advice (also under ``jit``) if its solve failed."""
+    result = geodesic.result
+    return result.error_if(geodesic, result != RESULTS.successful)
+
+
+@eqx.filter_jit
+def _solve(solver, metric, x, y, init, ts):
+    return solver.solve(metric, x, y, init, ts)
+
+
+def geodesic(
+    metric: AbstractMetric,
+    x: Point,
+    y: Point,
+    *,
+    solver: AbstractBoundarySolver | None = None,
+    init: Points | None = None,
+    ts: Float[Array, " n"] | None = None,
+    throw: bool = True,
+) -> Geodesic:
+    """The geodesic of ``metric`` from ``x`` to ``y``.
+
+    **Arguments**
+
+    - ``metric``: the metric; a traced pytree, so new weights or strengths do not compile again.
+    - ``x``, ``y``: end points, shape ``(d,)``. For batches use ``jax.vmap``, or `pairwise_dist`.
+    - ``solver``: how to solve; default ``SpectralNewton()``.
+    - ``init``: a path to start from, ``(k, d)`` points at equally spaced times from ``x`` to ``y``; default the straight line.
+      Several local geodesics may connect two points: the solver descends from here.
+    - ``ts``: times in [0, 1] at which the result is sampled; default 65 equally spaced ones.
+    - ``throw``: raise ``EquinoxRuntimeError`` with advice if the solve fails. With ``False`` read ``result``.
+
+    **Returns** a `Geodesic`. It is differentiable in forward and reverse mode with respect to the end points and everything in the
+    metric: ``length`` and ``energy`` by the envelope theorem, the path by the implicit function theorem.
+
+    >>> import jax.numpy as jnp
+import numpy as np
+    >>> from scoregeo import GaussianScore, SteinMetric, geodesic
+    >>> metric = SteinMetric(GaussianScore(jnp.zeros(2), jnp.eye(2)))
+    >>> round(float(geodesic(metric, jnp.array([-1.0, 0.5]), jnp.array([1.0, 0.7])).length), 4)
+    2.2213
+    """
+    from .spectral import SpectralNewton
+
+    solver = SpectralNewton() if solver is None else solver
+    if not isinstance(solver, AbstractBoundarySolver):
+        raise TypeError(f"`solver` must be a boundary solver such as SpectralNewton(), got {type(solver).__name__}")
+    x, y = check_end_points(metric, x, y)
+    if init is not None:
+        init = as_points(init, "init", dim=x.size).astype(x.dtype)
+        if init.shape[0] < 2:
+            raise ValueError(f"`init` must have shape (k, {x.size}) with k >= 2, got {init.shape}")
+        # The path must end where the problem does; what the caller passed only bends it.
+        init = init.at[0].set(x).at[-1].set(y)
+    result = _solve(solver, metric, x, y, init, check_times(ts, x.dtype))
+    return raise_unless_successful(result) if throw else result

@@ -1,0 +1,118 @@
+"""The result of every solve: a geodesic with its certificates, as a pytree."""
+
+import abc
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._results import RESULTS
+from .._types import Point, Points, Scalar, Vector
+from .basis import evaluation_basis
+
+
+class AbstractCurve(eqx.Module):
+    """A curve gamma : [0, 1] -> R^d that can be evaluated anywhere."""
+
+    @abc.abstractmethod
+    def __call__(self, t: Scalar) -> tuple[Point, Vector]:
+        """Point and velocity at time ``t``."""
+
+    @abc.abstractmethod
+    def reverse(self) -> "AbstractCurve":
+        """The same curve walked backwards."""
+
+
+class PolynomialCurve(AbstractCurve):
+    """A polynomial from ``x`` to ``y`` with the coefficients of `basis` equation (1), shape ``(m, d)``."""
+
+    x: Point
+    y: Point
+    coefficients: Float[Array, "m d"]
+
+    def __call__(self, t: Scalar) -> tuple[Point, Vector]:
+        basis = evaluation_basis(self.coefficients.shape[0], jnp.reshape(t, (1,)))
+        points, velocities = basis.path(self.x, self.y, self.coefficients)
+        return points[0], velocities[0]
+
+    def reverse(self) -> "PolynomialCurve":
+        # phi_k(1 - t) = (-1)^(k+1) phi_k(t)
+        k = jnp.arange(1, self.coefficients.shape[0] + 1)
+        return PolynomialCurve(self.y, self.x, jnp.where(k % 2 == 1, 1, -1)[:, None] * self.coefficients)
+
+
+class IntegratedCurve(AbstractCurve):
+    """diffrax's dense solution of the geodesic equation, over times scaled to [0, 1]."""
+
+    dense: diffrax.DenseInterpolation
+    backwards: bool = eqx.field(static=True)
+
+    def __call__(self, t: Scalar) -> tuple[Point, Vector]:
+        x, v = self.dense.evaluate(1 - t if self.backwards else t)
+        return x, -v if self.backwards else v
+
+    def reverse(self) -> "IntegratedCurve":
+        return IntegratedCurve(self.dense, not self.backwards)
+
+
+class Geodesic(eqx.Module):
+    """A geodesic on t in [0, 1], solved; a pytree, so a batch of them is a `Geodesic` with leading axes.
+
+    **Fields**
+
+    - ``ts`` ``(n,)``, ``points`` ``(n, d)``, ``velocities`` ``(n, d)``: samples of the path; dgamma/dt, so their length in the
+      metric is ``length`` everywhere.
+    - ``length``, ``energy``: scalars; ``energy = 1/2 int <gamma', gamma'>_G dt = length^2 / 2``.
+    - ``error``: estimated absolute error of ``length``.
+    - ``residual``: largest relative deviation of the squared speed from its mean, which is zero for a geodesic. `verify`
+      is the stronger, independent certificate.
+    - ``result``: a `RESULTS` code; ``geodesic.result == RESULTS.successful`` works on batches.
+    - ``stats``: dictionary of counts (Newton steps, metric evaluations, degree, ...).
+    """
+
+    ts: Float[Array, " n"]
+    points: Points
+    velocities: Points
+    length: Scalar
+    energy: Scalar
+    error: Scalar
+    residual: Scalar
+    result: RESULTS
+    stats: dict[str, Any]
+    curve: AbstractCurve | None
+
+    def evaluate(self, t: float | Float[Array, "..."]) -> Float[Array, "... d"]:
+        """Points at times ``t`` in [0, 1], of any shape: ``t.shape + (d,)``. Exact to the order of the solver.
+
+        Raises ``ValueError`` for a geodesic that was solved without dense output.
+        """
+        return self._curve_at(t)[0]
+
+    def velocity(self, t: float | Float[Array, "..."]) -> Float[Array, "... d"]:
+        """Velocities at times ``t``, like ``evaluate``."""
+        return self._curve_at(t)[1]
+
+    def _curve_at(self, t):
+        if self.curve is None:
+            raise ValueError("this geodesic was solved with `dense=False` and knows only `points` at `ts`")
+        t = jnp.asarray(t, self.points.dtype)
+        x, v = jax.vmap(self.curve)(t.reshape(-1))
+        return x.reshape(*t.shape, -1), v.reshape(*t.shape, -1)
+
+    def reverse(self) -> "Geodesic":
+        """The same geodesic from its end to its start."""
+        return Geodesic(
+            1 - self.ts[::-1],
+            self.points[::-1],
+            -self.velocities[::-1],
+            self.length,
+            self.energy,
+            self.error,
+            self.residual,
+            self.result,
+            self.stats,
+            None if self.curve is None else self.curve.reverse(),
+        )

@@ -1,0 +1,56 @@
+"""Metrics given as matrices: the Euclidean one, and any function x -> G(x)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._types import Matrix, Point, Vector
+from ..scores.density import TracedFunction
+from .base import AbstractMetric
+from .inner_products import DenseInnerProduct, DiagonalInnerProduct
+from .lagrangian import lagrangian_acceleration
+
+
+class EuclideanMetric(AbstractMetric):
+    """``G(x) = I``: straight lines, the baseline of every comparison."""
+
+    def at(self, x: Point) -> DiagonalInnerProduct:
+        """The inner product at ``x``."""
+        return DiagonalInnerProduct(jnp.ones_like(x))
+
+    def acceleration(self, x: Point, v: Vector) -> Vector:
+        """Zero."""
+        return jnp.zeros_like(v)
+
+
+class MatrixMetric(AbstractMetric):
+    """Any metric, given as a function ``fn(x, *args) -> G(x)`` of shape ``(d, d)``, symmetric positive definite.
+
+    ``*args`` are arrays or pytrees of arrays passed on to ``fn``; they are traced. For small dimensions.
+
+    >>> import jax.numpy as jnp
+    >>> from scoregeo import MatrixMetric, dist
+    >>> half_plane = MatrixMetric(lambda x: jnp.eye(2) / x[1] ** 2)
+    >>> round(float(dist(half_plane, jnp.array([0.0, 1.0]), jnp.array([0.0, 2.0]))), 4)  # log 2
+    0.6931
+    """
+
+    function: TracedFunction
+    args: tuple
+
+    def __init__(self, fn: Callable[..., Matrix], *args: Any):
+        self.function = TracedFunction(fn, "fn")
+        self.args = jax.tree.map(jnp.asarray, args)
+
+    def at(self, x: Point) -> DenseInnerProduct:
+        """The inner product at ``x``."""
+        array = jnp.asarray(self.function(x, *self.args))
+        if array.shape != (x.size, x.size):
+            raise ValueError(f"`fn` must return shape {(x.size, x.size)} for a point of shape {x.shape}, got {array.shape}")
+        return DenseInnerProduct(array.astype(x.dtype))
+
+    def acceleration(self, x: Point, v: Vector) -> Vector:
+        """The generic Lagrangian acceleration: one gradient, one JVP and one solve."""
+        return lagrangian_acceleration(self, x, v)

@@ -1,0 +1,49 @@
+"""Model spaces in one chart, with closed forms: tests of the machinery, and tutorials."""
+
+import jax.numpy as jnp
+
+from .._types import Point, Scalar, Vector
+from .base import AbstractMetric
+from .inner_products import DiagonalInnerProduct
+from .lagrangian import lagrangian_acceleration
+
+
+class Sphere(AbstractMetric):
+    """The unit sphere in stereographic coordinates: ``G(x) = 4 / (1 + |x|^2)^2 I``, curvature 1.
+
+    The chart covers all but one point; shortest paths may leave it through infinity, so `dist` of the machinery agrees with
+    the closed form for points well inside the unit ball (the lower hemisphere).
+    """
+
+    def at(self, x: Point) -> DiagonalInnerProduct:
+        """The inner product at ``x``."""
+        return DiagonalInnerProduct(jnp.broadcast_to(4 / (1 + x @ x) ** 2, x.shape))
+
+    def acceleration(self, x: Point, v: Vector) -> Vector:
+        """The generic Lagrangian acceleration."""
+        return lagrangian_acceleration(self, x, v)
+
+    def embed(self, x: Point) -> Vector:
+        """The point of the unit sphere in ``R^(d+1)`` with coordinates ``x``."""
+        r2 = x @ x
+        return jnp.append(2 * x, r2 - 1) / (1 + r2)
+
+    def closed_dist(self, x: Point, y: Point) -> Scalar:
+        """The great-circle distance, ``2 arcsin(chord / 2)``."""
+        return 2 * jnp.arcsin(jnp.linalg.norm(self.embed(x) - self.embed(y)) / 2)
+
+
+class HyperbolicHalfSpace(AbstractMetric):
+    """Hyperbolic space as the half-space ``x[-1] > 0``: ``G(x) = I / x[-1]^2``, curvature -1."""
+
+    def at(self, x: Point) -> DiagonalInnerProduct:
+        """The inner product at ``x``."""
+        return DiagonalInnerProduct(jnp.broadcast_to(1 / x[-1] ** 2, x.shape))
+
+    def acceleration(self, x: Point, v: Vector) -> Vector:
+        """The generic Lagrangian acceleration."""
+        return lagrangian_acceleration(self, x, v)
+
+    def closed_dist(self, x: Point, y: Point) -> Scalar:
+        """The hyperbolic distance, ``2 arcsinh(|x - y| / (2 sqrt(x[-1] y[-1])))``."""
+        return 2 * jnp.arcsinh(jnp.linalg.norm(x - y) / (2 * jnp.sqrt(x[-1] * y[-1])))

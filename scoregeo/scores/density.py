@@ -1,0 +1,91 @@
+"""Scores from functions: the gradient of a log density, or any vector field."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+
+from .._types import Point, Scalar, Vector
+from .base import AbstractScore, check_score_value
+
+
+class TracedFunction(eqx.Module):
+    """A callable split into arrays (traced) and the rest (static), so that a score holding it passes through ``jax.jit``."""
+
+    arrays: list
+    rest: tuple = eqx.field(static=True)
+    treedef: Any = eqx.field(static=True)
+
+    def __init__(self, fn: Callable, name: str):
+        if not callable(fn):
+            raise TypeError(f"`{name}` must be callable, got {type(fn).__name__}")
+        leaves, self.treedef = jax.tree.flatten(fn)
+        self.arrays = [leaf if eqx.is_array(leaf) else None for leaf in leaves]
+        self.rest = tuple(None if eqx.is_array(leaf) else leaf for leaf in leaves)
+
+    def __call__(self, *args):
+        leaves = [r if a is None else a for a, r in zip(self.arrays, self.rest, strict=True)]
+        return jax.tree.unflatten(self.treedef, leaves)(*args)
+
+
+class DensityScore(AbstractScore):
+    """The score ``grad log p`` of a log density known up to a constant, by automatic differentiation.
+
+    **Arguments**
+
+    - ``log_prob``: function ``(x, *args) -> scalar``, with ``x`` of shape ``(d,)``.
+    - ``*args``: arrays or pytrees of arrays passed on to it; traced, so new values do not compile again.
+
+    >>> import jax.numpy as jnp
+    >>> from scoregeo import DensityScore
+    >>> DensityScore(lambda x, scale: -jnp.sum(x**2) / scale, 4.0)(jnp.array([2.0])).tolist()
+    [-1.0]
+    """
+
+    function: TracedFunction
+    args: tuple
+    conservative: bool = eqx.field(static=True)
+
+    def __init__(self, log_prob: Callable[..., Scalar], *args: Any):
+        self.function = TracedFunction(log_prob, "log_prob")
+        self.args = jax.tree.map(jax.numpy.asarray, args)
+        self.conservative = True
+
+    def __call__(self, x: Point) -> Vector:
+        """The score at ``x``."""
+        return jax.grad(self.log_prob)(x)
+
+    def log_prob(self, x: Point) -> Scalar:
+        """The log density at ``x``, as given."""
+        value = jax.numpy.asarray(self.function(x, *self.args))
+        if value.shape != ():
+            raise ValueError(f"`log_prob` must return a scalar for a point of shape {x.shape}, got shape {value.shape}")
+        return value.astype(x.dtype)
+
+
+class FunctionScore(AbstractScore):
+    """Any vector field as a score: an analytic formula, or someone's network.
+
+    **Arguments**
+
+    - ``fn``: function ``(x, *args) -> (d,)`` with ``x`` of shape ``(d,)``. A callable pytree (an equinox module, a
+      ``jax.tree_util.Partial``) has its arrays traced. A function that closes over traced values differentiates
+      correctly with respect to them, but a new closure compiles again: prefer ``args``.
+    - ``*args``: arrays or pytrees of arrays passed on to ``fn``; traced, so new values do not compile again.
+    - ``conservative``: ``True`` only if ``fn`` is a gradient field by construction. The default keeps the curl terms, which
+      is right for every field (it costs one vector-Jacobian product more).
+    """
+
+    function: TracedFunction
+    args: tuple
+    conservative: bool = eqx.field(static=True)
+
+    def __init__(self, fn: Callable[..., Vector], *args: Any, conservative: bool = False):
+        self.function = TracedFunction(fn, "fn")
+        self.args = jax.tree.map(jax.numpy.asarray, args)
+        self.conservative = conservative
+
+    def __call__(self, x: Point) -> Vector:
+        """The score at ``x``."""
+        return check_score_value(self.function(x, *self.args), x)

@@ -1,0 +1,50 @@
+"""The score of a flax network, frozen at one noise level (the only place outside `diffusion` that knows flax)."""
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array
+
+from .._types import Point, Scalar, Vector
+from .base import AbstractScore, check_score_value
+
+
+class NetworkScore(AbstractScore):
+    """The score ``x -> module(x, noise_level)`` of a flax ``nnx.Module``, with weights and noise level traced.
+
+    **Arguments**
+
+    - ``module``: an ``nnx.Module``; ``module(x, noise_level)`` takes ``x`` of shape ``(d,)`` and a scalar and returns the
+      score, shape ``(d,)``. It must hold no random state. Its structure becomes static, its weights become leaves: a fresh
+      network of the same shape, or new weights, do not compile again.
+    - ``noise_level``: scalar passed on to the network (for a `DiffusionModel`, the standard deviation of the noise).
+    - ``conservative``: ``True`` only if the network is a gradient field by construction.
+
+    ``log_prob(x)`` works where the module has ``log_prob(x, noise_level)``.
+    """
+
+    graphdef: Any = eqx.field(static=True)
+    weights: Any
+    noise_level: Array
+    conservative: bool = eqx.field(static=True)
+
+    def __init__(self, module: nnx.Module, noise_level: float | Array, *, conservative: bool = False):
+        if not isinstance(module, nnx.Module):
+            raise TypeError(f"`module` must be a flax nnx.Module, got {type(module).__name__}")
+        self.graphdef, state = nnx.split(module)
+        self.weights = nnx.to_pure_dict(state)
+        self.noise_level = jnp.asarray(noise_level, jnp.result_type(float))
+        self.conservative = conservative
+
+    def module(self) -> nnx.Module:
+        """The flax module with this score's weights."""
+        return nnx.merge(self.graphdef, self.weights)
+
+    def __call__(self, x: Point) -> Vector:
+        return check_score_value(self.module()(x, self.noise_level.astype(x.dtype)), x)
+
+    def log_prob(self, x: Point) -> Scalar:
+        """Log density at ``x`` up to a constant, where the network has one."""
+        return self.module().log_prob(x, self.noise_level.astype(x.dtype))
