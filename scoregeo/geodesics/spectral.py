@@ -2,13 +2,13 @@
 
 The path is a polynomial (see `basis`); its energy, over-integrated by Gauss quadrature at twice as many points as coefficients, is
 minimised by Newton's method with a preconditioner fitted to the structure of the metric (`newton`, `preconditioner`). The degree
-doubles until the error estimate meets ``rtol``. Where a solve fails, it is repeated along a continuation from Euclid to the metric.
+grows fourfold until the error estimate meets ``rtol``. Where a solve fails, it is repeated along a continuation from Euclid to the metric.
 
-Error of the length L at degree n, from one evaluation at degree 2n and twice the quadrature points:
+Error of the length L at degree n, from one evaluation at the next degree n' and its quadrature:
 
-    error = |L_2Q - L_Q| + (g^T P^-1 g) / (2 L_2Q)                                                         (1)
+    error = |L_n' - L_n| + (g^T P^-1 g) / (2 L_n')                                                         (1)
 
-the quadrature error, and what a Newton step with 2n coefficients expects to gain (dE / L).
+the quadrature error, and what a Newton step with n' coefficients expects to gain (dE / L).
 """
 
 from typing import NamedTuple
@@ -28,6 +28,10 @@ from .geodesic import Geodesic, PolynomialCurve
 from .newton import ACCEPTED, NONFINITE, RUNNING, STALLED, STATIONARY, Counts, conjugate_gradients, newton
 from .path_energy import PathEnergy
 from .preconditioner import BasisGrams, Coefficients
+
+
+# Of the degree between levels. Doubling would fit problems more closely, but compiling a level costs about a second.
+_GROWTH = 4
 
 
 class Levels(NamedTuple):
@@ -199,15 +203,15 @@ class SpectralNewton(AbstractBoundarySolver):
     - ``path_rtol``: relative accuracy of the path (its velocity, in the mean over the path) that refinement aims at as far as
       ``max_degree`` allows; default 1e-8 in float64, 1e-3 in float32. The error of the length is about its square, so `dist` aims
       at no more than ``rtol``; `log` and pictures need the path.
-    - ``degree``, ``max_degree``: first and last polynomial degree; it doubles in between. Every degree is compiled once.
+    - ``degree``, ``max_degree``: first and last polynomial degree; it grows fourfold in between, and every degree is compiled.
     - ``tolerance``: a degree is solved when the preconditioned norm of the gradient is below this times that of the path;
       default 1e-10 in float64, 1e-5 in float32. It bounds the relative error of the path; that of the length is its square.
     - ``max_steps``: Newton steps for one degree (and for one step of the continuation).
     - ``max_cg``: conjugate gradient steps for one Newton step.
     - ``continuation``: how many steps lead from the Euclidean metric to this one where a direct solve fails; 0 to fail at once.
 
-    The error estimate in `Geodesic.error` adds the change of the length with twice as many quadrature points to what a Newton
-    step of twice the degree would gain.
+    The error estimate in `Geodesic.error` adds the change of the length in the quadrature of the next degree to what a Newton step
+    with its coefficients would gain.
     """
 
     rtol: float | None = eqx.field(static=True, default=None)
@@ -232,8 +236,8 @@ class SpectralNewton(AbstractBoundarySolver):
     def levels(self, dtype) -> Levels:
         """The settings with their defaults for ``dtype`` filled in."""
         degrees = [self.degree]
-        while 2 * degrees[-1] <= self.max_degree:
-            degrees.append(2 * degrees[-1])
+        while _GROWTH * degrees[-1] <= self.max_degree:
+            degrees.append(_GROWTH * degrees[-1])
         double = jnp.finfo(dtype).bits >= 64
         rtol = self.rtol if self.rtol is not None else (1e-8 if double else 1e-5)
         path_rtol = self.path_rtol if self.path_rtol is not None else (1e-8 if double else 1e-3)

@@ -1,0 +1,243 @@
+"""A trained diffusion model: a denoiser with its weights, its settings, and how it was trained."""
+
+import os
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, PRNGKeyArray
+
+from .._types import Points, Scalar, as_float, is_concrete
+from ..datasets import Standardization
+from ..scores import NetworkScore
+from .config import FitConfig
+from .files import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    DamagedModelError,
+    flatten,
+    read_config,
+    read_weights,
+    unflatten,
+    write_model,
+)
+from .networks import network_from_dict
+from .parameterization import Denoiser
+from .sampling import AbstractSampler, ProbabilityFlow
+from .schedules import AbstractSchedule
+
+_FORMAT = {"format": "scoregeo.DiffusionModel", "version": 1}
+
+
+class TrainingHistory(eqx.Module):
+    """The losses of a run, one entry for each chunk of steps; arrays of shape ``(k,)``.
+
+    **Fields**
+
+    - ``steps``: number of steps done.
+    - ``train_loss``: mean loss of those steps since the last entry (of the weights as they were).
+    - ``held_out_loss``: loss of the averaged weights on the held-out points, always with the same noise; NaN without any.
+
+    A network that outputs zero has loss 1. The smallest possible loss is not 0 but what the data leave uncertain.
+    """
+
+    steps: np.ndarray
+    train_loss: np.ndarray
+    held_out_loss: np.ndarray
+
+    @classmethod
+    def empty(cls) -> "TrainingHistory":
+        """The history before the first step."""
+        return cls(np.zeros(0, np.int64), np.zeros(0), np.zeros(0))
+
+    def append(self, step: int, train_loss: float, held_out_loss: float) -> "TrainingHistory":
+        """This history with one more entry."""
+        entries = ((self.steps, step), (self.train_loss, train_loss), (self.held_out_loss, held_out_loss))
+        return TrainingHistory(*(np.append(array, value) for array, value in entries))
+
+    def to_dict(self) -> dict[str, list]:
+        """Lists for JSON; NaN (nothing held out) becomes ``None``."""
+        held_out = [None if np.isnan(value) else value for value in self.held_out_loss.tolist()]
+        return {"steps": self.steps.tolist(), "train_loss": self.train_loss.tolist(), "held_out_loss": held_out}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, list]) -> "TrainingHistory":
+        """The inverse of `to_dict`."""
+        held_out = [np.nan if value is None else value for value in values["held_out_loss"]]
+        return cls(
+            np.array(values["steps"], np.int64), np.array(values["train_loss"], float), np.array(held_out, float)
+        )
+
+
+class DiffusionModel(eqx.Module):
+    """A learned score at every noise level. `fit` and `DiffusionModel.load` make one.
+
+    Points are in the coordinates of the array that `fit` was given, and noise levels are standard deviations in their
+    units. The weights and the standardisation are leaves of this pytree, its structure and its settings are static.
+
+    **Fields**
+
+    - ``config``: the `FitConfig` it was trained with.
+    - ``standardization``: the map that was applied to the data before `fit`, or ``None``; ``model.standardization.undo(x)``
+      goes back to the original coordinates.
+    - ``history``: the `TrainingHistory`.
+    """
+
+    graphdef: Any = eqx.field(static=True)
+    weights: Any
+    config: FitConfig = eqx.field(static=True)
+    standardization: Standardization | None
+    history: TrainingHistory
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        config: FitConfig,
+        *,
+        standardization: Standardization | None = None,
+        history: TrainingHistory | None = None,
+    ):
+        if standardization is not None:
+            if not isinstance(standardization, Standardization):
+                raise TypeError(
+                    f"`standardization` must be a scoregeo.datasets.Standardization, got {type(standardization).__name__}"
+                )
+            if standardization.mean.shape != (denoiser.dim,):
+                raise ValueError(
+                    f"`standardization` must be of dimension {denoiser.dim}, got a mean of shape {standardization.mean.shape}"
+                )
+        self.graphdef, state = nnx.split(denoiser)
+        self.weights = nnx.to_pure_dict(state)
+        self.config = config
+        self.standardization = standardization
+        self.history = TrainingHistory.empty() if history is None else history
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The denoiser, a flax module with this model's weights."""
+        return nnx.merge(self.graphdef, self.weights)
+
+    @property
+    def dim(self) -> int:
+        """Dimension d of the points."""
+        return self.weights["mean"].shape[0]
+
+    @property
+    def dtype(self) -> Any:
+        """The floating-point type of the weights and of samples."""
+        return self.weights["mean"].dtype
+
+    @property
+    def conservative(self) -> bool:
+        """Whether the score is a gradient field by construction."""
+        return self.denoiser.conservative
+
+    @property
+    def schedule(self) -> AbstractSchedule:
+        """The schedule that the model was trained with and samples by."""
+        return self.config.schedule
+
+    def score_at(self, sigma: float | Scalar) -> NetworkScore:
+        """The score of the data with Gaussian noise of standard deviation ``sigma`` added.
+
+        ``sigma`` is a positive scalar in the units of the data, and may be traced. The result maps a point ``(d,)`` to its
+        score ``(d,)``; ``jax.vmap`` it over batches. Raises ``ValueError`` if ``sigma`` is not positive and finite.
+
+        Weights and ``sigma`` are leaves of the result: other values do not compile again. Below the distance between
+        neighbouring training points a learned score says more about the points than about their distribution.
+        """
+        return NetworkScore(self.denoiser, _check_sigma(sigma), conservative=self.conservative)
+
+    def sample(self, key: PRNGKeyArray, n: int, *, sampler: AbstractSampler | None = None) -> Points:
+        """``n`` new points, shape ``(n, d)``, by `ProbabilityFlow()` unless another ``sampler`` is given.
+
+        Raises ``RuntimeError`` (with advice) if the integration fails for any of them.
+        """
+        sampler = ProbabilityFlow() if sampler is None else sampler
+        if not isinstance(sampler, AbstractSampler):
+            raise TypeError(f"`sampler` must be a sampler such as ProbabilityFlow(), got {type(sampler).__name__}")
+        return sampler.sample(self, key, n)
+
+    def replace(self, denoiser: Denoiser, history: TrainingHistory) -> "DiffusionModel":
+        """This model with another denoiser and another history."""
+        return DiffusionModel(denoiser, self.config, standardization=self.standardization, history=history)
+
+    def save(self, directory: str | os.PathLike) -> None:
+        """Write ``config.json`` and ``model.safetensors`` to a directory, made if needed; a model in it is replaced.
+
+        Raises ``NotADirectoryError`` or ``PermissionError`` if it cannot be written to; then nothing was written.
+        """
+        net = self.denoiser.net
+        config = _FORMAT | {
+            # A network of the user's own is not described: `load` must be given it.
+            "network": net.to_dict() if hasattr(net, "to_dict") else None,
+            "dtype": str(self.dtype),
+            "fit": self.config.to_dict(),
+            "standardization": self.standardization is not None,
+            "history": self.history.to_dict(),
+        }
+        write_model(directory, config, self._arrays())
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike, *, network: nnx.Module | None = None) -> "DiffusionModel":
+        """Read a model that `save` wrote; weights come back bit for bit.
+
+        ``network`` is only for a model whose network is not of this package: a module of the same structure, whose weights
+        are replaced.
+
+        Raises ``FileNotFoundError`` if the directory does not exist, `DamagedModelError` (a ``ValueError``) if a file in it
+        is missing, garbled or does not fit the rest, ``TypeError`` for float64 weights while JAX has float64 disabled.
+        """
+        config, path = read_config(directory), os.path.abspath(directory)
+        if {name: config.get(name) for name in _FORMAT} != _FORMAT:
+            raise DamagedModelError(
+                f"{path}/{CONFIG_FILE} is not a model of this version of scoregeo (expected {_FORMAT})"
+            )
+        arrays = read_weights(directory, config.get("weights_sha256"))
+        try:
+            dtype = jnp.dtype(config["dtype"])
+        except (KeyError, TypeError) as error:
+            raise DamagedModelError(f"{path}/{CONFIG_FILE} is damaged: {error!r}") from error
+        if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+            raise TypeError(f"the weights in {path} are {dtype}; call jax.config.update('jax_enable_x64', True) first")
+        try:
+            fit_config, history = FitConfig.from_dict(config["fit"]), TrainingHistory.from_dict(config["history"])
+            if config["network"] is not None:
+                network = nnx.eval_shape(
+                    lambda: network_from_dict(config["network"], key=jax.random.key(0), dtype=dtype)
+                )
+            standardization = None
+            if config["standardization"]:
+                standardization = Standardization(
+                    *(arrays.pop(f"standardization.{name}") for name in ("mean", "scale"))
+                )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise DamagedModelError(f"{path} is damaged: {CONFIG_FILE} does not fit: {error!r}") from error
+        if network is None:
+            raise TypeError(
+                f"the network of the model in {path} is not of this package; give `network`, a module like it"
+            )
+        graphdef, state = nnx.split(nnx.eval_shape(lambda: Denoiser(network, 1.0, jnp.zeros(network.dim, dtype))))
+        template = {"denoiser": nnx.to_pure_dict(state)}
+        weights = jax.tree.map(jnp.asarray, unflatten(template, arrays, f"{path}/{WEIGHTS_FILE}"))["denoiser"]
+        return cls(nnx.merge(graphdef, weights), fit_config, standardization=standardization, history=history)
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        """Everything with a value, by name."""
+        tree = {"denoiser": self.weights}
+        if self.standardization is not None:
+            tree["standardization"] = {"mean": self.standardization.mean, "scale": self.standardization.scale}
+        return {name: np.asarray(array) for name, array in flatten(tree).items()}
+
+
+def _check_sigma(sigma: Any) -> Array:
+    """A noise level as a floating-point scalar; positive and finite where it is concrete."""
+    sigma = as_float(sigma, "sigma")
+    if sigma.shape != ():
+        raise ValueError(f"`sigma` must be a scalar, got shape {sigma.shape}")
+    if is_concrete(sigma) and not (0 < float(sigma) < float("inf")):
+        raise ValueError(f"`sigma` must be a positive noise level (a standard deviation), got {float(sigma)}")
+    return sigma

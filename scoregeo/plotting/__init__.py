@@ -1,0 +1,12 @@
+"""Functions that draw: matplotlib ``Axes`` in, artist out.
+
+Every function takes the axes to draw on first, and returns what it added; none makes a figure, shows one, or asks
+matplotlib for the current one. Colours are told apart by readers who are colour-blind, and in grey. Everything here is
+for pictures in the plane, or of images; the calculations behind them run in JAX, wherever the user put their arrays.
+"""
+
+from .curves import GeodesicArtists, geodesics
+from .fields import density, score_field, tissot
+from .images import image_strip
+
+__all__ = ["GeodesicArtists", "density", "geodesics", "image_strip", "score_field", "tissot"]

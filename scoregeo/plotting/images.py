@@ -1,0 +1,100 @@
+"""Images along paths, for data sets whose points are images."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
+
+from .._types import Points
+from .fields import check_axes
+
+# Pixels between images; white, or what the colour map has for missing values.
+_GAP = 1
+
+
+def image_strip(
+    ax: Axes,
+    paths: Mapping[str, Points],
+    image_shape: Sequence[int],
+    *,
+    ts: Sequence[float] | None = None,
+    limits: tuple[float, float] | None = None,
+    **style: Any,
+) -> AxesImage:
+    """Rows of images, one row for each path: a geodesic above, a straight line below.
+
+    **Arguments**
+
+    - ``ax``: the axes; its ticks become the names of the rows and the times of the columns.
+    - ``paths``: from the name of a row to points ``(n, d)``, with the same n in every row. Undo a standardisation first
+      (``dataset.undo(geodesic.evaluate(ts))``).
+    - ``image_shape``: ``(height, width)``, or ``(height, width, channels)`` with 1, 3 or 4 channels; its product is d.
+    - ``ts``: ``(n,)``, the times; by default equally spaced from 0 to 1.
+    - ``limits``: the values shown as black and white; by default the smallest and largest of all images.
+    - ``**style``: passed on to ``Axes.imshow``, over the defaults here.
+
+    Raises ``ValueError`` for shapes that do not agree, values that are not finite, or limits that do not increase.
+
+    >>> import numpy as np
+    >>> from matplotlib.figure import Figure
+    >>> from scoregeo.plotting import image_strip
+    >>> path = np.linspace(np.zeros(64), np.ones(64), 5)
+    >>> image_strip(Figure().subplots(), {"straight line": path}, (8, 8)).get_array().shape
+    (8, 44)
+    """
+    check_axes(ax)
+    rows = {name: np.asarray(points, np.float64) for name, points in paths.items()}
+    shape = tuple(int(side) for side in image_shape)
+    if len(shape) not in (2, 3) or min(shape) < 1 or (len(shape) == 3 and shape[2] not in (1, 3, 4)):
+        raise ValueError(f"`image_shape` must be (height, width) with 1, 3 or 4 channels or none, got {shape}")
+    if not rows:
+        raise ValueError("`paths` must hold at least one path, got none")
+    columns = len(next(iter(rows.values())))
+    for name, points in rows.items():
+        if columns == 0 or points.shape != (columns, np.prod(shape)):
+            expected = (columns or "n", int(np.prod(shape)))
+            raise ValueError(f"`paths[{name!r}]` must have shape {expected} for images {shape}, got {points.shape}")
+        if not np.isfinite(points).all():
+            raise ValueError(f"`paths[{name!r}]` must be finite, got NaN or infinite values")
+    ts = np.linspace(0, 1, columns) if ts is None else np.asarray(ts, np.float64)
+    if ts.shape != (columns,):
+        raise ValueError(f"`ts` must have shape ({columns},) to match `paths`, got {ts.shape}")
+    values = np.stack(list(rows.values()))
+    low, high = (values.min(), values.max()) if limits is None else limits
+    if limits is not None and not low < high:
+        raise ValueError(f"`limits` must be (low, high) with low < high, got {limits!r}")
+    mosaic = _mosaic(values.reshape(len(rows), columns, *shape))
+    if mosaic.ndim == 3:
+        # matplotlib wants colours between 0 and 1; gaps are white.
+        mosaic = np.clip((mosaic - low) / (high - low if high > low else 1.0), 0, 1)
+        mosaic = np.where(np.isnan(mosaic), 1.0, mosaic)
+    else:
+        mosaic, style = np.ma.masked_invalid(mosaic), {"cmap": "gray", "vmin": low, "vmax": high, **style}
+    artist = ax.imshow(mosaic, **{"interpolation": "nearest", **style})
+    _label(ax, list(rows), ts, shape)
+    return artist
+
+
+def _mosaic(images: np.ndarray) -> np.ndarray:
+    """From ``(rows, columns, h, w[, c])`` to one image, with NaN in the gaps."""
+    if images.ndim == 5 and images.shape[-1] == 1:
+        images = images[..., 0]
+    rows, columns, h, w = images.shape[:4]
+    cells = np.full((rows, columns, h + _GAP, w + _GAP, *images.shape[4:]), np.nan)
+    cells[:, :, :h, :w] = images
+    whole = np.moveaxis(cells, 2, 1).reshape(rows * (h + _GAP), columns * (w + _GAP), *images.shape[4:])
+    return whole[: -_GAP or None, : -_GAP or None]
+
+
+def _label(ax: Axes, names: list[str], ts: np.ndarray, shape: tuple[int, ...]) -> None:
+    h, w = shape[:2]
+    # At most five times, first and last among them: more do not fit below small images.
+    shown = np.unique(np.linspace(0, len(ts) - 1, min(5, len(ts))).round().astype(int))
+    ax.set_xticks(shown * (w + _GAP) + (w - 1) / 2, [f"{ts[i]:.2g}" for i in shown])
+    ax.set_yticks(np.arange(len(names)) * (h + _GAP) + (h - 1) / 2, names)
+    ax.set_xlabel("$t$")
+    ax.tick_params(length=0)
+    for spine in ax.spines.values():
+        spine.set_visible(False)

@@ -1,0 +1,94 @@
+"""The import direction of the package: nouns import to the left only, heavy libraries stay in their folders."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent / "scoregeo"
+
+# What each part may import from the rest of the package. Leaves (plotting, cli) may import anything; nothing imports them.
+FOUNDATION = {"_types", "_results"}
+ALLOWED = {
+    "_types": set(),
+    "_results": set(),
+    "scores": FOUNDATION,
+    "datasets": FOUNDATION | {"scores"},
+    "diffusion": FOUNDATION | {"scores", "datasets"},
+    "metrics": FOUNDATION | {"scores"},
+    "geodesics": FOUNDATION | {"scores", "metrics"},
+    "operations": FOUNDATION | {"scores", "metrics", "geodesics"},
+}
+LEAVES = {"plotting", "cli", "demo", "__init__"}
+
+# Which parts may import a library at all.
+LIBRARIES = {
+    "flax": {"diffusion", "scores/network"},
+    "optax": {"diffusion"},
+    "orbax": {"diffusion/checkpoint"},
+    "diffrax": {"geodesics", "diffusion", "_results"},
+    "matplotlib": {"plotting"},
+    "geomstats": {"adapters"},
+    "torch": {"adapters"},
+}
+
+
+def imports(path: pathlib.Path):
+    """Every module that a file imports, anywhere in it, with relative names made absolute."""
+    package = ("scoregeo", *path.relative_to(ROOT).parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            module = ".".join(part for part in (base, node.module) if part)
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def part_of(module: str) -> str | None:
+    pieces = module.split(".")
+    return pieces[1] if pieces[0] == "scoregeo" and len(pieces) > 1 else None
+
+
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_import_direction(path):
+    own = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    if own in LEAVES:
+        return
+    names = {name.removesuffix(".py") for name in (p.name for p in ROOT.iterdir())}
+    assert own in ALLOWED, f"{own} is a new part of the package: say in ALLOWED what it may import"
+    for module in imports(path):
+        part = part_of(module)
+        if part in names and part != own:
+            assert part in ALLOWED[own], f"{path.name} imports {module}: {own} may import only {sorted(ALLOWED[own])}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_libraries_stay_in_their_folders(path):
+    own = str(path.relative_to(ROOT).with_suffix(""))
+    for module in imports(path):
+        places = LIBRARIES.get(module.split(".")[0])
+        allowed = places is None or any(own == place or own.startswith(place + "/") for place in places)
+        assert allowed, f"{own} imports {module}, which belongs to {sorted(places)}"
+
+
+@pytest.mark.parametrize("command", ["import scoregeo", "import scoregeo, scoregeo.cli; scoregeo.cli.main(['--help'])"])
+def test_light_import(command):
+    """`import scoregeo` and `scoregeo --help` load no library that only some programs need."""
+    program = f"""
+import sys
+try:
+    {command}
+except SystemExit as stop:
+    assert not stop.code, stop.code
+heavy = [name for name in ("matplotlib", "geomstats", "orbax", "torch", "sklearn", "pandas") if name in sys.modules]
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
