@@ -70,7 +70,7 @@ def write_model(directory: str | os.PathLike, config: Mapping[str, Any], arrays:
     from safetensors.numpy import save
 
     path = check_directory(directory, "directory")
-    weights = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    weights = save({name: np.asarray(array, order="C") for name, array in arrays.items()})
     config = dict(config) | {"weights_sha256": hashlib.sha256(weights).hexdigest()}
     text = json.dumps(config, indent=2, allow_nan=False) + "\n"
     path.mkdir(parents=True, exist_ok=True)

@@ -100,7 +100,6 @@ def geodesic(
     metric: ``length`` and ``energy`` by the envelope theorem, the path by the implicit function theorem.
 
     >>> import jax.numpy as jnp
-import numpy as np
     >>> from scoregeo import GaussianScore, SteinMetric, geodesic
     >>> metric = SteinMetric(GaussianScore(jnp.zeros(2), jnp.eye(2)))
     >>> round(float(geodesic(metric, jnp.array([-1.0, 0.5]), jnp.array([1.0, 0.7])).length), 4)

@@ -48,7 +48,6 @@ class GaussianScore(AbstractScore):
     a bad covariance gives NaN.
 
     >>> import jax.numpy as jnp
-import numpy as np
     >>> from scoregeo import GaussianScore
     >>> GaussianScore(jnp.zeros(2), 4.0 * jnp.eye(2))(jnp.array([1.0, 2.0])).tolist()
     [-0.25, -0.5]

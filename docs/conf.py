@@ -1,0 +1,97 @@
+"""Sphinx configuration. Build with `sphinx-build -W -b html docs docs/_build`: a warning fails the build."""
+
+import pathlib
+import re
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+import scoregeo
+
+project = "scoregeo"
+author = "The scoregeo developers"
+copyright = "2026, The scoregeo developers"
+release = scoregeo.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = "scoregeo"
+
+myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
+myst_heading_anchors = 3
+math_eqref_format = "({number})"
+
+# `name` in a docstring links to the object of that name if there is one, and is code if there is not.
+default_role = "py:obj"
+autodoc_default_options = {
+    "members": True,
+    "special-members": "__call__",
+    "show-inheritance": True,
+    "member-order": "bysource",
+}
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+autodoc_class_signature = "mixed"
+add_module_names = False
+python_maximum_signature_line_length = 88
+
+
+def as_restructured_text(lines: list[str]) -> list[str]:
+    """Docstrings are plain text with formulas; what reStructuredText would misread is marked here.
+
+    Indented blocks (formulas) become literal blocks, `|x|` is no substitution, `x_1 ` no link, and a list may follow
+    its sentence directly.
+    """
+    out, in_list, in_block = [], False, False
+    for line in lines:
+        blank = not line.strip()
+        before = out[-1] if out else ""
+        if in_block and (blank or line.startswith("    ")):
+            out.append(line)
+            continue
+        in_block = False
+        if blank:
+            out.append(line)
+            continue
+        item = line.lstrip().startswith("- ")
+        if item and before.strip() and not in_list:
+            out.append("")
+        if line[0] != " ":
+            in_list = item or (in_list and bool(before.strip()))
+        if line.startswith("    ") and not in_list and not before.strip():
+            out += ["::", "", line]
+            in_block = True
+            continue
+        out.append(line if line.lstrip().startswith((">>>", "...")) else _escape(line))
+    return out
+
+
+def _escape(line: str) -> str:
+    """Backslashes before `|` and before the underscore that ends a word, outside of backticks."""
+    parts = re.split(r"(``[^`]*``|`[^`]*`)", line)
+    return "".join(part if i % 2 else re.sub(r"\||(?<=\w)_(?!\w)", r"\\\g<0>", part) for i, part in enumerate(parts))
+
+
+def process_docstring(app, what, name, obj, options, lines):
+    lines[:] = as_restructured_text(lines)
+
+
+def process_signature(app, what, name, obj, options, signature, returns):
+    """Names as one writes them, in place of those that jaxtyping's types print as."""
+    key = "Key[Array, ''] | UInt32[Array, '2'] | UInt32[Array, '4']"
+    texts = [text and text.replace("jaxlib._jax.Array", "Array") for text in (signature, returns)]
+    return tuple(text and text.replace(key, "PRNGKeyArray") for text in texts)
+
+
+def skip_generated(app, what, name, obj, skip, options):
+    """Leave out the fields of named tuples, whose docstrings are generated; the class says what they are."""
+    doc = getattr(obj, "__doc__", None) or ""
+    return True if doc.startswith("Alias for field number") else None
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", process_docstring)
+    app.connect("autodoc-process-signature", process_signature)
+    app.connect("autodoc-skip-member", skip_generated)

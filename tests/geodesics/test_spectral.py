@@ -1,0 +1,322 @@
+"""The spectral Newton solver: its pieces against definitions, its promises, its failures."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from scoregeo import (
+    RESULTS,
+    EuclideanMetric,
+    FunctionScore,
+    KernelDensityScore,
+    MatrixMetric,
+    SpectralNewton,
+    SteinMetric,
+    dist,
+    geodesic,
+    models,
+    pairwise_dist,
+    shoot,
+    verify,
+)
+from scoregeo.geodesics.basis import evaluation_basis, gauss_basis, path_coefficients
+from scoregeo.geodesics.path_energy import PathEnergy
+from scoregeo.geodesics.preconditioner import BasisGrams
+
+SMALL = SpectralNewton(max_degree=64)
+X, Y = jnp.array([-1.0, 0.5]), jnp.array([1.0, 0.7])
+
+
+def network_score(seed, d, dtype=jnp.float64, width=16):
+    """A random network: a smooth field that is not a gradient."""
+    keys = jax.random.split(jax.random.key(seed), 2)
+    w = jax.random.normal(keys[0], (d, width), dtype) / np.sqrt(d)
+    u = jax.random.normal(keys[1], (width, d), dtype) / np.sqrt(width)
+    return FunctionScore(network, w, u)
+
+
+def network(x, w, u):
+    return jnp.tanh(x @ w) @ u - x
+
+
+class TestBasis:
+    def test_orthonormal_and_integrated(self):
+        basis = gauss_basis(12, 40, jnp.float64)
+        np.testing.assert_allclose(basis.p.T @ (basis.weights[:, None] * basis.p), np.eye(12), atol=1e-12)
+        t, h = jnp.linspace(0.1, 0.9, 7), 1e-6
+        slope = (evaluation_basis(12, t + h).phi - evaluation_basis(12, t - h).phi) / (2 * h)
+        np.testing.assert_allclose(slope, evaluation_basis(12, t).p, atol=1e-7)
+        ends = evaluation_basis(12, jnp.array([0.0, 1.0]))
+        np.testing.assert_allclose(ends.phi, 0, atol=1e-14)
+
+    def test_both_evaluations_agree(self):
+        basis = gauss_basis(30, 50, jnp.float64)
+        other = evaluation_basis(30, basis.t)
+        np.testing.assert_allclose(basis.phi, other.phi, atol=1e-12)
+        np.testing.assert_allclose(basis.p, other.p, atol=1e-10)
+
+    def test_projection_of_a_polyline(self):
+        """The energy of the projection tends to the energy of the polyline, from below."""
+        nodes = jnp.array([[0.0, 0.0], [1.0, 2.0], [3.0, 1.0]])
+        energy = 0.5 * float(jnp.sum((jnp.diff(nodes, axis=0) * 2) ** 2) / 2)
+        projected = [
+            0.5 * float(jnp.sum((nodes[-1] - nodes[0]) ** 2) + jnp.sum(path_coefficients(nodes, m) ** 2)) for m in (3, 20, 200)
+        ]
+        assert projected[0] < projected[1] < projected[2] < energy
+        np.testing.assert_allclose(projected[2], energy, rtol=0.01)
+
+
+@pytest.mark.parametrize("d", [2, 5])
+def test_woodbury_preconditioner_is_the_gauss_newton_hessian(d):
+    """P = I + A^T diag(lam w) A, with the rows of A by autodiff of c -> s(x_q).x'_q, assembled densely."""
+    score, strength = network_score(0, d), 3.0
+    metric = SteinMetric(score, strength)
+    basis = gauss_basis(6, 14, jnp.float64)
+    problem = PathEnergy(metric, jnp.zeros(d), jnp.ones(d))
+    c = jax.random.normal(jax.random.key(1), (6, d))
+
+    def projections(c):
+        points, velocities = basis.path(problem.x, problem.y, c.reshape(6, d))
+        return jnp.sum(jax.vmap(score)(points) * velocities, -1)
+
+    a = jax.jacobian(projections)(c.reshape(-1))
+    dense = jnp.eye(6 * d) + a.T @ (strength * basis.weights[:, None] * a)
+    r = jax.random.normal(jax.random.key(2), (6, d))
+    expected = jnp.linalg.solve(dense, r.reshape(-1)).reshape(6, d)
+    actual = problem.preconditioner(basis, BasisGrams.of(basis), c).solve(r)
+    np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.fixture(scope="module")
+def curved():
+    metric = SteinMetric(network_score(0, 2), 1.0)
+    return metric, geodesic(metric, X, Y, solver=SMALL)
+
+
+class TestGeodesic:
+    def test_certificates(self, curved):
+        metric, result = curved
+        assert result.result == RESULTS.successful
+        assert 0 < float(result.error) < 1e-8 * float(result.length)
+        assert float(result.residual) < 1e-7
+        assert float(verify(metric, result)) < 1e-7
+        assert result.stats["degree"] in (16, 64)
+        np.testing.assert_allclose(result.energy, result.length**2 / 2, rtol=1e-12)
+
+    def test_samples_and_evaluation(self, curved):
+        metric, result = curved
+        assert result.points.shape == result.velocities.shape == (65, 2)
+        np.testing.assert_allclose(result.points[0], X, atol=1e-14)
+        np.testing.assert_allclose(result.points[-1], Y, atol=1e-14)
+        np.testing.assert_allclose(result.evaluate(result.ts), result.points, atol=1e-12)
+        np.testing.assert_allclose(result.evaluate(0.5), result.points[32], atol=1e-12)
+        np.testing.assert_allclose(result.reverse().evaluate(0.2), result.evaluate(0.8), atol=1e-12)
+        np.testing.assert_allclose(result.reverse().velocity(0.2), -result.velocity(0.8), atol=1e-11)
+        np.testing.assert_allclose(jax.vmap(metric.norm)(result.points, result.velocities), result.length, rtol=1e-7)
+
+    def test_error_estimate_bounds_the_error(self, curved):
+        """Judged by the much finer solve, at a degree too low to be exact."""
+        metric, fine = curved
+        for degree in (2, 4):
+            solver = SpectralNewton(degree=degree, max_degree=degree)
+            coarse = geodesic(metric, X, Y, solver=solver, throw=False)
+            true_error = abs(float(coarse.length - fine.length))
+            assert true_error > 1e-9
+            assert 0.3 * true_error < float(coarse.error) < 100 * true_error
+            assert coarse.result == RESULTS.accuracy_not_reached
+
+    def test_verify_exposes_a_wrong_curve(self, curved):
+        metric, result = curved
+        other = SteinMetric(metric.score, 3.0)
+        assert float(verify(other, result)) > 1e-2
+
+    def test_verify_exposes_a_wrong_promise(self, curved):
+        """A field with curl that claims to be conservative: the energy knows better than the shortened geodesic equation.
+
+        Its speed is constant all the same, because v^T (J - J^T) v = 0: constant speed certifies no geodesic.
+        """
+        metric, result = curved
+        wrong = SteinMetric(FunctionScore(network, *metric.score.args, conservative=True), metric.strength)
+        assert float(verify(wrong, result)) > 1e-3
+        assert float(shoot(wrong, X, Y - X).residual) < 1e-8
+
+    def test_times(self, curved):
+        metric, result = curved
+        sampled = geodesic(metric, X, Y, solver=SMALL, ts=[0.0, 0.25, 1.0])
+        np.testing.assert_allclose(sampled.points[1], result.evaluate(0.25), atol=1e-10)
+
+    def test_init_selects_the_basin(self):
+        """On the three-mode problem, starts bent up by 3 descend to the longer local geodesic."""
+        modes = jnp.array([[-1.5, 0.0], [1.5, 0.0], [0.0, 1.5]])
+        metric = SteinMetric(KernelDensityScore(modes, 0.5), 1.0)
+        x, y = jnp.array([-1.5, 0.2]), jnp.array([1.4, -0.3])
+        t = jnp.linspace(0, 1, 33)[:, None]
+        bent = x + t * (y - x) + 4 * t * (1 - t) * jnp.array([0.0, 3.0])
+        solver = SpectralNewton(rtol=1e-2, path_rtol=1.0, max_degree=64)
+        assert abs(float(dist(metric, x, y, solver=solver, init=bent)) - 7.70) < 0.03
+        assert abs(float(dist(metric, x, y, solver=solver)) - 5.055) < 0.03
+
+
+def test_dimension_3072():
+    """A random network score with curl, in the dimension of a 32 x 32 colour image."""
+    d = 3072
+    metric = SteinMetric(network_score(1, d, width=32), 1.0)
+    keys = jax.random.split(jax.random.key(0), 2)
+    x, y = jax.random.normal(keys[0], (d,)), jax.random.normal(keys[1], (d,))
+    result = geodesic(metric, x, y, solver=SpectralNewton(rtol=1e-6, path_rtol=1e-5, degree=8, max_degree=32))
+    assert float(result.error) < 1e-6 * float(result.length)
+    ts = jnp.linspace(0, 1, 9)
+    assert float(verify(metric, geodesic_at(result, ts))) < 1e-4
+
+
+def geodesic_at(result, ts):
+    """The same geodesic with other samples."""
+    import equinox as eqx
+
+    return eqx.tree_at(
+        lambda g: (g.ts, g.points, g.velocities), result, (ts, result.evaluate(ts), result.velocity(ts))
+    )
+
+
+@pytest.fixture(scope="module")
+def ring():
+    angle = np.linspace(0, 2 * np.pi, 200, endpoint=False)
+    return jnp.asarray(np.stack([np.cos(angle), np.sin(angle)], -1))
+
+
+class TestHardProblems:
+    def test_ring_at_strength_1000(self, ring):
+        """GEORCE stalls here. The length tends to the arc (2) as the metric confines the path to the ridge."""
+        metric = SteinMetric(KernelDensityScore(ring, 0.3), 1000.0)
+        x, y = jnp.array([1.0, 0.0]), jnp.array([np.cos(2.0), np.sin(2.0)])
+        result = geodesic(metric, x, y, solver=SMALL)
+        assert abs(float(result.length) - 1.9986933946) < 1e-8
+        assert float(verify(metric, result)) < 1e-5
+
+    def test_continuation_rescues_a_failed_direct_solve(self, ring):
+        metric = SteinMetric(KernelDensityScore(ring, 0.1), 1000.0)
+        x, y = jnp.array([1.0, 0.0]), jnp.array([np.cos(2.0), np.sin(2.0)])
+        few = {"rtol": 1e-3, "path_rtol": 1.0, "degree": 32, "max_degree": 32, "max_steps": 11}
+        direct = geodesic(metric, x, y, solver=SpectralNewton(continuation=0, **few), throw=False)
+        continued = geodesic(metric, x, y, solver=SpectralNewton(**few), throw=False)
+        assert direct.result == RESULTS.newton_steps_reached
+        assert continued.result == RESULTS.successful
+        assert abs(float(continued.length) - 1.9942) < 2e-3
+
+
+class TestFailures:
+    def test_nan_on_the_path(self):
+        metric = SteinMetric(lambda x: jnp.where(jnp.abs(x[0]) < 0.2, jnp.nan, -x), 1.0)
+        result = geodesic(metric, X, Y, solver=SMALL, throw=False)
+        assert result.result == RESULTS.metric_nonfinite
+        with pytest.raises(RuntimeError, match="The metric returned NaN or infinity"):
+            geodesic(metric, X, Y, solver=SMALL)
+        with pytest.raises(RuntimeError, match="The metric returned NaN or infinity"):
+            jax.jit(lambda x, y: dist(metric, x, y, solver=SMALL))(X, Y).block_until_ready()
+
+    def test_one_newton_step(self):
+        solver = SpectralNewton(max_steps=1, max_degree=16, continuation=0)
+        result = geodesic(SteinMetric(network_score(0, 2), 5.0), X, Y, solver=solver, throw=False)
+        assert result.result == RESULTS.newton_steps_reached
+        with pytest.raises(RuntimeError, match=r"SpectralNewton\(max_steps=...\)"):
+            geodesic(SteinMetric(network_score(0, 2), 5.0), X, Y, solver=solver)
+
+    def test_accuracy_out_of_reach(self):
+        solver = SpectralNewton(degree=2, max_degree=2)
+        with pytest.raises(RuntimeError, match=r"max_degree=..."):
+            dist(SteinMetric(network_score(0, 2), 5.0), X, Y, solver=solver)
+
+    def test_a_bad_lane_leaves_the_others_alone(self):
+        metric = SteinMetric(lambda x: jnp.where(x[0] > 1.5, jnp.nan, jnp.array([[0.3, 1.0], [-1.2, 0.2]]) @ x - x), 1.0)
+        ys = jnp.stack([Y, jnp.array([2.0, 0.0]), -Y])
+        results = jax.vmap(lambda y: geodesic(metric, X, y, solver=SMALL, throw=False))(ys)
+        np.testing.assert_array_equal(results.result == RESULTS.successful, [True, False, True])
+        np.testing.assert_array_equal(results.result == RESULTS.metric_nonfinite, [False, True, False])
+        for i in (0, 2):
+            np.testing.assert_allclose(results.length[i], dist(metric, X, ys[i], solver=SMALL), rtol=1e-10)
+
+    def test_equal_end_points(self):
+        result = geodesic(SteinMetric(network_score(0, 2), 5.0), X, X, solver=SMALL)
+        assert float(result.length) == 0
+        assert float(result.residual) == 0
+        np.testing.assert_array_equal(result.points, jnp.broadcast_to(X, (65, 2)))
+
+    @pytest.mark.parametrize(
+        ("x", "y", "message"),
+        [
+            (jnp.array([jnp.nan, 0.0]), Y, r"`x` must be finite, but 1 of 2 entries"),
+            (X, jnp.array([0.0, jnp.inf]), r"`y` must be finite, but 1 of 2 entries are NaN or infinite \(first at \(1,\)\)"),
+            (X, jnp.ones(3), r"`y` must have shape \(2,\), got \(3,\)"),
+            (jnp.ones((3, 2)), Y, r"`x` must have shape \(d,\), got \(3, 2\)"),
+            (jnp.ones(3), jnp.zeros(3), r"`metric` cannot be evaluated at a point of shape \(3,\)"),
+        ],
+    )
+    @pytest.mark.parametrize("operation", [geodesic, dist])
+    def test_bad_points(self, operation, x, y, message):
+        with pytest.raises((ValueError, TypeError), match=message):
+            operation(SteinMetric(network_score(0, 2), 1.0), x, y)
+
+    def test_bad_settings(self):
+        with pytest.raises(ValueError, match="`strength` must be non-negative, got -1"):
+            SteinMetric(network_score(0, 2), -1.0)
+        with pytest.raises(ValueError, match="`strength` must be finite"):
+            SteinMetric(network_score(0, 2), jnp.nan)
+        with pytest.raises(TypeError, match="`score` must be an AbstractScore or a callable"):
+            SteinMetric(3.0)
+        with pytest.raises(ValueError, match="`max_degree` must be an integer of at least 16, got 8"):
+            SpectralNewton(max_degree=8)
+        with pytest.raises(ValueError, match="`rtol` must be positive"):
+            SpectralNewton(rtol=0.0)
+        with pytest.raises(TypeError, match="`metric` must be an AbstractMetric such as SteinMetric"):
+            dist(network_score(0, 2), X, Y)
+        with pytest.raises(TypeError, match="`solver` must be a boundary solver"):
+            geodesic(EuclideanMetric(), X, Y, solver="newton")
+        with pytest.raises(ValueError, match=r"`init` must have shape \(n, 2\)"):
+            geodesic(EuclideanMetric(), X, Y, init=jnp.zeros((5, 3)))
+        with pytest.raises(ValueError, match=r"`batch_size` must be a positive integer, got 0"):
+            pairwise_dist(EuclideanMetric(), jnp.zeros((3, 2)), batch_size=0)
+        with pytest.raises(ValueError, match=r"`score` must return shape \(2,\) for a point of shape \(2,\), got \(3,\)"):
+            dist(SteinMetric(lambda x: jnp.zeros(3), 1.0), X, Y)
+        with pytest.raises(ValueError, match=r"`fn` must return shape \(2, 2\)"):
+            dist(MatrixMetric(lambda x: x), X, Y)
+
+
+class TestTraces:
+    """The metric is a traced argument: a new value never compiles again."""
+
+    def test_new_weights_and_strength(self):
+        traces = []
+
+        @jax.jit
+        def length(metric, x, y):
+            traces.append(1)
+            return dist(metric, x, y, solver=SMALL)
+
+        values = [
+            float(length(SteinMetric(network_score(seed, 2), strength), X, Y)) for seed, strength in ((0, 1.0), (1, 1.0), (1, 4.0))
+        ]
+        assert len(traces) == 1
+        assert len(set(values)) == 3
+
+    def test_eager_calls_compile_once(self):
+        """Without `jit` around it, `dist` must not trace the score again for new values either."""
+        calls = []
+
+        def fn(x, a):
+            calls.append(1)
+            return -a * x
+
+        dist(SteinMetric(FunctionScore(fn, 1.0), 0.5), X, Y, solver=SMALL)
+        seen = len(calls)
+        dist(SteinMetric(FunctionScore(fn, 2.0), 0.7), Y, X, solver=SMALL)
+        # Shapes are checked at the door each time (one abstract evaluation); nothing else may run the function again.
+        assert len(calls) - seen <= 1
+
+
+def test_sphere_and_half_space_under_the_same_solver():
+    sphere, half = models.Sphere(), models.HyperbolicHalfSpace()
+    x, y = jnp.array([0.1, 0.5, -0.2]), jnp.array([-0.4, 0.3, 0.3])
+    np.testing.assert_allclose(dist(sphere, x, y, solver=SMALL), sphere.closed_dist(x, y), rtol=1e-9)
+    x, y = jnp.array([0.1, 0.5, 0.2]), jnp.array([-0.4, 0.3, 0.9])
+    np.testing.assert_allclose(dist(half, x, y, solver=SMALL), half.closed_dist(x, y), rtol=1e-9)

@@ -1,0 +1,93 @@
+"""Every public name has a page and a docstring, and the examples in the documentation do what they say."""
+
+import doctest
+import importlib
+import inspect
+import io
+import pathlib
+import pkgutil
+import re
+
+import pytest
+
+import scoregeo
+
+DOCS = pathlib.Path(__file__).parents[1] / "docs"
+PUBLIC = [scoregeo.__name__] + [
+    f"scoregeo.{module.name}"
+    for module in pkgutil.iter_modules(scoregeo.__path__)
+    if not module.name.startswith("_") and module.name != "cli"
+]
+
+
+def public_names(module) -> dict[str, object]:
+    """The names in ``__all__``; in a module without it, what it defines itself."""
+    if hasattr(module, "__all__"):
+        return {name: getattr(module, name) for name in module.__all__}
+    mine = {name: thing for name, thing in vars(module).items() if getattr(thing, "__module__", "") == module.__name__}
+    return {name: thing for name, thing in mine.items() if not name.startswith("_")}
+
+
+def documented() -> list[object]:
+    """The objects that the API pages show: all public names of a module, or one object by its full name."""
+    objects = []
+    for page in (DOCS / "api").glob("*.md"):
+        for kind, name in re.findall(r"^\.\. auto(\w+):: (\S+)$", page.read_text(), re.MULTILINE):
+            if kind == "module":
+                module = importlib.import_module(name)
+                objects += [module, *public_names(module).values()]
+            else:
+                module, member = name.rsplit(".", 1)
+                objects.append(getattr(importlib.import_module(module), member))
+    return objects
+
+
+def own_doc(thing: object) -> str:
+    """The docstring that somebody wrote for this object: not inherited, not generated from its fields."""
+    doc = (vars(thing).get("__doc__") if inspect.isclass(thing) else inspect.getdoc(thing)) or ""
+    return "" if doc.startswith(f"{getattr(thing, '__name__', '')}(") else doc.strip()
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_names_are_documented(name):
+    module = importlib.import_module(name)
+    assert own_doc(module), f"{name} has no docstring"
+    members = public_names(module)
+    pages = documented()
+    missing = [member for member, thing in members.items() if not any(thing is page for page in pages)]
+    assert not missing, f"not on any page in docs/api: {missing} of {name}"
+    bare = [member for member, thing in members.items() if not own_doc(thing)]
+    for member, thing in members.items():
+        if inspect.isclass(thing):
+            methods = {
+                k: v for k, v in vars(thing).items() if not k.startswith("_") and (callable(v) or hasattr(v, "fget"))
+            }
+            # A method that overrides an abstract one may leave the description to it.
+            bare += [f"{member}.{k}" for k in methods if not inspect.getdoc(getattr(thing, k))]
+    assert not bare, f"without docstring: {bare} of {name}"
+
+
+def blocks(page: pathlib.Path) -> list[tuple[int, str]]:
+    """Python blocks of a page with the lines where they start."""
+    text = page.read_text()
+    found = re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [(text[: match.start(1)].count("\n"), match.group(1)) for match in found]
+
+
+PAGES = [page.name for page in sorted(DOCS.glob("*.md")) if blocks(page)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PAGES)
+def test_examples_of_page(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # what an example writes does not stay
+    names = {"__name__": "__main__"}
+    for line, code in blocks(DOCS / name):
+        if ">>>" not in code:
+            exec(compile("\n" * line + code, DOCS / name, "exec"), names)
+            continue
+        example = doctest.DocTestParser().get_doctest(code, names, name, str(DOCS / name), line)
+        output = io.StringIO()
+        doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example, out=output.write, clear_globs=False)
+        assert not output.getvalue(), output.getvalue()
+        names = example.globs
