@@ -1,7 +1,8 @@
 """Checkpoints of a training run. The only file that knows orbax, whose interface is still moving.
 
-What is saved is a flat dictionary of named arrays (weights, their average, the optimiser's moments, the step, the key) and
-a JSON dictionary (settings, digest of the data, history). orbax writes each checkpoint beside its place and renames it.
+What is saved is a flat dictionary of named arrays (weights, their average, the optimiser's moments, the step, the key)
+and a JSON dictionary (settings, digest of the data, history). orbax writes each checkpoint beside its place and renames
+it.
 """
 
 import os
@@ -56,8 +57,9 @@ class Checkpoints:
     def restore(self, state: dict[str, Any], history: TrainingHistory) -> tuple[dict[str, Any], TrainingHistory]:
         """State and history of the last whole checkpoint, or those given if there is none.
 
-        Raises ``ValueError`` if it belongs to a run with other settings (saying which) or other data, `DamagedModelError` if
-        there are checkpoints and none can be read. One that cannot be read while an older one can gives a warning.
+        Raises ``ValueError`` if it belongs to a run with other settings (saying which) or other data,
+        `DamagedModelError` if there are checkpoints and none can be read. One that cannot be read while an older one
+        can gives a warning.
         """
         unreadable = []
         for step in reversed(self._steps()):

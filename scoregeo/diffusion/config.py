@@ -15,14 +15,15 @@ class FitConfig:
     **Arguments**
 
     - ``steps``, ``batch_size``: number of optimiser steps, and points drawn (with replacement) in each.
-    - ``learning_rate``: peak rate of Adam; it rises linearly for ``warmup_steps`` (at most half of all steps), then falls
-      to zero along a cosine.
+    - ``learning_rate``: peak rate of Adam; it rises linearly for ``warmup_steps`` (at most half of all steps), then
+      falls to zero along a cosine.
     - ``clip_norm``: gradients of a larger norm are scaled down to it.
     - ``ema_decay``: decay per step of the running average of the weights, which is what the model keeps.
     - ``seed``: of the initial weights, the batches and the noise. The same seed gives the same weights bit for bit.
-    - ``width``, ``depth``: of the `MLP`; ``potential``: whether to wrap it in `Potential`, so that the score is a gradient
-      field. These three are not used when `fit` is given a network.
-    - ``schedule``: `EDM` or `VP`; it decides which noise levels are trained on, and how `sample` gets from noise to data.
+    - ``width``, ``depth``: of the `MLP`; ``potential``: whether to wrap it in `Potential`, so that the score is a
+      gradient field. These three are not used when `fit` is given a network.
+    - ``schedule``: `EDM` or `VP`; it decides which noise levels are trained on, and how `sample` gets from noise to
+      data.
     - ``holdout``: fraction of the points kept out of training for the held-out loss, in [0, 0.5].
     - ``chunk_steps``: steps between two looks at the loss (one compiled loop), and the delay of an interrupt.
     - ``checkpoint_every``: steps between two checkpoints, if `fit` is given a ``checkpoint_dir``.
@@ -35,7 +36,7 @@ class FitConfig:
     clip_norm: float = 1.0
     ema_decay: float = 0.999
     seed: int = 0
-    width: int = 96
+    width: int = 64
     depth: int = 4
     potential: bool = True
     schedule: AbstractSchedule = EDM()

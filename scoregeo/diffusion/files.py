@@ -21,11 +21,11 @@ WEIGHTS_FILE = "model.safetensors"
 
 
 class DamagedModelError(ValueError):
-    """A model directory or checkpoint is incomplete, garbled, or not what the settings say. Says what is wrong where."""
+    """A model directory or checkpoint is incomplete, garbled, or not what the settings say; the message says where."""
 
 
 def flatten(tree: Any) -> dict[str, Any]:
-    """The leaves of nested dictionaries (or any pytree) by dotted names, ``{"net": {"head": {"bias": b}}}`` to ``net.head.bias``."""
+    """The leaves of a pytree by dotted names: ``{"net": {"head": {"bias": b}}}`` has ``net.head.bias``."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
@@ -45,7 +45,8 @@ def unflatten(template: Any, arrays: Mapping[str, Any], where: str) -> Any:
         got = arrays[name]
         if (got.shape, got.dtype) != (leaf.shape, leaf.dtype):
             raise DamagedModelError(
-                f"{where}: array {name!r} must have shape {leaf.shape} and dtype {leaf.dtype}, got {got.shape} and {got.dtype}"
+                f"{where}: array {name!r} must have shape {leaf.shape} and dtype {leaf.dtype}, "
+                f"got {got.shape} and {got.dtype}"
             )
     return jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in wanted])
 

@@ -1,9 +1,9 @@
 r"""Denoising score matching, weighted so that every noise level counts about the same.
 
-The expected squared error of the denoiser, ``E |D(x_0 + sigma eps; sigma) - x_0|^2``, is smallest for the conditional mean,
-whose score is exact (Vincent 2011). With the weight ``(sigma^2 + c^2)/(sigma c)^2``, ``c = sigma_data``, of Karras et al.
-(2022, eq. 8) it equals the plain squared error of the network against the target below, which has unit variance at
-every noise level. So a loss of 1 is what a network that outputs zero has.
+The expected squared error of the denoiser, ``E |D(x_0 + sigma eps; sigma) - x_0|^2``, is smallest for the conditional
+mean, whose score is exact (Vincent 2011). With the weight ``(sigma^2 + c^2)/(sigma c)^2``, ``c = sigma_data``, of
+Karras et al. (2022, eq. 8) it equals the plain squared error of the network against the target below, which has unit
+variance at every noise level. So a loss of 1 is what a network that outputs zero has.
 """
 
 import jax.numpy as jnp

@@ -39,7 +39,8 @@ class TrainingHistory(eqx.Module):
 
     - ``steps``: number of steps done.
     - ``train_loss``: mean loss of those steps since the last entry (of the weights as they were).
-    - ``held_out_loss``: loss of the averaged weights on the held-out points, always with the same noise; NaN without any.
+    - ``held_out_loss``: loss of the averaged weights on the held-out points, always with the same noise; NaN without
+      any.
 
     A network that outputs zero has loss 1. The smallest possible loss is not 0 but what the data leave uncertain.
     """
@@ -81,8 +82,8 @@ class DiffusionModel(eqx.Module):
     **Fields**
 
     - ``config``: the `FitConfig` it was trained with.
-    - ``standardization``: the map that was applied to the data before `fit`, or ``None``; ``model.standardization.undo(x)``
-      goes back to the original coordinates.
+    - ``standardization``: the map that was applied to the data before `fit`, or ``None``;
+      ``model.standardization.undo(x)`` goes back to the original coordinates.
     - ``history``: the `TrainingHistory`.
     """
 
@@ -102,13 +103,11 @@ class DiffusionModel(eqx.Module):
     ):
         if standardization is not None:
             if not isinstance(standardization, Standardization):
-                raise TypeError(
-                    f"`standardization` must be a scoregeo.datasets.Standardization, got {type(standardization).__name__}"
-                )
+                kind = type(standardization).__name__
+                raise TypeError(f"`standardization` must be a scoregeo.datasets.Standardization, got {kind}")
             if standardization.mean.shape != (denoiser.dim,):
-                raise ValueError(
-                    f"`standardization` must be of dimension {denoiser.dim}, got a mean of shape {standardization.mean.shape}"
-                )
+                shape = standardization.mean.shape
+                raise ValueError(f"`standardization` must be of dimension {denoiser.dim}, got a mean of shape {shape}")
         self.graphdef, state = nnx.split(denoiser)
         self.weights = nnx.to_pure_dict(state)
         self.config = config
@@ -143,8 +142,8 @@ class DiffusionModel(eqx.Module):
     def score_at(self, sigma: float | Scalar) -> NetworkScore:
         """The score of the data with Gaussian noise of standard deviation ``sigma`` added.
 
-        ``sigma`` is a positive scalar in the units of the data, and may be traced. The result maps a point ``(d,)`` to its
-        score ``(d,)``; ``jax.vmap`` it over batches. Raises ``ValueError`` if ``sigma`` is not positive and finite.
+        ``sigma`` is a positive scalar in the units of the data, and may be traced. The result maps a point ``(d,)`` to
+        its score ``(d,)``; ``jax.vmap`` it over batches. Raises ``ValueError`` if ``sigma`` is not positive and finite.
 
         Weights and ``sigma`` are leaves of the result: other values do not compile again. Below the distance between
         neighbouring training points a learned score says more about the points than about their distribution.
@@ -185,11 +184,12 @@ class DiffusionModel(eqx.Module):
     def load(cls, directory: str | os.PathLike, *, network: nnx.Module | None = None) -> "DiffusionModel":
         """Read a model that `save` wrote; weights come back bit for bit.
 
-        ``network`` is only for a model whose network is not of this package: a module of the same structure, whose weights
-        are replaced.
+        ``network`` is only for a model whose network is not of this package: a module of the same structure, whose
+        weights are replaced.
 
-        Raises ``FileNotFoundError`` if the directory does not exist, `DamagedModelError` (a ``ValueError``) if a file in it
-        is missing, garbled or does not fit the rest, ``TypeError`` for float64 weights while JAX has float64 disabled.
+        Raises ``FileNotFoundError`` if the directory does not exist, `DamagedModelError` (a ``ValueError``) if a file
+        in it is missing, garbled or does not fit the rest, ``TypeError`` for float64 weights while JAX has float64
+        disabled.
         """
         config, path = read_config(directory), os.path.abspath(directory)
         if {name: config.get(name) for name in _FORMAT} != _FORMAT:

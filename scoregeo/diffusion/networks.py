@@ -1,11 +1,12 @@
-"""Networks that a denoiser wraps: ``(x, c_noise) -> (d,)`` for one point ``x`` of shape ``(d,)`` and a scalar ``c_noise``.
+"""Networks that a denoiser wraps: ``(x, c_noise) -> (d,)`` for one point ``x`` of shape ``(d,)`` and a scalar
+``c_noise``.
 
-They see the preconditioned point and ``c_noise = log(sigma)/4`` (see `parameterization`), so their input and their target
-are of order one at every noise level. They hold no random state, use smooth activations only (geodesics need the Jacobian
-of the score, and smooth ones), and are ``flax.nnx`` modules whose weights can be traced.
+They see the preconditioned point and ``c_noise = log(sigma)/4`` (see `parameterization`), so their input and their
+target are of order one at every noise level. They hold no random state, use smooth activations only (geodesics need the
+Jacobian of the score, and smooth ones), and are ``flax.nnx`` modules whose weights can be traced.
 
-A network says in ``conservative`` whether its output is the gradient of a function of ``x`` by construction, and in ``dim``
-its dimension. ``to_dict`` names what is needed to build it again from saved weights.
+A network says in ``conservative`` whether its output is the gradient of a function of ``x`` by construction, and in
+``dim`` its dimension. ``to_dict`` names what is needed to build it again from saved weights.
 """
 
 from collections.abc import Mapping
@@ -39,15 +40,16 @@ class MLP(nnx.Module):
     - ``key``: a ``jax.random`` key for the initial weights. The last layer starts at zero.
     - ``dtype``: of the weights, float32 by default.
 
-    ```python
-    network = MLP(dim=2, width=96, depth=4, key=jax.random.key(0))
-    network(jnp.ones(2), jnp.array(0.1)).shape      # (2,)
-    ```
+    >>> import jax, jax.numpy as jnp
+    >>> from scoregeo.diffusion import MLP
+    >>> network = MLP(dim=2, width=64, depth=4, key=jax.random.key(0))
+    >>> network(jnp.ones(2), jnp.array(0.1)).shape
+    (2,)
     """
 
     conservative = False
 
-    def __init__(self, dim: int, width: int = 96, depth: int = 4, *, key: PRNGKeyArray, dtype: Any = jnp.float32):
+    def __init__(self, dim: int, width: int = 64, depth: int = 4, *, key: PRNGKeyArray, dtype: Any = jnp.float32):
         for name, value in (("dim", dim), ("width", width), ("depth", depth)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"`{name}` must be an integer of at least 1, got {value!r}")
@@ -78,9 +80,10 @@ class MLP(nnx.Module):
 class Potential(nnx.Module):
     """The gradient in ``x`` of the scalar ``sum(net(x, c_noise))``: a gradient field by construction.
 
-    Its Jacobian is symmetric, so geodesics of its score need no curl term, and the score has a log density up to a constant
-    (`Denoiser.log_prob`). One evaluation costs about two to three of ``net``. The sum is the scalar that learned best here
-    (docs/diffusion.md): against ``<x, net>`` the error of ``J v`` in 2-D was a fifth lower, at the same cost.
+    Its Jacobian is symmetric, so geodesics of its score need no curl term, and the score has a log density up to a
+    constant (`Denoiser.log_prob`). One evaluation costs about two to three of ``net``. The sum is the scalar that
+    learned best here (docs/diffusion.md): against ``<x, net>`` the error of ``J v`` in 2-D was a fifth lower, at the
+    same cost.
 
     **Arguments**
 

@@ -1,4 +1,5 @@
-r"""From a network to a denoiser, a score and a log density: EDM preconditioning (Karras et al. 2022, arXiv 2206.00364, sec. 5).
+r"""From a network to a denoiser, a score and a log density: EDM preconditioning (Karras et al. 2022, arXiv 2206.00364,
+sec. 5).
 
 With ``u = x - m`` for data of mean ``m`` and standard deviation ``sigma_data = c`` (over all coordinates), noise level
 ``sigma = r`` and ``S^2 = r^2 + c^2``, the denoiser around a network ``F`` is
@@ -10,8 +11,8 @@ so that input and target of ``F`` have unit variance. The score of the data with
 
     s(x; r) = (D - x)/r^2 = -u/S^2 + (c/(r S)) F(c_in u, c_noise).                                (2)
 
-The second form is what the code computes: in the first, ``D - x`` is of order ``r`` while both terms are of order one, and
-float32 loses digits as ``1/r``. If ``F = grad f`` then ``s`` is the gradient of
+The second form is what the code computes: in the first, ``D - x`` is of order ``r`` while both terms are of order one,
+and float32 loses digits as ``1/r``. If ``F = grad f`` then ``s`` is the gradient of
 
     phi(x; r) = -|u|^2/(2 S^2) + (c/r) f(c_in u, c_noise),                                        (3)
 

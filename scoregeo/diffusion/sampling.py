@@ -1,12 +1,13 @@
 r"""Drawing samples: from noise to data along a schedule, with diffrax.
 
-The marginals of ``x_t = alpha x_0 + sigma eps`` are those of the ordinary and of the stochastic equation (Song et al. 2021)
+The marginals of ``x_t = alpha x_0 + sigma eps`` are those of the ordinary and of the stochastic equation (Song et al.
+2021)
 
     dx/dt = f x - g^2 s_t(x)/2                     (probability flow)                             (1)
     dx = (f x - g^2 s_t(x)) dt + g dw              (backwards in time)                            (2)
 
-with the score ``s_t`` of the marginal at time ``t``. A network that knows the score ``s(.; r)`` of data with noise ``r`` added
-knows it for every schedule: ``s_t(x) = s(x/alpha; sigma/alpha)/alpha``.
+with the score ``s_t`` of the marginal at time ``t``. A network that knows the score ``s(.; r)`` of data with noise
+``r`` added knows it for every schedule: ``s_t(x) = s(x/alpha; sigma/alpha)/alpha``.
 
 Both are integrated in ``u = -log(sigma/alpha)``, which grows from the noise to the data and in which the equations are
 equally stiff at all noise levels: with ``dt/du = -2 sigma^2/g^2`` (schedules, equation 3)
@@ -112,12 +113,13 @@ class ProbabilityFlow(AbstractSampler):
 
 
 class ReverseSDE(AbstractSampler):
-    """Samples by the reverse stochastic differential equation (2), with fixed steps between the schedule's sampling levels.
+    """Samples by the reverse stochastic differential equation (2), with fixed steps between the schedule's sampling
+    levels.
 
     **Arguments**
 
-    - ``steps``: number of steps, at least 1. The error of the distribution falls about as ``1/steps**2`` with the default
-      solver.
+    - ``steps``: number of steps, at least 1. The error of the distribution falls about as ``1/steps**2`` with the
+      default solver.
     - ``solver``: a diffrax solver for stochastic differential equations that converges for additive noise (its Ito and
       Stratonovich forms are the same): `diffrax.Heun`, or `diffrax.Euler` for Euler-Maruyama.
 
@@ -143,12 +145,13 @@ class ReverseSDE(AbstractSampler):
             return lx.DiagonalLinearOperator(jnp.full_like(x, jnp.sqrt(2.0) * sigma))
 
         us = -jnp.log(schedule.sampling_levels(self.steps + 1, x.dtype))
-        # Every step asks for its own increment once, so the path needs no memory (a Brownian tree costs ten times more).
+        # Every step asks for its own increment once, so the path needs no memory of them.
         noise = diffrax.UnsafeBrownianPath(shape=jax.ShapeDtypeStruct(x.shape, x.dtype), key=key)
         terms = diffrax.MultiTerm(diffrax.ODETerm(drift), diffrax.ControlTerm(diffusion, noise))
         solution = diffrax.diffeqsolve(
             terms, self.solver, us[0], us[-1], None, x, score,
-            stepsize_controller=diffrax.StepTo(us), max_steps=self.steps + 1, adjoint=diffrax.ForwardMode(), throw=False,
+            stepsize_controller=diffrax.StepTo(us), max_steps=self.steps + 1, adjoint=diffrax.ForwardMode(),
+            throw=False,
         )  # fmt: skip
         return solution.ys[-1], solution.result
 
@@ -163,16 +166,17 @@ def sample_path(
 ) -> Points:
     """``n`` samples, shape ``(n, d)``, given the marginal score as a pytree callable ``(x_t, t) -> (d,)``.
 
-    The start is ``alpha mean + sigma eps`` at ``t_max``; ``mean``, the mean of the data, also sets dimension and dtype. Under
-    ``jit``, samples whose integration failed are NaN; outside, any such sample raises ``RuntimeError``.
+    The start is ``alpha mean + sigma eps`` at ``t_max``; ``mean``, the mean of the data, also sets dimension and dtype.
+    Under ``jit``, samples whose integration failed are NaN; outside, any such sample raises ``RuntimeError``.
     """
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise ValueError(f"`n` must be an integer of at least 1, got {n!r}")
     samples, failed = _sample(sampler, score, schedule, mean, key, n)
     if is_concrete(failed) and bool(failed.any()):
         raise RuntimeError(
-            f"{int(failed.sum())} of {n} samples failed: the score was not finite, or {type(sampler).__name__} ran out of "
-            "steps. Check the score on noise (`model.score_at(sigma)` for large `sigma`), or try looser tolerances or more steps."
+            f"{int(failed.sum())} of {n} samples failed: the score was not finite, or {type(sampler).__name__} ran out "
+            "of steps. Check the score on noise (`model.score_at(sigma)` for large `sigma`), or try looser tolerances "
+            "or more steps."
         )
     return samples
 

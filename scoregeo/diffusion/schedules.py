@@ -10,7 +10,8 @@ which is the law of the linear stochastic differential equation ``dx = f(t) x dt
 
 (Song et al. 2021, arXiv 2011.13456). Dividing (1) by ``alpha`` gives ``x_0`` plus noise of standard deviation
 ``sigma/alpha``, the *noise level*: two schedules with the same noise level see the same data through the same noise, so
-one network trained by noise level serves every schedule. ``g^2 = 2 sigma^2 d log(sigma/alpha)/dt`` follows from (2) (3).
+one network trained by noise level serves every schedule. ``g^2 = 2 sigma^2 d log(sigma/alpha)/dt`` follows from (2)
+(3).
 """
 
 import abc
@@ -136,7 +137,8 @@ class EDM(AbstractSchedule):
 
 
 class VP(AbstractSchedule):
-    """The variance-preserving path of linear ``beta``, ``alpha^2 + sigma^2 = 1`` (Song et al. 2021; DDPM in continuous time).
+    """The variance-preserving path of linear ``beta``, ``alpha^2 + sigma^2 = 1`` (Song et al. 2021; DDPM in continuous
+    time).
 
     ``alpha(t) = exp(-B(t)/2)`` with ``B(t) = beta_min t + (beta_max - beta_min) t^2 / 2``. Training times and sampling
     times are uniform in ``[t_min, t_max]``; with the defaults that is noise levels from 0.01 to 152.
@@ -218,7 +220,7 @@ def schedule_from_dict(values: Mapping[str, Any]) -> AbstractSchedule:
 
 def _stratified(key: PRNGKeyArray, n: int, dtype: Any) -> Float[Array, " n"]:
     """``n`` numbers in (0, 1), one uniform draw in each of the intervals ``[i/n, (i+1)/n]``."""
-    # The bounds keep the ends away from 0 and 1, where the normal quantile is infinite (also after rounding in float32).
+    # The bounds keep the ends away from 0 and 1 in float32 too: there the normal quantile is infinite.
     return (
         jnp.arange(n) + jax.random.uniform(key, (n,), dtype or jnp.result_type(float), minval=1e-4, maxval=0.9999)
     ) / n

@@ -57,8 +57,8 @@ class TrainingDiverged(FloatingPointError):
     def __init__(self, step: int, checkpoint: str | None):
         self.step, self.checkpoint = step, checkpoint
         super().__init__(
-            f"the loss is not finite after {step} steps; {_where(checkpoint)}. Try a smaller `learning_rate` or `clip_norm`, "
-            "and data scaled to a standard deviation of about one"
+            f"the loss is not finite after {step} steps; {_where(checkpoint)}. Try a smaller `learning_rate` or "
+            "`clip_norm`, and data scaled to a standard deviation of about one"
         )
 
 
@@ -85,15 +85,19 @@ def fit(
     - ``progress``: report the loss on standard error, as a bar on a terminal and as lines elsewhere.
     - ``standardization``: the map that was applied to the data, kept with the model for those who need to undo it.
 
-    **Returns** a `DiffusionModel` with the averaged weights. Noise levels are standard deviations in the units of ``data``.
+    **Returns** a `DiffusionModel` with the averaged weights. Noise levels are standard deviations in the units of
+    ``data``.
 
-    **Raises** ``ValueError`` or ``TypeError`` for unusable arguments, before anything is written; `TrainingDiverged` when
-    the loss is not finite; `TrainingInterrupted`, a ``KeyboardInterrupt``, on Ctrl-C.
+    **Raises** ``ValueError`` or ``TypeError`` for unusable arguments, before anything is written; `TrainingDiverged`
+    when the loss is not finite; `TrainingInterrupted`, a ``KeyboardInterrupt``, on Ctrl-C.
 
-    ```python
-    model = fit(data, FitConfig(steps=4000))
-    score = model.score_at(0.2)                     # score(x) is the gradient of the log density of data + 0.2 noise
-    ```
+    >>> import jax
+    >>> from scoregeo.diffusion import FitConfig, fit
+    >>> data = jax.random.normal(jax.random.key(0), (1000, 2))
+    >>> model = fit(data, FitConfig(steps=20, chunk_steps=10, width=8, depth=1), progress=False)
+    >>> score = model.score_at(0.2)  # of the distribution of the data, blurred by noise of standard deviation 0.2
+    >>> score(data[0]).shape
+    (2,)
     """
     config = FitConfig() if config is None else config
     if not isinstance(config, FitConfig):
@@ -162,7 +166,7 @@ class _Run:
         }
 
     def chunk(self, state: dict[str, Any], steps: int) -> tuple[dict[str, Any], tuple[Scalar, Scalar]]:
-        """The state after ``steps`` more steps; mean training loss in them, and held-out loss of the averaged weights."""
+        """The state after ``steps`` more steps, their mean training loss, and the held-out loss of the average."""
         # The seed reaches the computation through the key: with another seed, nothing compiles again.
         config = dataclasses.replace(self.config, seed=0)
         return _chunk(self.graphdef, config, steps, state, self.constants, self.train, self.held_out)

@@ -4,6 +4,7 @@ from .base import AbstractScore
 from .density import DensityScore, FunctionScore
 from .gaussian import GaussianScore
 from .kernel import KernelDensityScore
+from .line_integral import log_prob_along
 from .mixture import GaussianMixtureScore
 from .network import NetworkScore
 
@@ -15,4 +16,5 @@ __all__ = [
     "GaussianScore",
     "KernelDensityScore",
     "NetworkScore",
+    "log_prob_along",
 ]

@@ -41,7 +41,7 @@ class Linear(nnx.Module):
 
 
 def test_the_exact_score_has_the_smallest_loss():
-    """Excess loss of a wrong network is its mean squared error to the exact one (Pythagoras): an oracle with a value."""
+    """Excess loss of a wrong network is its mean squared error to the exact one (Pythagoras), in closed form."""
     variances, sigma, n = jnp.array([1.5, 0.5]), jnp.array(0.6), 200_000
     x = jax.random.normal(jax.random.key(0), (n, 2)) * jnp.sqrt(variances)
     noise = jax.random.normal(jax.random.key(1), (n, 2))

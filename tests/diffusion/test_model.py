@@ -140,7 +140,7 @@ class TestFiles:
         with pytest.raises(NotADirectoryError, match="`directory` must be a directory that can be written to"):
             make().save(tmp_path / "file")
         monkeypatch.setattr("os.access", lambda *_: False)
-        with pytest.raises(PermissionError, match="`directory` .* is read-only"):
+        with pytest.raises(PermissionError, match=r"`directory` .* is read-only"):
             make().save(tmp_path / "model")
         assert os.listdir(tmp_path) == ["file"]
 
@@ -235,7 +235,7 @@ def test_weights_that_are_no_safetensors(tmp_path, make):
 
 def test_float64_weights_need_float64(make, tmp_path):
     make().save(tmp_path)
-    with jax.enable_x64(False), pytest.raises(TypeError, match="are float64; call jax.config.update"):
+    with jax.enable_x64(False), pytest.raises(TypeError, match=r"are float64; call jax\.config\.update"):
         DiffusionModel.load(tmp_path)
 
 

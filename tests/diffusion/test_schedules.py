@@ -1,4 +1,4 @@
-"""Schedules: their formulas against autodiff and against integrals of the forward equation, their draws against scipy."""
+"""Schedules: their formulas against autodiff and integrals of the forward equation, their draws against scipy."""
 
 import json
 
@@ -115,5 +115,5 @@ def test_bad_parameters_are_named(make, name):
 
 @pytest.mark.parametrize("values", [{"kind": "Linear"}, {"kind": "VP", "sigma_min": 1.0}, {}, None, "EDM"])
 def test_a_dictionary_that_is_no_schedule(values):
-    with pytest.raises(ValueError, match="`schedule` (must be|has unknown)"):
+    with pytest.raises(ValueError, match=r"`schedule` (must be|has unknown)"):
         schedule_from_dict(values)

@@ -189,7 +189,7 @@ class TestCheckpoints:
     def test_another_network_is_refused(self, tmp_path):
         fit(POINTS, SMALL, checkpoint_dir=tmp_path, progress=False)
         network = MLP(2, width=9, depth=2, key=jax.random.key(0))
-        with pytest.raises(DamagedModelError, match="names of the arrays|must have shape"):
+        with pytest.raises(DamagedModelError, match=r"names of the arrays|must have shape"):
             fit(POINTS, SMALL, network=network, checkpoint_dir=tmp_path, progress=False)
 
     def test_a_damaged_last_one_falls_back_with_a_warning(self, tmp_path):
@@ -222,7 +222,7 @@ class TestDivergence:
         monkeypatch.setattr(training._Run, "chunk", nan_after_40)
 
     def test_it_stops_with_advice_and_keeps_the_last_checkpoint(self, tmp_path, diverging):
-        with pytest.raises(TrainingDiverged, match="not finite after 60 steps.*`learning_rate`") as caught:
+        with pytest.raises(TrainingDiverged, match=r"not finite after 60 steps.*`learning_rate`") as caught:
             fit(POINTS, SMALL, checkpoint_dir=tmp_path, progress=False)
         assert isinstance(caught.value, FloatingPointError)
         assert caught.value.checkpoint == str(tmp_path / "40")
@@ -263,7 +263,7 @@ class TestArguments:
     def test_bad_config_and_standardization(self):
         with pytest.raises(TypeError, match="`config` must be a FitConfig, got dict"):
             fit(POINTS, {"steps": 3}, progress=False)
-        with pytest.raises(TypeError, match="`standardization` must be a .*Standardization, got tuple"):
+        with pytest.raises(TypeError, match=r"`standardization` must be a .*Standardization, got tuple"):
             fit(POINTS, SMALL, standardization=(0, 1), progress=False)
         with pytest.raises(ValueError, match="`standardization` must be of dimension 2"):
             fit(POINTS, SMALL, standardization=Standardization(jnp.zeros(3), 1.0), progress=False)
@@ -274,7 +274,7 @@ class TestArguments:
         with pytest.raises(NotADirectoryError, match=f"`checkpoint_dir` must be a directory .* but {file} is a file"):
             fit(POINTS, SMALL, checkpoint_dir=file / "run", progress=False)
         monkeypatch.setattr("os.access", lambda *_: False)
-        with pytest.raises(PermissionError, match="`checkpoint_dir` must be a directory .* is read-only"):
+        with pytest.raises(PermissionError, match=r"`checkpoint_dir` must be a directory .* is read-only"):
             fit(POINTS, SMALL, checkpoint_dir=tmp_path / "run", progress=False)
         assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
@@ -319,7 +319,8 @@ class TestConfig:
         "bad",
         [
             {"steps": 0}, {"steps": 10.0}, {"batch_size": True}, {"warmup_steps": -1}, {"learning_rate": 0.0},
-            {"learning_rate": float("nan")}, {"clip_norm": -1.0}, {"ema_decay": 1.0}, {"holdout": 0.9}, {"width": "wide"},
+            {"learning_rate": float("nan")}, {"clip_norm": -1.0}, {"ema_decay": 1.0}, {"holdout": 0.9},
+            {"width": "wide"},
             {"potential": 1}, {"schedule": "EDM"}, {"seed": -1}, {"chunk_steps": 0}, {"checkpoint_every": 0},
         ],
         ids=str,
@@ -352,8 +353,8 @@ class TestProgress:
 
 def test_importing_loads_nothing_heavy():
     script = (
-        "import sys, scoregeo.diffusion; print(sorted({'orbax.checkpoint', 'matplotlib', 'geomstats', 'torch', 'safetensors',"
-        " 'sklearn', 'pandas', 'rich.progress'} & set(sys.modules)))"
+        "import sys, scoregeo.diffusion; print(sorted({'orbax.checkpoint', 'matplotlib', 'geomstats', 'torch', "
+        "'safetensors', 'sklearn', 'pandas', 'rich.progress'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.strip() == "[]"

@@ -183,7 +183,7 @@ def test_the_conservative_formula_is_wrong_for_a_field_with_curl(seed):
 
 
 def unstack(tree):
-    return [jax.tree.map(lambda leaf: np.asarray(leaf)[i], tree) for i in range(len(jax.tree.leaves(tree)[0]))]
+    return [jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i], tree) for i in range(len(jax.tree.leaves(tree)[0]))]
 
 
 @jax.jit

@@ -1,0 +1,151 @@
+"""What ``scoregeo geodesic`` and ``scoregeo distance`` do with a saved model."""
+
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from .cli import CommandError, Distance, Geodesic
+from .datasets import Dataset, Standardization
+from .demo import POINTS_FILE, Geometry, double_precision, geodesic_table, solve, write_figure
+from .diffusion import DiffusionModel
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """A saved model, the metric asked for, and two points in the units of the data."""
+
+    model: DiffusionModel
+    geometry: Geometry
+    start: np.ndarray
+    end: np.ndarray
+
+    def units(self) -> Standardization | None:
+        """The standardisation of the model."""
+        return self.model.standardization
+
+
+def read_problem(arguments: Geodesic | Distance) -> Problem:
+    """Read and check everything that the arguments name, before anything is computed."""
+    folder = pathlib.Path(arguments.model)
+    model = DiffusionModel.load(folder)
+    given = arguments.sigma is not None and arguments.strength is not None
+    if given and not (folder / "geometry.json").exists():
+        geometry = Geometry(arguments.sigma, arguments.strength, float("nan"))
+    else:
+        geometry = Geometry.load(folder)
+    for name in ("sigma", "strength"):
+        value = getattr(arguments, name)
+        if value is not None:
+            geometry = dataclasses.replace(geometry, **{name: value})
+    if not geometry.sigma > 0 or not np.isfinite(geometry.sigma):
+        raise ValueError(f"`--sigma` must be a positive number, got {geometry.sigma}")
+    if not geometry.strength >= 0 or not np.isfinite(geometry.strength):
+        raise ValueError(f"`--strength` must be a non-negative number, got {geometry.strength}")
+    points = [read_point(value, name, folder, model.dim) for name, value in (("from", arguments.start), ("to", arguments.end))]
+    return Problem(model, geometry, *points)
+
+
+def read_point(value: str, name: str, folder: pathlib.Path, dim: int) -> np.ndarray:
+    """The point that ``--from`` or ``--to`` names: an index into the saved data, or a .npy file; shape ``(dim,)``."""
+    if value.removeprefix("-").isdigit():
+        path = folder / POINTS_FILE
+        if not path.exists():
+            raise ValueError(f"`--{name}` {value}: the model in {folder} has no {POINTS_FILE}; give a .npy file instead")
+        points = _read_npy(path, name)
+        if not 0 <= int(value) < len(points):
+            raise ValueError(f"`--{name}` must be an index from 0 to {len(points) - 1}, got {value}")
+        return points[int(value)]
+    if not value.endswith(".npy"):
+        raise ValueError(f"`--{name}` must be an index or the path of a .npy file, got {value!r}")
+    point = _read_npy(pathlib.Path(value), name)
+    if point.shape not in ((dim,), (1, dim)):
+        raise ValueError(f"`--{name}` must hold one point of shape ({dim},), got shape {point.shape} in {value}")
+    point = point.reshape(dim)
+    if not np.isfinite(point).all():
+        raise ValueError(f"`--{name}` must be finite, but {value} has NaN or infinite entries")
+    return point
+
+
+def _read_npy(path: pathlib.Path, name: str) -> np.ndarray:
+    try:
+        return np.asarray(np.load(path, allow_pickle=False), np.float64)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"`--{name}`: no such file {path}") from error
+    except (ValueError, TypeError, EOFError) as error:
+        raise ValueError(f"`--{name}`: {path} is not a .npy file of numbers") from error
+
+
+def solve_problem(problem: Problem) -> tuple[Any, dict[str, Any]]:
+    """The geodesic, in the coordinates of the model, and its record; call inside `double_precision`."""
+    units = problem.units()
+    ends = [jnp.asarray(point if units is None else units.apply(point), jnp.float64) for point in (problem.start, problem.end)]
+    return solve(problem.geometry.metric(problem.model), *ends)
+
+
+def run_distance(arguments: Distance, console: Any) -> None:
+    """Print length, error estimate and status; a failed solve exits with 2."""
+    problem = read_problem(arguments)
+    with double_precision():
+        _, record = solve_problem(problem)
+    units = "standardised units" if problem.units() is not None else "units of the data"
+    console.print(
+        f"distance {record['length']:.8g} +- {record['error']:.1e} ({units}; straight line {record['euclidean']:.8g}; "
+        f"sigma {problem.geometry.sigma:g}, strength {problem.geometry.strength:g}; {record['status']})",
+        soft_wrap=True,
+    )
+    if not record["converged"]:
+        raise CommandError(f"the solve did not converge: {record['status']}")
+
+
+def run_geodesic(arguments: Geodesic, console: Any) -> None:
+    """Solve, print, write and draw one geodesic."""
+    problem = read_problem(arguments)
+    for name, suffix, path in (("out", ".npz", arguments.out), ("picture", ".png", arguments.picture)):
+        if path is None:
+            continue
+        if path.suffix != suffix:
+            raise ValueError(f"`--{name}` must end in {suffix}, got {path}")
+        if not os.access(path.parent, os.W_OK) or path.is_dir():
+            raise OSError(f"`--{name}` must be a file in a folder that can be written, got {path}")
+    with double_precision():
+        path, record = solve_problem(problem)
+        record |= {"from": arguments.start, "to": arguments.end}
+        console.print(geodesic_table([record]))
+        units = problem.units()
+        points = np.asarray(path.points if units is None else units.undo(path.points))
+        if arguments.out is not None:
+            scale = 1.0 if units is None else np.asarray(units.scale)
+            _write_npz(arguments.out, ts=path.ts, points=points, velocities=np.asarray(path.velocities) * scale, **record)
+            console.print(f"wrote {arguments.out}")
+        if arguments.picture is not None:
+            write_figure(_picture(arguments, problem, path), arguments.picture)
+            console.print(f"wrote {arguments.picture}")
+    if not record["converged"]:
+        raise CommandError(f"the solve did not converge: {record['status']}")
+
+
+def _write_npz(path: pathlib.Path, **arrays: Any) -> None:
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    np.savez(temporary, **arrays)
+    os.replace(temporary, path)
+
+
+def _picture(arguments: Geodesic, problem: Problem, path: Any) -> Any:
+    from .plotting import pictures
+
+    units = problem.units()
+    saved = pathlib.Path(arguments.model) / POINTS_FILE
+    points = _read_npy(saved, "model") if saved.exists() else np.stack([problem.start, problem.end])
+    points = points if units is None else np.asarray(units.apply(points))
+    shape = problem.geometry.image_shape
+    dataset = Dataset(points, str(arguments.model), standardization=units, image_shape=shape)
+    metric = problem.geometry.metric(problem.model)
+    if shape is not None:
+        return pictures.strips(dataset, metric, [path])
+    if problem.model.dim == 2:
+        return pictures.plane(dataset, metric, [path])
+    return pictures.projection(dataset, [path])

@@ -1,0 +1,327 @@
+"""The main job: from data to a trained score, a metric, certified geodesics between real points, pictures and a report."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import datasets
+from ._results import RESULTS
+from ._types import Point, Points
+from .diffusion import DiffusionModel, FitConfig, ScoreReport, evaluate_score, fit
+from .geodesics import AbstractBoundarySolver, Geodesic, SpectralNewton, geodesic, verify
+from .metrics import AbstractMetric, SteinMetric
+from .scores import AbstractScore, log_prob_along
+
+# Lengths to four digits at least: refining further tells nothing about the data, whose score is known to two.
+SOLVER = SpectralNewton(rtol=1e-4, path_rtol=1e-3)
+GEOMETRY_FILE = "geometry.json"
+POINTS_FILE = "points.npy"
+
+
+@dataclasses.dataclass(frozen=True)
+class Geometry:
+    """Which metric of a model to use: ``I + strength s s^T`` with the score at noise level ``sigma``.
+
+    ``contrast`` says how ``strength`` was chosen: the median of ``strength |s|^2`` over the data, so that moving along the score
+    costs ``sqrt(1 + contrast)`` times as much as moving across it. Kept beside a model, with the shape of its images.
+    """
+
+    sigma: float
+    strength: float
+    contrast: float
+    image_shape: tuple[int, ...] | None = None
+
+    def metric(self, model: DiffusionModel) -> SteinMetric:
+        """The Stein metric of ``model``."""
+        return SteinMetric(model.score_at(self.sigma), self.strength)
+
+    def save(self, directory: pathlib.Path) -> None:
+        """Write ``geometry.json`` beside a model."""
+        write_json(directory / GEOMETRY_FILE, dataclasses.asdict(self))
+
+    @classmethod
+    def load(cls, directory: pathlib.Path) -> "Geometry":
+        """Read ``geometry.json``; raises ``ValueError`` if it is missing or damaged."""
+        path = directory / GEOMETRY_FILE
+        try:
+            values = json.loads(path.read_text())
+            shape = values.pop("image_shape")
+            return cls(**values, image_shape=None if shape is None else tuple(shape))
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"`--model` {directory} has no {GEOMETRY_FILE}; give --sigma and --strength") from error
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"`--model` {directory} is damaged: {GEOMETRY_FILE} is not what scoregeo wrote") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One data set of the demo: how to train on it, at which noise level to look at it, and between which points."""
+
+    dataset: datasets.Dataset
+    config: FitConfig
+    sigma: float
+    contrast: float
+    pairs: list[tuple[int, int]]
+
+
+def calibrate(score: AbstractScore, points: Points, contrast: float) -> float:
+    """The strength at which the median of ``strength |s|^2`` over ``points`` ``(n, d)`` is ``contrast``."""
+    squares = jnp.sum(jax.vmap(score)(points) ** 2, -1)
+    return contrast / float(jnp.median(squares))
+
+
+@contextlib.contextmanager
+def double_precision():
+    """Float64 inside the block: the geometry of a float32 network is worth certifying in double precision."""
+    with jax.enable_x64(True):
+        yield
+
+
+def solve(
+    metric: AbstractMetric, x: Point, y: Point, solver: AbstractBoundarySolver = SOLVER
+) -> tuple[Geodesic, dict[str, Any]]:
+    """A geodesic and what is known about it, for a report: length, error, residual, diffrax defect, status, time."""
+    start = time.perf_counter()
+    path = jax.block_until_ready(geodesic(metric, x, y, solver=solver, throw=False))
+    seconds = time.perf_counter() - start
+    record = {
+        "length": float(path.length),
+        "euclidean": float(jnp.linalg.norm(y - x)),
+        "error": float(path.error),
+        "residual": float(path.residual),
+        "defect": float(verify(metric, path)),
+        "status": "converged" if bool(path.result == RESULTS.successful) else RESULTS[path.result].split(". ")[0],
+        "converged": bool(path.result == RESULTS.successful),
+        **{name: int(count) for name, count in path.stats.items()},
+        "seconds": seconds,
+    }
+    return path, record
+
+
+def straight_line(x: Point, y: Point, ts: jax.Array) -> Points:
+    """Points of the straight line at times ``ts`` ``(n,)``."""
+    return x + ts[:, None] * (y - x)
+
+
+def moons(quick: bool, seed: int) -> Task:
+    """Two moons: a curved density whose exact score is known at every noise level."""
+    data = datasets.two_moons(jax.random.key(seed), 4000)
+    targets = [([-1.5, 0.1], [0.5, 0.1]), ([-0.5, 0.0], [1.5, 0.0]), ([-0.7, 0.75], [0.7, -0.75])]
+    pairs = [tuple(_nearest(data.points, np.array(p)) for p in ends) for ends in targets]
+    config = FitConfig(seed=seed, steps=600 if quick else 4000, warmup_steps=50)
+    return Task(data, config, sigma=0.2, contrast=10.0, pairs=pairs)
+
+
+def digits(quick: bool, seed: int) -> Task:
+    """Scikit-learn's real handwritten digits, 8 x 8: a pair of images for each of several pairs of classes."""
+    data = datasets.digits()
+    labels = np.asarray(data.labels)
+    rng = np.random.default_rng(seed)
+    classes = [(3, 8), (1, 7), (0, 6), (4, 9)][: 2 if quick else 4]
+    pairs = [tuple(int(rng.choice(np.flatnonzero(labels == c))) for c in ends) for ends in classes]
+    config = FitConfig(
+        seed=seed, steps=300 if quick else 4000, batch_size=128, learning_rate=1e-3, width=256, depth=3, warmup_steps=100
+    )
+    return Task(data, config, sigma=0.3, contrast=300.0, pairs=pairs)
+
+
+def from_file(path: str, quick: bool, seed: int) -> Task:
+    """A data set of the user's own: geodesics between three random pairs of its points."""
+    data = datasets.load(path)
+    n, dim = data.points.shape
+    if n < 8:
+        raise ValueError(f"`--data` {path} must have at least 8 points, got {n}")
+    rng = np.random.default_rng(seed)
+    pairs = [tuple(int(i) for i in rng.choice(n, 2, replace=False)) for _ in range(3)]
+    width = 96 if dim <= 8 else 256
+    config = FitConfig(seed=seed, steps=600 if quick else 4000, batch_size=min(512, n), width=width, warmup_steps=50)
+    return Task(data, config, sigma=0.3, contrast=10.0, pairs=pairs)
+
+
+def run_demo(data: str, out: str | os.PathLike, *, quick: bool, seed: int, console: Any) -> dict[str, Any]:
+    """Run the demo for ``data`` ("all", "moons", "digits" or a path), write into ``out``, return the report.
+
+    Data are read and the output folder is tried before anything is trained or written.
+    """
+    builders = {"moons": moons, "digits": digits}
+    chosen = list(builders) if data == "all" else [data]
+    tasks = {
+        (name if name in builders else pathlib.Path(name).stem): (
+            builders[name](quick, seed) if name in builders else from_file(name, quick, seed)
+        )
+        for name in chosen
+    }
+    out = pathlib.Path(out)
+    make_writable(out, "--out")
+    start = time.perf_counter()
+    report = {"scoregeo": metadata.version("scoregeo"), "seed": seed, "quick": quick, "versions": versions(), "data": {}}
+    for name, task in tasks.items():
+        report["data"][name] = run_task(name, task, out, console)
+        write_json(out / "report.json", report)
+    report["seconds"] = time.perf_counter() - start
+    write_json(out / "report.json", report)
+    return report
+
+
+def run_task(name: str, task: Task, out: pathlib.Path, console: Any) -> dict[str, Any]:
+    """Train, build the metric, solve, certify, draw and save one data set of the demo."""
+    points, folder = task.dataset.points, out / name
+    console.rule(f"[bold]{name}[/bold]: {points.shape[0]} points in {points.shape[1]} dimensions")
+    start = time.perf_counter()
+    model = fit(
+        points, task.config, checkpoint_dir=folder / "checkpoint", standardization=task.dataset.standardization
+    )
+    training = time.perf_counter() - start
+    model.save(folder / "model")
+    np.save(folder / "model" / POINTS_FILE, np.asarray(task.dataset.undo(points)))
+    # The run is complete: its checkpoint has served.
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+
+    accuracy = check_score(model, task)
+    if accuracy is not None:
+        console.print(accuracy)
+    with double_precision():
+        score = model.score_at(task.sigma)
+        points = jnp.asarray(np.asarray(points, np.float64))
+        strength = calibrate(score, points, task.contrast)
+        geometry = Geometry(task.sigma, strength, task.contrast, task.dataset.image_shape)
+        geometry.save(folder / "model")
+        metric = geometry.metric(model)
+        paths, records = [], []
+        for i, j in task.pairs:
+            path, record = solve(metric, points[i], points[j])
+            paths.append(path)
+            records.append({"from": i, "to": j, **record})
+        middle = [middle_log_density(score, path) for path in paths]
+        for record, values in zip(records, middle, strict=True):
+            record |= values
+        console.print(geodesic_table(records))
+        pictures = draw(name, task, metric, paths, out)
+    for picture in pictures:
+        console.print(f"wrote {picture}")
+    console.print(f"wrote {folder / 'model'}")
+    return {
+        "points": list(points.shape),
+        "sigma": task.sigma,
+        "strength": strength,
+        "contrast": task.contrast,
+        "units": "standardised" if task.dataset.standardization is not None else "data",
+        "dtype": str(points.dtype),
+        "training": {
+            "steps": task.config.steps,
+            "seconds": training,
+            "train_loss": float(model.history.train_loss[-1]),
+            "held_out_loss": float(model.history.held_out_loss[-1]),
+        },
+        "score_accuracy": None if accuracy is None else accuracy.to_dict(),
+        "geodesics": records,
+        "pictures": [picture.name for picture in pictures],
+        "model": f"{name}/model",
+    }
+
+
+def check_score(model: DiffusionModel, task: Task) -> ScoreReport | None:
+    """The error of the learned score where the exact one is known at every noise level, else ``None``."""
+    exact = task.dataset.score
+    if not (hasattr(exact, "noised") and hasattr(exact, "sample")):
+        return None
+    return evaluate_score(model, exact, sigmas=(0.1, 0.2, 0.5), key=jax.random.key(1))
+
+
+def middle_log_density(score: AbstractScore, path: Geodesic) -> dict[str, float]:
+    """log p half-way, relative to the start, on the geodesic and on the straight line."""
+    ts = jnp.linspace(0, 1, 201, dtype=path.points.dtype)
+    line = straight_line(path.points[0], path.points[-1], ts)
+    return {
+        "log_p_middle": float(log_prob_along(score, path.evaluate(ts))[100]),
+        "log_p_middle_straight": float(log_prob_along(score, line)[100]),
+    }
+
+
+def geodesic_table(records: list[Mapping[str, Any]]) -> Any:
+    """Lengths, certificates and status of solved geodesics, as a ``rich`` table."""
+    from rich.table import Table
+
+    table = Table(title="geodesics of I + strength s s^T")
+    for column in ("from", "to", "length", "error", "straight", "residual", "defect", "degree", "seconds"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+    for r in records:
+        table.add_row(
+            str(r["from"]),
+            str(r["to"]),
+            f"{r['length']:.6f}",
+            f"{r['error']:.0e}",
+            f"{r['euclidean']:.4f}",
+            f"{r['residual']:.0e}",
+            f"{r['defect']:.0e}",
+            str(r["degree"]),
+            f"{r['seconds']:.1f}",
+            r["status"],
+        )
+    return table
+
+
+def draw(name: str, task: Task, metric: SteinMetric, paths: list[Geodesic], out: pathlib.Path) -> list[pathlib.Path]:
+    """The pictures of one data set: strips for images, the field for the plane, principal components for the rest."""
+    from .plotting import pictures
+
+    if task.dataset.image_shape is not None:
+        figure = pictures.strips(task.dataset, metric, paths)
+        target = out / ("digits.png" if name == "digits" else f"{name}-strips.png")
+    elif task.dataset.points.shape[1] == 2:
+        figure = pictures.plane(task.dataset, metric, paths)
+        target = out / ("metric.png" if name == "moons" else f"{name}-metric.png")
+    else:
+        figure = pictures.projection(task.dataset, paths)
+        target = out / f"{name}-projection.png"
+    write_figure(figure, target)
+    return [target]
+
+
+def write_json(path: pathlib.Path, values: Any) -> None:
+    """Write ``values`` to a temporary file beside ``path`` and rename it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(values, indent=2, allow_nan=True) + "\n")
+    os.replace(temporary, path)
+
+
+def write_figure(figure: Any, path: pathlib.Path) -> None:
+    """Write a matplotlib figure to a temporary file beside ``path`` and rename it."""
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    figure.savefig(temporary, dpi=150)
+    os.replace(temporary, path)
+
+
+def make_writable(directory: pathlib.Path, name: str) -> None:
+    """Make ``directory`` if needed and try to write into it; raises ``OSError`` naming the argument if that fails."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise OSError(f"`{name}` must be a folder that can be written, got {directory}: {error.strerror}") from error
+
+
+def versions() -> dict[str, str]:
+    """What ran: Python, the machine, the packages that decide the numbers."""
+    names = ("jax", "jaxlib", "flax", "optax", "diffrax", "equinox", "numpy")
+    found = {name: metadata.version(name) for name in names}
+    return {"python": platform.python_version(), "device": jax.devices()[0].device_kind, **found}
+
+
+def _nearest(points: Points, target: np.ndarray) -> int:
+    return int(np.argmin(np.sum((np.asarray(points) - target) ** 2, -1)))
