@@ -82,7 +82,7 @@ class Potential(nnx.Module):
 
     Its Jacobian is symmetric, so geodesics of its score need no curl term, and the score has a log density up to a
     constant (`Denoiser.log_prob`). One evaluation costs about two to three of ``net``. The sum is the scalar that
-    learned best here (docs/diffusion.md): against ``<x, net>`` the error of ``J v`` in 2-D was a fifth lower, at the
+    learned best here (docs/diffusion.md): against ``<x, net>`` the error of ``J v`` in 2-D was a quarter lower, at the
     same cost.
 
     **Arguments**

@@ -118,8 +118,7 @@ class ReverseSDE(AbstractSampler):
 
     **Arguments**
 
-    - ``steps``: number of steps, at least 1. The error of the distribution falls about as ``1/steps**2`` with the
-      default solver.
+    - ``steps``: number of steps, at least 1; more are closer to the equation.
     - ``solver``: a diffrax solver for stochastic differential equations that converges for additive noise (its Ito and
       Stratonovich forms are the same): `diffrax.Heun`, or `diffrax.Euler` for Euler-Maruyama.
 

@@ -105,10 +105,12 @@ class EDM(AbstractSchedule):
 
     @property
     def t_min(self) -> float:
+        """The least noise, ``sigma_min``."""
         return self.sigma_min
 
     @property
     def t_max(self) -> float:
+        """The most noise, ``sigma_max``."""
         return self.sigma_max
 
     def alpha(self, t):

@@ -108,9 +108,8 @@ def fit(
     denoiser = _denoiser(train, config, network)
     graphdef, weights, constants = nnx.split(denoiser, nnx.Param, ...)
     run = _Run(graphdef, nnx.to_pure_dict(constants), config, train, held_out)
-    model = DiffusionModel(
-        denoiser, config, standardization=standardization
-    )  # checks its arguments before the training
+    # Made before the training, so that a bad argument is not noticed after it.
+    model = DiffusionModel(denoiser, config, standardization=standardization)
     state, history = run.start(nnx.to_pure_dict(weights)), TrainingHistory.empty()
 
     checkpoints = None

@@ -120,24 +120,27 @@ def _estimate(problem, state, levels):
     """Judge the path of the highest degree by one evaluation at twice that degree."""
     degree = 2 * levels.degrees[-1]
     c = jnp.pad(state.c, ((0, degree - 1 - state.c.shape[0]), (0, 0)))
-    length = jnp.where(state.status == STATIONARY, safe_sqrt(2 * state.energy), jnp.inf)
+    coarse_length = jnp.where(state.status == STATIONARY, safe_sqrt(2 * state.energy), jnp.inf)
 
-    def evaluate(state):
+    def evaluate(carry):
+        state, judged = carry
         result = newton(
             problem,
-            _level_basis(degree, c.dtype, state.done),
+            _level_basis(degree, c.dtype, judged),
             c,
             state.counts,
             tolerance=0.0,
             max_steps=0,
             max_cg=0,
-            coarse_length=length,
+            coarse_length=coarse_length,
             rtol=levels.rtol,
         )
         done = (result.status == ACCEPTED) & (state.status == STATIONARY)
-        return state._replace(energy=result.energy, error=result.error, done=done, counts=result.counts)
+        state = state._replace(energy=result.energy, error=result.error, done=done, counts=result.counts)
+        return state, jnp.asarray(True)
 
-    return jax.lax.cond(state.done, lambda s: s, evaluate, state)
+    # A loop of at most one step rather than `cond`: under `vmap`, `cond` would evaluate for lanes that have no need of it.
+    return jax.lax.while_loop(lambda carry: ~carry[1], evaluate, (state, state.done))[0]
 
 
 @eqx.filter_custom_jvp
