@@ -48,27 +48,33 @@ def _dot(a, b):
     return jnp.sum(a * b)
 
 
-def conjugate_gradients(hessian, solve, g, z, g2, target, max_steps):
-    """Steihaug's truncated CG for ``hessian p = -g``: stops at relative accuracy, negative curvature, or ``max_steps``."""
+def conjugate_gradients(hessian, solve, g, z, g2, target, max_steps, escape=0.0):
+    """Truncated CG for ``hessian p = -g``, preconditioned by ``solve``; returns p and the number of steps.
+
+    Stops at the accuracy ``target`` (of the squared preconditioned residual), after ``max_steps``, or at negative curvature. There it
+    adds the direction of that curvature, which is one of descent, with the length ``escape`` in the norm of the preconditioner:
+    so a saddle is left, not converged to.
+    """
 
     def step(carry):
-        p, r, d, rz, j, _ = carry
+        p, r, d, rz, dd, j, _ = carry
         hd = hessian(d)
         curvature = _dot(d, hd)
         # Not `curvature <= 0`: a NaN must end the loop too.
         negative = ~(curvature > 1e-14 * _dot(d, d))
-        # At negative curvature keep what there is; if there is nothing yet, the preconditioned gradient is a descent direction.
-        length = jnp.where(negative, jnp.where(j == 0, 1.0, 0.0), rz / jnp.where(negative, 1.0, curvature)).astype(rz.dtype)
+        length = jnp.where(negative, escape / jnp.sqrt(dd), rz / jnp.where(negative, 1.0, curvature)).astype(rz.dtype)
         p, r = p + length * d, r - length * hd
         z = solve(r)
         new = _dot(r, z)
-        return p, r, z + (new / rz) * d, new, j + 1, negative
+        beta = new / rz
+        return p, r, z + beta * d, new, new + beta**2 * dd, j + 1, negative
 
     def more(carry):
-        return (carry[4] < max_steps) & ~carry[5] & (carry[3] > target)
+        _, _, _, rz, _, j, negative = carry
+        return (j < max_steps) & ~negative & (rz > target)
 
-    start = (jnp.zeros_like(g), -g, z, g2, jnp.zeros((), jnp.int32), jnp.asarray(False))
-    p, _, _, _, j, _ = jax.lax.while_loop(more, step, start)
+    start = (jnp.zeros_like(g), -g, z, g2, g2, jnp.zeros((), jnp.int32), jnp.asarray(False))
+    p, _, _, _, _, j, _ = jax.lax.while_loop(more, step, start)
     return p, j
 
 
@@ -114,7 +120,9 @@ def newton(
 
         # Superlinear forcing: solve the Newton system loosely far away, tightly when close (Eisenstat & Walker 1996).
         target = jnp.where(active, jnp.clip(g2 / e, 1e-8, 1e-2) * g2, jnp.inf)
-        p, cg_steps = conjugate_gradients(lambda d: linearised(d)[1], preconditioner.solve, g, z, g2, target, max_cg)
+        p, cg_steps = conjugate_gradients(
+            lambda d: linearised(d)[1], preconditioner.solve, g, z, g2, target, max_cg, escape=0.1 * length
+        )
         slope = _dot(g, p)
         downhill = slope < 0
         p, slope = jnp.where(downhill, p, z), jnp.where(downhill, slope, -g2)

@@ -57,7 +57,8 @@ class AbstractInnerProduct(eqx.Module):
 
     def matrix(self, dim: int) -> Matrix:
         """``G`` as a dense ``(dim, dim)`` array: for small dimensions, tests and pictures."""
-        return jax.vmap(self.mv)(jnp.eye(dim))
+        dtype = jnp.result_type(*jax.tree.leaves(self))
+        return jax.vmap(self.mv)(jnp.eye(dim, dtype=dtype))
 
 
 class IdentityPlusRankOne(AbstractInnerProduct):
