@@ -2,8 +2,8 @@
 
     uv run python benchmarks/foundation.py [--out benchmarks/results/NAME.json]
 
-Everything is compiled and run once before it is timed, compile time is kept apart, results are blocked on, and compared things are
-timed in turns within one run. Machines are shared: read the ratios, not the milliseconds.
+Everything is compiled and run once before it is timed, compile time is kept apart, results are blocked on, and
+compared things are timed in turns within one run. Machines are shared: read the ratios, not the milliseconds.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import scoregeo
-from scoregeo import FunctionScore, RESULTS, SpectralNewton, SteinMetric, geodesic, verify
+from scoregeo import RESULTS, FunctionScore, SpectralNewton, SteinMetric, geodesic, verify
 
 jax.config.update("jax_enable_x64", True)
 
@@ -37,15 +37,15 @@ def random_network(d, width=256, seed=0):
 
 
 def seconds_per_call(functions, repeats=15, calls=40):
-    """Median seconds a call of each function (no arguments), timed in turns; the first call of each is not counted."""
-    for f in functions:
-        jax.block_until_ready(f())
+    """Median seconds a call of each (function, *arguments), timed in turns; the first call of each is not counted."""
+    for f, *arguments in functions:
+        jax.block_until_ready(f(*arguments))
     times = [[] for _ in functions]
     for _ in range(repeats):
-        for f, kept in zip(functions, times, strict=True):
+        for (f, *arguments), kept in zip(functions, times, strict=True):
             start = time.perf_counter()
             for _ in range(calls):
-                out = f()
+                out = f(*arguments)
             jax.block_until_ready(out)
             kept.append((time.perf_counter() - start) / calls)
     return [float(np.median(kept)) for kept in times]
@@ -65,7 +65,7 @@ def acceleration(d=784, batch=16):
 
         bare = jax.jit(jax.vmap(products, in_axes=(None, 0, 0)))
         full = jax.jit(jax.vmap(lambda m, x, v: m.acceleration(x, v), in_axes=(None, 0, 0)))
-        t_bare, t_full = seconds_per_call([lambda: bare(metric.score, xs, vs), lambda: full(metric, xs, vs)])  # noqa: B023
+        t_bare, t_full = seconds_per_call([(bare, metric.score, xs, vs), (full, metric, xs, vs)])
         rows[name] = {"bare_ms": 1e3 * t_bare, "acceleration_ms": 1e3 * t_full, "ratio": t_full / t_bare}
     return rows
 
@@ -107,7 +107,8 @@ def high_dimension(d=3072, rtol=1e-6):
 
 
 def memory_growth(dimensions=(768, 1536, 3072), degrees=(16, 64)):
-    """Bytes of XLA's temporary buffers for one solve, by dimension and highest degree: O(n d) means doubling with either."""
+    """Bytes of XLA's temporary buffers for one solve, by dimension and highest degree: O(n d) means doubling with
+    either."""
     rows = []
     for degree in degrees:
         for d in dimensions:
@@ -116,7 +117,9 @@ def memory_growth(dimensions=(768, 1536, 3072), degrees=(16, 64)):
             solver = SpectralNewton(degree=degree, max_degree=degree)
             solve = jax.jit(lambda m, x, y, s=solver: geodesic(m, x, y, solver=s, throw=False))
             used = solve.lower(metric, x, y).compile().memory_analysis().temp_size_in_bytes
-            rows.append({"dimension": d, "degree": degree, "buffers_MiB": used / 2**20, "paths": used / (degree * d * 8)})
+            rows.append(
+                {"dimension": d, "degree": degree, "buffers_MiB": used / 2**20, "paths": used / (degree * d * 8)}
+            )
     return rows
 
 

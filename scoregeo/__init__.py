@@ -1,7 +1,8 @@
 """scoregeo: Riemannian geometry of score models in JAX.
 
 Data becomes a score, a score becomes a metric, a metric becomes geodesics, and geodesics become distances and pictures.
-The pieces that only some programs need are imported by name: `scoregeo.diffusion`, `scoregeo.datasets`, `scoregeo.plotting`.
+The pieces that only some programs need are imported by name: `scoregeo.diffusion`, `scoregeo.datasets`,
+`scoregeo.plotting`.
 """
 
 from ._results import RESULTS

@@ -4,7 +4,7 @@ import diffrax
 
 
 class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
-    """Result codes of scoregeo's solvers. ``successful`` is falsy text; every other code says what to try.
+    """Result codes of scoregeo's solvers. ``successful`` has no message; every other code says what to try.
 
     Inner failures (diffrax, optimistix, lineax) are promoted to the code of the same name. Compare with ``==``, which
     works on batches: ``geodesic.result == RESULTS.successful``.
@@ -24,9 +24,9 @@ class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
         "(`jax.config.update('jax_enable_x64', True)`), a smaller `strength`, or another starting path `init`."
     )
     accuracy_not_reached = (
-        "The path is a geodesic of its discretisation, but refinement reached `max_degree` with an estimated error of the "
-        "length above `rtol`. Try `SpectralNewton(max_degree=...)` with a larger number, or a larger `rtol`; the estimate is "
-        "in `geodesic.error`."
+        "The path is a geodesic of its discretisation, but refinement reached `max_degree` with an estimated error of "
+        "the length above `rtol`. Try `SpectralNewton(max_degree=...)` with a larger number, or a larger `rtol`; the "
+        "estimate is in `geodesic.error`."
     )
 
 

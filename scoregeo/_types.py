@@ -1,8 +1,8 @@
 """Array aliases, and the checks that every public entry point applies to what it is given.
 
-Points are flat vectors of shape ``(d,)``; batches are made by ``jax.vmap``. The checks run once, at the door: shapes and
-dtypes always (they are static), values only when they are concrete, because a traced value has none yet. Inside ``jit``
-a non-finite value shows up as a status code instead.
+Points are flat vectors of shape ``(d,)``; batches are made by ``jax.vmap``. The checks run once, at the door: shapes
+and dtypes always (they are static), values only when they are concrete, because a traced value has none yet. Inside
+``jit`` a non-finite value shows up as a status code instead.
 """
 
 from typing import Any, TypeAlias
@@ -45,7 +45,9 @@ def check_finite(x: Array, name: str) -> None:
     bad = ~np.isfinite(np.asarray(x))
     if bad.any():
         first = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise ValueError(f"`{name}` must be finite, but {bad.sum()} of {x.size} entries are NaN or infinite (first at {first})")
+        raise ValueError(
+            f"`{name}` must be finite, but {bad.sum()} of {x.size} entries are NaN or infinite (first at {first})"
+        )
 
 
 def as_point(x: Any, name: str, dim: int | None = None) -> Array:

@@ -1,7 +1,7 @@
 """The command line: ``scoregeo demo``, ``scoregeo geodesic``, ``scoregeo distance``.
 
-Arguments are dataclasses (tyro). Everything heavy is imported by the command that needs it, so that ``--help`` is quick. A user's
-mistake ends with one line on standard error and exit status 2; an interrupt with 130.
+Arguments are dataclasses (tyro). Everything heavy is imported by the command that needs it, so that ``--help`` is
+quick. A user's mistake ends with one line on standard error and exit status 2; an interrupt with 130.
 """
 
 import dataclasses
@@ -39,7 +39,9 @@ class Demo:
         console.print(f"wrote {self.out / 'report.json'} ({report['seconds']:.0f} s)")
         failed = [g for data in report["data"].values() for g in data["geodesics"] if not g["converged"]]
         if failed:
-            raise CommandError(f"{len(failed)} geodesics did not converge: see the status in {self.out / 'report.json'}")
+            raise CommandError(
+                f"{len(failed)} geodesics did not converge: see the status in {self.out / 'report.json'}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -45,7 +45,9 @@ def read_problem(arguments: Geodesic | Distance) -> Problem:
         raise ValueError(f"`--sigma` must be a positive number, got {geometry.sigma}")
     if not geometry.strength >= 0 or not np.isfinite(geometry.strength):
         raise ValueError(f"`--strength` must be a non-negative number, got {geometry.strength}")
-    points = [read_point(value, name, folder, model.dim) for name, value in (("from", arguments.start), ("to", arguments.end))]
+    points = [
+        read_point(value, name, folder, model.dim) for name, value in (("from", arguments.start), ("to", arguments.end))
+    ]
     return Problem(model, geometry, *points)
 
 
@@ -54,7 +56,9 @@ def read_point(value: str, name: str, folder: pathlib.Path, dim: int) -> np.ndar
     if value.removeprefix("-").isdigit():
         path = folder / POINTS_FILE
         if not path.exists():
-            raise ValueError(f"`--{name}` {value}: the model in {folder} has no {POINTS_FILE}; give a .npy file instead")
+            raise ValueError(
+                f"`--{name}` {value}: the model in {folder} has no {POINTS_FILE}; give a .npy file instead"
+            )
         points = _read_npy(path, name)
         if not 0 <= int(value) < len(points):
             raise ValueError(f"`--{name}` must be an index from 0 to {len(points) - 1}, got {value}")
@@ -82,7 +86,10 @@ def _read_npy(path: pathlib.Path, name: str) -> np.ndarray:
 def solve_problem(problem: Problem) -> tuple[Any, dict[str, Any]]:
     """The geodesic, in the coordinates of the model, and its record; call inside `double_precision`."""
     units = problem.units()
-    ends = [jnp.asarray(point if units is None else units.apply(point), jnp.float64) for point in (problem.start, problem.end)]
+    ends = [
+        jnp.asarray(point if units is None else units.apply(point), jnp.float64)
+        for point in (problem.start, problem.end)
+    ]
     return solve(problem.geometry.metric(problem.model), *ends)
 
 
@@ -119,7 +126,9 @@ def run_geodesic(arguments: Geodesic, console: Any) -> None:
         points = np.asarray(path.points if units is None else units.undo(path.points))
         if arguments.out is not None:
             scale = 1.0 if units is None else np.asarray(units.scale)
-            _write_npz(arguments.out, ts=path.ts, points=points, velocities=np.asarray(path.velocities) * scale, **record)
+            _write_npz(
+                arguments.out, ts=path.ts, points=points, velocities=np.asarray(path.velocities) * scale, **record
+            )
             console.print(f"wrote {arguments.out}")
         if arguments.picture is not None:
             write_figure(_picture(arguments, problem, path), arguments.picture)

@@ -10,12 +10,9 @@ about that of the continuous curve, far below anything that a solver sees.
 Real data are standardised. The `Standardization` travels with the data and the model, and is undone on output.
 """
 
-import csv
 import os
 import pathlib
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import equinox as eqx
 import jax
@@ -23,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from ._files import as_numbers, check_entries, read_points
 from ._types import Point, Points, Scalar, as_float, as_point, as_points, check_finite, is_concrete
 from .scores import AbstractScore, DensityScore, GaussianMixtureScore
 
@@ -87,10 +85,10 @@ class Standardization(eqx.Module):
         Raises ``ValueError`` for another shape, or entries that are not finite numbers. Runs on the host, not under
         ``jit``.
         """
-        x = _numbers(np.asarray(x), "`x`")
+        x = as_numbers(np.asarray(x), "`x`")
         if x.ndim != 2 or x.size == 0:
             raise ValueError(f"`x` must have shape (n, d) with n, d >= 1, got {x.shape}")
-        _check_entries(x, "`x`")
+        check_entries(x, "`x`")
         return Standardization(*_moments(x, per_feature))
 
     def apply(self, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
@@ -337,9 +335,9 @@ def load(
 
     **Arguments**
 
-    - ``path``: the file. An array is ``(n, d)``, or an image stack ``(n, height, width)`` or
-      ``(n, height, width, channels)``, which is flattened and keeps its ``image_shape``. A table has one point per row;
-      a ``.csv`` file may lack a header, and then its columns are called 0, 1, ...
+    - ``path``: the file. An array is ``(n, d)``, or an image stack ``(n, height, width)`` or ``(n, height, width,
+      channels)``, which is flattened and keeps its ``image_shape``. A table has one point per row; a ``.csv`` file may
+      lack a header, and then its columns are called 0, 1, ...
     - ``key``: which array of an ``.npz`` file; not needed if it has only one.
     - ``columns``: which columns of a table, in this order; all by default.
     - ``per_feature``: ``True`` for a scale per column, ``False`` for one common scale (see `Standardization.fit`). By
@@ -348,37 +346,18 @@ def load(
     **Raises** ``FileNotFoundError``, ``IsADirectoryError`` or ``PermissionError`` for a path that is no readable file;
     ``ValueError`` for a file that is not what its extension says, or is empty, or holds anything but finite real
     numbers (columns that are not numeric are named, the first bad entry is located; rows count from 0), or for a
-    ``key`` or ``columns`` that it does not have; ``ImportError`` for ``.parquet`` without pyarrow
-    (``pip install scoregeo[data]``).
+    ``key`` or ``columns`` that it does not have; ``ImportError`` for ``.parquet`` without pyarrow (``pip install
+    scoregeo[data]``).
 
     Nothing is unpickled, so a file cannot run code.
     """
-    path = pathlib.Path(path).expanduser()
-    where, kind = f"`path` = '{path}'", path.suffix.lower()
-    if kind not in (".npy", ".npz", ".csv", ".parquet"):
-        raise ValueError(f"{where} must end in .npy, .npz, .csv or .parquet, got {path.suffix or 'no extension'!r}")
-    if key is not None and kind != ".npz":
-        raise ValueError(f"`key` names an array of an .npz file, but {where} is a {kind} file")
-    if columns is not None and kind not in (".csv", ".parquet"):
-        raise ValueError(f"`columns` names columns of a .csv or .parquet file, but {where} is an {kind} file")
-    _check_readable(path, where)
-    if kind in (".npy", ".npz"):
-        raw, names = _read_array(path, where, kind, key), None
-    else:
-        raw, names = _read_table(path, where, kind, columns)
-    raw = _numbers(raw, where)
-    if raw.ndim not in (2, 3, 4):
-        hint = "; reshape one feature to (n, 1), or one point to (1, d)" if raw.ndim == 1 else ""
-        raise ValueError(f"{where} must hold an array (n, d), (n, h, w) or (n, h, w, c), got shape {raw.shape}{hint}")
-    if raw.size == 0:
-        raise ValueError(f"{where} must hold at least one point and one feature, got shape {raw.shape}")
-    image_shape, raw = raw.shape[1:] if raw.ndim > 2 else None, raw.reshape(len(raw), -1)
-    _check_entries(raw, where, names)
+    points, image_shape = read_points(path, key=key, columns=columns)
     common = image_shape is not None and per_feature is None
-    mean, scale = _moments_of_pixels(raw) if common else _moments(raw, per_feature is not False)
+    mean, scale = _moments_of_pixels(points) if common else _moments(points, per_feature is not False)
     # In float64 on the host, so that a large offset does not eat the digits of float32.
-    points = (raw - mean) / scale
-    return Dataset(points, path.stem, standardization=Standardization(mean, scale), image_shape=image_shape)
+    points = (points - mean) / scale
+    name = pathlib.Path(path).stem
+    return Dataset(points, name, standardization=Standardization(mean, scale), image_shape=image_shape)
 
 
 # Synthetic sets.
@@ -441,22 +420,7 @@ def _banana_log_prob(x: Point, curvature: Scalar, scales: Float[Array, " 2"]) ->
     return -0.5 * jnp.sum((straight / scales) ** 2) - jnp.sum(jnp.log(scales)) - jnp.log(2 * jnp.pi)
 
 
-# Numbers from arrays and files.
-
-
-def _numbers(x: np.ndarray, where: str) -> np.ndarray:
-    if not (np.issubdtype(x.dtype, np.floating) or np.issubdtype(x.dtype, np.integer)):
-        raise ValueError(f"{where} must hold real numbers, got dtype {x.dtype}")
-    return x.astype(np.float64)
-
-
-def _check_entries(x: np.ndarray, where: str, names: Sequence | None = None) -> None:
-    bad = ~np.isfinite(x)
-    if bad.any():
-        row, column = (int(i) for i in np.argwhere(bad)[0])
-        column = column if names is None else names[column]
-        count = f"{int(bad.sum())} of {x.size} values are NaN or infinite"
-        raise ValueError(f"{where} must hold finite numbers, but {count} (first in row {row}, column {column!r})")
+# Means and scales.
 
 
 def _moments(x: np.ndarray, per_feature: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -473,93 +437,3 @@ def _moments_of_pixels(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """One mean and one standard deviation for all entries, so that an image stays the same image in other units."""
     scale = 1.0 if x.max() == x.min() else x.std()
     return np.full(x.shape[1], x.mean()), np.asarray(scale)
-
-
-def _check_readable(path: pathlib.Path, where: str) -> None:
-    if path.is_dir():
-        raise IsADirectoryError(f"{where} must be a file, got a directory")
-    if not path.exists():
-        raise FileNotFoundError(f"{where} does not exist")
-    try:
-        with path.open("rb") as file:
-            first = file.read(1)
-    except PermissionError as error:
-        raise PermissionError(f"{where} must be readable, but permission was denied") from error
-    if not first:
-        raise ValueError(f"{where} must hold data, got an empty file (0 bytes)")
-
-
-def _read_array(path: pathlib.Path, where: str, kind: str, key: str | None) -> np.ndarray:
-    with path.open("rb") as file:
-        start = file.read(6)
-    if not start.startswith(b"\x93NUMPY" if kind == ".npy" else b"PK"):
-        raise ValueError(f"{where} must be a NumPy {kind} file, but starts with the bytes {start!r}")
-    names = []
-    try:
-        # np.load leaves a file that it opened itself open when the archive is broken.
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            if kind == ".npy":
-                return loaded
-            names = list(loaded.files)
-            if key in names or (key is None and len(names) == 1):
-                return loaded[names[0] if key is None else key]
-    except (ValueError, EOFError, OSError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{where} must be a NumPy {kind} file with an array of numbers: {error}") from error
-    given = "`key`" if key is None else f"`key` = {key!r}"
-    raise ValueError(f"{given} must name one of the arrays of {where}, which holds {names}")
-
-
-def _read_table(path: pathlib.Path, where: str, kind: str, columns: Sequence | None) -> tuple[np.ndarray, list]:
-    import pandas as pd
-
-    try:
-        frame = _read_csv(path, pd.read_csv) if kind == ".csv" else pd.read_parquet(path, engine="pyarrow")
-    except ImportError as error:
-        raise ImportError(f"reading {where} needs pyarrow: pip install scoregeo[data]") from error
-    except (ValueError, OSError) as error:  # pandas and pyarrow raise subclasses of these
-        raise ValueError(f"{where} must be a {kind} file with a table of numbers: {error}") from error
-    names = list(frame.columns)
-    if columns is not None:
-        if isinstance(columns, str) or not len(columns):
-            raise ValueError(f"`columns` must be a list of one or more column names, got {columns!r}")
-        missing = [name for name in columns if name not in names]
-        if missing:
-            raise ValueError(f"`columns` must be among {names} of {where}, got {missing}")
-        frame, names = frame[list(columns)], list(columns)
-    elif kind == ".csv" and names and str(names[0]) == "Unnamed: 0":
-        raise ValueError(f"{where} has a first column without a name (an index?): choose with `columns`, among {names}")
-    if frame.empty:
-        raise ValueError(f"{where} must hold at least one point and one feature, got {len(frame)} rows of {names}")
-    _check_numeric(frame, where, pd)
-    return frame.to_numpy(dtype=np.float64, na_value=np.nan), names
-
-
-def _read_csv(path: pathlib.Path, read_csv: Callable):
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = (row for row in csv.reader(file) if row)
-        first, second = next(rows, []), next(rows, [])
-    if len(second) > len(first):
-        # pandas would quietly take the first column for an index.
-        raise ValueError(f"its header has {len(first)} names, but its rows have {len(second)} values")
-    try:
-        headless = [float(cell) for cell in first] != []
-    except ValueError:
-        headless = False
-    return read_csv(path, header=None if headless else "infer", low_memory=False)
-
-
-def _check_numeric(frame, where: str, pd) -> None:
-    bad = []
-    for position, name in enumerate(frame.columns):
-        column = frame.iloc[:, position]
-        types = pd.api.types
-        if types.is_numeric_dtype(column) and not types.is_bool_dtype(column) and not types.is_complex_dtype(column):
-            continue
-        example = f"dtype {column.dtype}"
-        if types.is_object_dtype(column) or types.is_string_dtype(column):
-            text = column[pd.to_numeric(column.astype(str), errors="coerce").isna() & column.notna()]
-            example = example if text.empty else f"{text.iloc[0]!r} in row {column.index.get_loc(text.index[0])}"
-        bad.append(f"{name!r} ({example})")
-    if bad:
-        raise ValueError(f"{where} must have numeric columns, got {', '.join(bad)}; choose others with `columns`")

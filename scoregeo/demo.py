@@ -1,4 +1,5 @@
-"""The main job: from data to a trained score, a metric, certified geodesics between real points, pictures and a report."""
+"""The main job: from data to a trained score, a metric, certified geodesics between real points, pictures and a
+report."""
 
 import contextlib
 import dataclasses
@@ -35,8 +36,9 @@ POINTS_FILE = "points.npy"
 class Geometry:
     """Which metric of a model to use: ``I + strength s s^T`` with the score at noise level ``sigma``.
 
-    ``contrast`` says how ``strength`` was chosen: the median of ``strength |s|^2`` over the data, so that moving along the score
-    costs ``sqrt(1 + contrast)`` times as much as moving across it. Kept beside a model, with the shape of its images.
+    ``contrast`` says how ``strength`` was chosen: the median of ``strength |s|^2`` over the data, so that moving along
+    the score costs ``sqrt(1 + contrast)`` times as much as moving across it. Kept beside a model, with the shape of its
+    images.
     """
 
     sigma: float
@@ -61,7 +63,9 @@ class Geometry:
             shape = values.pop("image_shape")
             return cls(**values, image_shape=None if shape is None else tuple(shape))
         except FileNotFoundError as error:
-            raise FileNotFoundError(f"`--model` {directory} has no {GEOMETRY_FILE}; give --sigma and --strength") from error
+            raise FileNotFoundError(
+                f"`--model` {directory} has no {GEOMETRY_FILE}; give --sigma and --strength"
+            ) from error
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"`--model` {directory} is damaged: {GEOMETRY_FILE} is not what scoregeo wrote") from error
 
@@ -133,7 +137,13 @@ def digits(quick: bool, seed: int) -> Task:
     classes = [(3, 8), (1, 7), (0, 6), (4, 9)][: 2 if quick else 4]
     pairs = [tuple(int(rng.choice(np.flatnonzero(labels == c))) for c in ends) for ends in classes]
     config = FitConfig(
-        seed=seed, steps=300 if quick else 4000, batch_size=128, learning_rate=1e-3, width=256, depth=3, warmup_steps=100
+        seed=seed,
+        steps=300 if quick else 4000,
+        batch_size=128,
+        learning_rate=1e-3,
+        width=256,
+        depth=3,
+        warmup_steps=100,
     )
     return Task(data, config, sigma=0.3, contrast=300.0, pairs=pairs)
 
@@ -167,7 +177,13 @@ def run_demo(data: str, out: str | os.PathLike, *, quick: bool, seed: int, conso
     out = pathlib.Path(out)
     make_writable(out, "--out")
     start = time.perf_counter()
-    report = {"scoregeo": metadata.version("scoregeo"), "seed": seed, "quick": quick, "versions": versions(), "data": {}}
+    report = {
+        "scoregeo": metadata.version("scoregeo"),
+        "seed": seed,
+        "quick": quick,
+        "versions": versions(),
+        "data": {},
+    }
     for name, task in tasks.items():
         report["data"][name] = run_task(name, task, out, console)
         write_json(out / "report.json", report)
@@ -181,9 +197,7 @@ def run_task(name: str, task: Task, out: pathlib.Path, console: Any) -> dict[str
     points, folder = task.dataset.points, out / name
     console.rule(f"[bold]{name}[/bold]: {points.shape[0]} points in {points.shape[1]} dimensions")
     start = time.perf_counter()
-    model = fit(
-        points, task.config, checkpoint_dir=folder / "checkpoint", standardization=task.dataset.standardization
-    )
+    model = fit(points, task.config, checkpoint_dir=folder / "checkpoint", standardization=task.dataset.standardization)
     training = time.perf_counter() - start
     model.save(folder / "model")
     np.save(folder / "model" / POINTS_FILE, np.asarray(task.dataset.undo(points)))

@@ -59,8 +59,8 @@ def dist(
 ) -> Scalar:
     """The length of the geodesic from ``x`` to ``y`` that the solver finds: symmetric, and non-negative.
 
-    Arguments as in `geodesic`. Its gradient is that of the envelope theorem, which needs no derivative of the solver; at
-    coincident points it is zero (the distance has a kink there; `squared_dist` is smooth).
+    Arguments as in `geodesic`. Its gradient is that of the envelope theorem, which needs no derivative of the solver;
+    at coincident points it is zero (the distance has a kink there; `squared_dist` is smooth).
 
     >>> import jax.numpy as jnp
     >>> from scoregeo import EuclideanMetric, dist
@@ -95,9 +95,9 @@ def pairwise_dist(
 ) -> tuple[Float[Array, "n m"], RESULTS]:
     """All distances from ``xs`` ``(n, d)`` to ``ys`` ``(m, d)``, and the result code of each solve.
 
-    Without ``ys``, the symmetric matrix among ``xs``: each pair is solved once and the diagonal not at all. ``batch_size`` pairs are
-    solved side by side; it bounds the memory. Never raises for a failed solve: a pair whose code is not ``RESULTS.successful``
-    holds the length of the best path found, or NaN.
+    Without ``ys``, the symmetric matrix among ``xs``: each pair is solved once and the diagonal not at all.
+    ``batch_size`` pairs are solved side by side; it bounds the memory. Never raises for a failed solve: a pair whose
+    code is not ``RESULTS.successful`` holds the length of the best path found, or NaN.
     """
     xs = as_points(xs, "xs")
     symmetric = ys is None

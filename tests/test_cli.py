@@ -15,7 +15,10 @@ from scoregeo import cli
 
 def run(*arguments, cwd=None):
     """The command in a process of its own, as a user runs it."""
-    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": os.environ.get("SCOREGEO_TEST_CACHE", "/tmp/scoregeo-jax-cache")}
+    environment = {
+        **os.environ,
+        "JAX_COMPILATION_CACHE_DIR": os.environ.get("SCOREGEO_TEST_CACHE", "/tmp/scoregeo-jax-cache"),
+    }
     command = [sys.executable, "-m", "scoregeo", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=540)
 
@@ -72,7 +75,9 @@ class TestDemo:
         model = out / "moons" / "model"
         record = json.loads((out / "report.json").read_text())["data"]["moons"]["geodesics"][0]
         pair = ("--from", record["from"], "--to", record["to"])
-        done = run("geodesic", "--model", model, *pair, "--out", tmp_path / "path.npz", "--picture", tmp_path / "path.png")
+        done = run(
+            "geodesic", "--model", model, *pair, "--out", tmp_path / "path.npz", "--picture", tmp_path / "path.png"
+        )
         assert done.returncode == 0, done.stderr
         with np.load(tmp_path / "path.npz") as path:
             points = np.load(model / "points.npy")
@@ -96,7 +101,10 @@ class TestDemo:
         cases = [
             (("--from", "4000", "--to", "0"), "`--from` must be an index from 0 to 3999, got 4000"),
             (("--from", "-1", "--to", "0"), "`--from` must be an index from 0 to 3999, got -1"),
-            (("--from", "0", "--to", tmp_path / "three.npy"), "`--to` must hold one point of shape (2,), got shape (3,)"),
+            (
+                ("--from", "0", "--to", tmp_path / "three.npy"),
+                "`--to` must hold one point of shape (2,), got shape (3,)",
+            ),
             (("--from", "0", "--to", tmp_path / "nan.npy"), "`--to` must be finite"),
             (("--from", "0", "--to", tmp_path / "garbage.npy"), "is not a .npy file of numbers"),
             (("--from", "0", "--to", tmp_path / "missing.npy"), "no such file"),
@@ -175,7 +183,8 @@ class TestBadModels:
 
 @pytest.mark.slow
 def test_interrupt_leaves_a_usable_checkpoint(tmp_path):
-    """Ctrl-C while training: exit status 130, one line that says where the checkpoint is, and the next run goes on from it."""
+    """Ctrl-C while training: exit status 130, one line that says where the checkpoint is, and the next run goes on
+    from it."""
     import signal
     import time
 

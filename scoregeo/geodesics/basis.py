@@ -1,11 +1,13 @@
 """Paths between fixed end points as polynomials: velocities in orthonormal Legendre polynomials.
 
-With p_k the Legendre polynomials orthonormal on [0, 1] and phi_k(t) = int_0^t p_k, which vanishes at both ends for k >= 1,
+With p_k the Legendre polynomials orthonormal on [0, 1] and phi_k(t) = int_0^t p_k, which vanishes at both ends for k
+>= 1,
 
     gamma(t) = x + t (y - x) + sum_{k=1}^{m} c_k phi_k(t),      gamma'(t) = (y - x) + sum_k c_k p_k(t)       (1)
 
-is any polynomial path of degree m + 1 from x to y. The Euclidean energy is 1/2 |y - x|^2 + 1/2 sum_k |c_k|^2: its Hessian in the
-coefficients is the identity, so no stiffness comes from the discretisation, and raising the degree only appends zeros.
+is any polynomial path of degree m + 1 from x to y. The Euclidean energy is 1/2 |y - x|^2 + 1/2 sum_k |c_k|^2: its
+Hessian in the coefficients is the identity, so no stiffness comes from the discretisation, and raising the degree only
+appends zeros.
 """
 
 import functools
@@ -54,8 +56,8 @@ class Basis(eqx.Module):
 def gauss_basis(modes: int, points: int, dtype, after: Array | None = None) -> Basis:
     """The basis of ``modes`` coefficients at ``points`` Gauss-Legendre nodes of [0, 1].
 
-    The barrier keeps XLA from multiplying these constants with each other at compile time (minutes for high degrees); ``after``,
-    any array, keeps what is computed from them from being moved in front of the loop that produced it.
+    The barrier keeps XLA from multiplying these constants with each other at compile time (minutes for high degrees);
+    ``after``, any array, keeps what is computed from them from being moved in front of the loop that produced it.
     """
     tables = tuple(jnp.asarray(a, dtype) for a in _quadrature(modes, points))
     return Basis(*jax.lax.optimization_barrier((tables, after))[0])
@@ -80,8 +82,8 @@ def evaluation_basis(modes: int, t: Float[Array, " q"]) -> Basis:
 def path_coefficients(nodes: Points, modes: int) -> Float[Array, "m d"]:
     """Coefficients of the best approximation, in energy, of the piecewise linear path through ``nodes`` ``(k, d)``.
 
-    ``nodes`` are visited at equally spaced times. The velocity is piecewise constant, so its products with p_k are differences
-    of phi_k: the projection is exact.
+    ``nodes`` are visited at equally spaced times. The velocity is piecewise constant, so its products with p_k are
+    differences of phi_k: the projection is exact.
     """
     times = np.linspace(0, 1, nodes.shape[0])
     differences = jnp.asarray(np.diff(_values(times, modes)[0], axis=0), nodes.dtype)

@@ -22,7 +22,8 @@ class AbstractBoundarySolver(eqx.Module):
     def solve(
         self, metric: AbstractMetric, x: Point, y: Point, init: Points | None, ts: Float[Array, " n"]
     ) -> Geodesic:
-        """The geodesic from ``x`` to ``y``, sampled at ``ts``, from the starting path ``init`` (``None``: the straight line).
+        """The geodesic from ``x`` to ``y``, sampled at ``ts``, from the starting path ``init`` (``None``: the straight
+        line).
 
         Arguments have been checked. Never raises: how it ended is in ``result``.
         """
@@ -91,13 +92,14 @@ def geodesic(
     - ``metric``: the metric; a traced pytree, so new weights or strengths do not compile again.
     - ``x``, ``y``: end points, shape ``(d,)``. For batches use ``jax.vmap``, or `pairwise_dist`.
     - ``solver``: how to solve; default ``SpectralNewton()``.
-    - ``init``: a path to start from, ``(k, d)`` points at equally spaced times from ``x`` to ``y``; default the straight line.
-      Several local geodesics may connect two points: the solver descends from here.
+    - ``init``: a path to start from, ``(k, d)`` points at equally spaced times from ``x`` to ``y``; default the
+      straight line. Several local geodesics may connect two points: the solver descends from here.
     - ``ts``: times in [0, 1] at which the result is sampled; default 65 equally spaced ones.
     - ``throw``: raise ``EquinoxRuntimeError`` with advice if the solve fails. With ``False`` read ``result``.
 
-    **Returns** a `Geodesic`. It is differentiable in forward and reverse mode with respect to the end points and everything in the
-    metric: ``length`` and ``energy`` by the envelope theorem, the path by the implicit function theorem.
+    **Returns** a `Geodesic`. It is differentiable in forward and reverse mode with respect to the end points and
+    everything in the metric: ``length`` and ``energy`` by the envelope theorem, the path by the implicit function
+    theorem.
 
     >>> import jax.numpy as jnp
     >>> from scoregeo import GaussianScore, SteinMetric, geodesic

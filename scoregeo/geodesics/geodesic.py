@@ -63,12 +63,12 @@ class Geodesic(eqx.Module):
 
     **Fields**
 
-    - ``ts`` ``(n,)``, ``points`` ``(n, d)``, ``velocities`` ``(n, d)``: samples of the path; dgamma/dt, so their length in the
-      metric is ``length`` everywhere.
+    - ``ts`` ``(n,)``, ``points`` ``(n, d)``, ``velocities`` ``(n, d)``: samples of the path; dgamma/dt, so their length
+      in the metric is ``length`` everywhere.
     - ``length``, ``energy``: scalars; ``energy = 1/2 int <gamma', gamma'>_G dt = length^2 / 2``.
     - ``error``: estimated absolute error of ``length``.
-    - ``residual``: largest relative deviation of the squared speed from its mean, which is zero for a geodesic. `verify`
-      is the stronger, independent certificate.
+    - ``residual``: largest relative deviation of the squared speed from its mean, which is zero for a geodesic.
+      `verify` is the stronger, independent certificate.
     - ``result``: a `RESULTS` code; ``geodesic.result == RESULTS.successful`` works on batches.
     - ``stats``: dictionary of counts (Newton steps, metric evaluations, degree, ...).
     """

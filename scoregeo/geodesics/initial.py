@@ -129,14 +129,14 @@ def shoot(
 
     - ``metric``: the metric; ``x``, ``v``: point and tangent vector, shape ``(d,)``. ``|v|_G`` is the length.
     - ``ts``: times in [0, 1] at which the result is sampled; default 65 equally spaced ones.
-    - ``dense``: keep diffrax's dense output, so that ``evaluate`` works at any time. It holds ``max_steps`` steps: for d in the
-      thousands pass ``False`` or fewer steps.
-    - ``solver``, ``stepsize_controller``, ``adjoint``, ``max_steps``: diffrax's; default ``Tsit5`` with adaptive steps (rtol 1e-10
-      in float64, 1e-6 in float32) and ``RecursiveCheckpointAdjoint``.
+    - ``dense``: keep diffrax's dense output, so that ``evaluate`` works at any time. It holds ``max_steps`` steps: for
+      d in the thousands pass ``False`` or fewer steps.
+    - ``solver``, ``stepsize_controller``, ``adjoint``, ``max_steps``: diffrax's; default ``Tsit5`` with adaptive steps
+      (rtol 1e-10 in float64, 1e-6 in float32) and ``RecursiveCheckpointAdjoint``.
     - ``throw``: raise ``EquinoxRuntimeError`` with advice if the integration fails. With ``False`` read ``result``.
 
-    **Returns** a `Geodesic`; its ``residual`` is the largest relative drift of the squared speed, which is constant along an exact
-    geodesic. Source: MATH 2 (do Carmo, Riemannian Geometry, ch. 3).
+    **Returns** a `Geodesic`; its ``residual`` is the largest relative drift of the squared speed, which is constant
+    along an exact geodesic. Source: MATH 2 (do Carmo, Riemannian Geometry, ch. 3).
 
     >>> import jax.numpy as jnp
     >>> from scoregeo import EuclideanMetric, shoot
@@ -146,7 +146,9 @@ def shoot(
     return _checked_shoot(metric, x, v, ts, dense, solver, stepsize_controller, adjoint, max_steps, throw)[0]
 
 
-def end_point(metric: AbstractMetric, x: Point, v: Vector, *, max_steps: int = 4096, throw: bool = True, **settings: Any) -> Point:
+def end_point(
+    metric: AbstractMetric, x: Point, v: Vector, *, max_steps: int = 4096, throw: bool = True, **settings: Any
+) -> Point:
     """The end point of `shoot`, without dense output: what `exp` is."""
     settings = {"solver": None, "stepsize_controller": None, "adjoint": None} | settings
     ts = jnp.ones((1,), jnp.result_type(float))

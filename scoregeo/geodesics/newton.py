@@ -1,8 +1,8 @@
 """Newton's method for the path energy: truncated, preconditioned conjugate gradients with Armijo backtracking.
 
-One loop body evaluates energy, gradient and preconditioner at the current path and, unless the path is already stationary, takes
-a step. So the same body serves as solver and as error estimator: entered at a higher degree with an old solution, its first
-evaluation gives what the finer discretisation thinks of it.
+One loop body evaluates energy, gradient and preconditioner at the current path and, unless the path is already
+stationary, takes a step. So the same body serves as solver and as error estimator: entered at a higher degree with an
+old solution, its first evaluation gives what the finer discretisation thinks of it.
 """
 
 from typing import NamedTuple
@@ -31,8 +31,8 @@ class Counts(NamedTuple):
 class NewtonState(NamedTuple):
     """Where the iteration is; ``energy`` and ``gradient`` are those of ``c`` when the iteration has ended.
 
-    ``gradient`` is the squared norm g^T P^-1 g: twice the energy that a Newton step expects to save. ``error`` is the estimated
-    error of the length of the path that the iteration was entered with.
+    ``gradient`` is the squared norm g^T P^-1 g: twice the energy that a Newton step expects to save. ``error`` is the
+    estimated error of the length of the path that the iteration was entered with.
     """
 
     c: Coefficients
@@ -51,9 +51,9 @@ def _dot(a, b):
 def conjugate_gradients(hessian, solve, g, z, g2, target, max_steps, escape=0.0):
     """Truncated CG for ``hessian p = -g``, preconditioned by ``solve``; returns p and the number of steps.
 
-    Stops at the accuracy ``target`` (of the squared preconditioned residual), after ``max_steps``, or at negative curvature. There it
-    adds the direction of that curvature, which is one of descent, with the length ``escape`` in the norm of the preconditioner:
-    so a saddle is left, not converged to.
+    Stops at the accuracy ``target`` (of the squared preconditioned residual), after ``max_steps``, or at negative
+    curvature. There it adds the direction of that curvature, which is one of descent, with the length ``escape`` in the
+    norm of the preconditioner: so a saddle is left, not converged to.
     """
 
     def step(carry):
@@ -94,8 +94,9 @@ def newton(
 ) -> NewtonState:
     """Minimise the energy over the coefficients, from ``c``, until g^T P^-1 g <= tolerance^2 * 2 E.
 
-    ``coarse_length`` is the length of the path ``c`` in the coarser discretisation that found it. If the finer one estimates its
-    error below ``rtol`` times the length, and that of the path below ``path_rtol``, it is ``ACCEPTED`` as it is.
+    ``coarse_length`` is the length of the path ``c`` in the coarser discretisation that found it. If the finer one
+    estimates its error below ``rtol`` times the length, and that of the path below ``path_rtol``, it is ``ACCEPTED`` as
+    it is.
     """
     eps = jnp.finfo(c.dtype).eps
     q = basis.t.size
@@ -113,7 +114,9 @@ def newton(
         finite = jnp.isfinite(e) & jnp.isfinite(g2)
         length = safe_sqrt(2 * e)
         expected_gain = jnp.where(length > 0, g2 / (2 * jnp.where(length > 0, length, 1)), 0)
-        error = jnp.where(state.steps == 0, jnp.abs(length - coarse_length) + expected_gain + 4 * eps * length, state.error)
+        error = jnp.where(
+            state.steps == 0, jnp.abs(length - coarse_length) + expected_gain + 4 * eps * length, state.error
+        )
         stationary = g2 <= tolerance**2 * 2 * e
         good_enough = (state.steps == 0) & (error <= rtol * length) & (g2 <= path_rtol**2 * 2 * e)
         active = finite & ~stationary & ~good_enough & (state.steps < max_steps)

@@ -28,8 +28,9 @@ from .preconditioner import (
 class PathEnergy(eqx.Module):
     """The energy (1) of paths from ``x`` to ``y``, both ``(d,)``.
 
-    The metric's functions are converted to closed expressions at construction: arrays that a score function closes over become
-    explicit leaves of this pytree, so that derivatives with respect to them are not lost inside the solver's loops.
+    The metric's functions are converted to closed expressions at construction: arrays that a score function closes over
+    become explicit leaves of this pytree, so that derivatives with respect to them are not lost inside the solver's
+    loops.
     """
 
     x: Point

@@ -1,11 +1,12 @@
 """Preconditioners for the Hessian of the path energy, chosen by the structure that the metric declares.
 
-In the coefficients of `basis`, the Euclidean energy has the identity as Hessian. For G = I + lam u u^T the Gauss-Newton Hessian is
+In the coefficients of `basis`, the Euclidean energy has the identity as Hessian. For G = I + lam u u^T the
+Gauss-Newton Hessian is
 
     P = I + A^T diag(lam w) A,      row q of A:  c -> u_q . (p c)_q + (J^T v)_q . (phi c)_q               (1)
 
-"identity plus rank Q": by Woodbury its solve needs only the Q x Q Gram matrix A A^T, assembled from inner products of the u_q
-and (J^T v)_q; nothing d x d is formed. Other metrics use the metric averaged along the path, P = I (x) mean G.
+"identity plus rank Q": by Woodbury its solve needs only the Q x Q Gram matrix A A^T, assembled from inner products of
+the u_q and (J^T v)_q; nothing d x d is formed. Other metrics use the metric averaged along the path, P = I (x) mean G.
 """
 
 import abc
@@ -44,7 +45,8 @@ class BasisGrams(NamedTuple):
 
 
 class WoodburyPreconditioner(AbstractPreconditioner):
-    """Equation (1), from ``u`` and ``jtv`` at the quadrature points, each ``(q, d)``, and ``scale = sqrt(lam w)`` ``(q,)``."""
+    """Equation (1), from ``u`` and ``jtv`` at the quadrature points, each ``(q, d)``, and ``scale = sqrt(lam w)``
+    ``(q,)``."""
 
     basis: Basis
     u: Points

@@ -1,8 +1,9 @@
 """Spectral Newton: geodesics between two points, for any metric, with an error estimate.
 
-The path is a polynomial (see `basis`); its energy, over-integrated by Gauss quadrature at twice as many points as coefficients, is
-minimised by Newton's method with a preconditioner fitted to the structure of the metric (`newton`, `preconditioner`). The degree
-grows fourfold until the error estimate meets ``rtol``. Where a solve fails, it is repeated along a continuation from Euclid to the metric.
+The path is a polynomial (see `basis`); its energy, over-integrated by Gauss quadrature at twice as many points as
+coefficients, is minimised by Newton's method with a preconditioner fitted to the structure of the metric (`newton`,
+`preconditioner`). The degree grows fourfold until the error estimate meets ``rtol``. Where a solve fails, it is
+repeated along a continuation from Euclid to the metric.
 
 Error of the length L at degree n, from one evaluation at the next degree n' and its quadrature:
 
@@ -28,7 +29,6 @@ from .geodesic import Geodesic, PolynomialCurve
 from .newton import ACCEPTED, NONFINITE, RUNNING, STALLED, STATIONARY, Counts, conjugate_gradients, newton
 from .path_energy import PathEnergy
 from .preconditioner import BasisGrams, Coefficients
-
 
 # Of the degree between levels. Doubling would fit problems more closely, but compiling a level costs about a second.
 _GROWTH = 4
@@ -139,7 +139,8 @@ def _estimate(problem, state, levels):
         state = state._replace(energy=result.energy, error=result.error, done=done, counts=result.counts)
         return state, jnp.asarray(True)
 
-    # A loop of at most one step rather than `cond`: under `vmap`, `cond` would evaluate for lanes that have no need of it.
+    # A loop of at most one step rather than `cond`: under `vmap`, `cond` would evaluate for lanes that have no need of
+    # it.
     return jax.lax.while_loop(lambda carry: ~carry[1], evaluate, (state, state.done))[0]
 
 
@@ -147,9 +148,9 @@ def _estimate(problem, state, levels):
 def stationary_path(problem: PathEnergy, start: Coefficients, levels: Levels) -> LevelState:
     """`solve_levels`, differentiable with respect to everything in ``problem``.
 
-    The energy by the envelope theorem, dE = (dE/dtheta) at the fixed path; the coefficients by the implicit function theorem on
-    dE/dc = 0, that is dc = -H^-1 d(dE/dc)/dtheta, solved by the same preconditioned conjugate gradients. ``error`` and counts have
-    derivative zero.
+    The energy by the envelope theorem, dE = (dE/dtheta) at the fixed path; the coefficients by the implicit function
+    theorem on dE/dc = 0, that is dc = -H^-1 d(dE/dc)/dtheta, solved by the same preconditioned conjugate gradients.
+    ``error`` and counts have derivative zero.
     """
     return solve_levels(problem, start, levels)
 
@@ -186,7 +187,9 @@ def _stationary_path_jvp(primals, tangents):
         def solve(matvec, b):
             z = preconditioner.solve(b)
             size = jnp.sum(b * z)
-            return conjugate_gradients(matvec, preconditioner.solve, -b, z, size, levels.tolerance**2 * size, 4 * levels.max_cg)[0]
+            return conjugate_gradients(
+                matvec, preconditioner.solve, -b, z, size, levels.tolerance**2 * size, 4 * levels.max_cg
+            )[0]
 
         dc = jax.lax.custom_linear_solve(hessian, -dg, solve, symmetric=True)
         return jnp.zeros_like(state.c).at[: degree - 1].set(dc), de
@@ -202,19 +205,23 @@ class SpectralNewton(AbstractBoundarySolver):
 
     **Arguments**
 
-    - ``rtol``: relative accuracy of the length; default 1e-8 in float64, 1e-5 in float32. A solve that does not reach it says so.
-    - ``path_rtol``: relative accuracy of the path (its velocity, in the mean over the path) that refinement aims at as far as
-      ``max_degree`` allows; default 1e-8 in float64, 1e-5 in float32. The error of the length is about its square, so `dist` aims
-      at no more than ``rtol``; `log` and pictures need the path.
-    - ``degree``, ``max_degree``: first and last polynomial degree; it grows fourfold in between, and every degree is compiled.
-    - ``tolerance``: a degree is solved when the preconditioned norm of the gradient is below this times that of the path;
-      default 1e-10 in float64, 1e-5 in float32. It bounds the relative error of the path; that of the length is its square.
+    - ``rtol``: relative accuracy of the length; default 1e-8 in float64, 1e-5 in float32. A solve that does not reach
+      it says so.
+    - ``path_rtol``: relative accuracy of the path (its velocity, in the mean over the path) that refinement aims at as
+      far as ``max_degree`` allows; default 1e-8 in float64, 1e-5 in float32. The error of the length is about its
+      square, so `dist` aims at no more than ``rtol``; `log` and pictures need the path.
+    - ``degree``, ``max_degree``: first and last polynomial degree; it grows fourfold in between, and every degree is
+      compiled.
+    - ``tolerance``: a degree is solved when the preconditioned norm of the gradient is below this times that of the
+      path; default 1e-10 in float64, 1e-5 in float32. It bounds the relative error of the path; that of the length is
+      its square.
     - ``max_steps``: Newton steps for one degree (and for one step of the continuation).
     - ``max_cg``: conjugate gradient steps for one Newton step.
-    - ``continuation``: how many steps lead from the Euclidean metric to this one where a direct solve fails; 0 to fail at once.
+    - ``continuation``: how many steps lead from the Euclidean metric to this one where a direct solve fails; 0 to fail
+      at once.
 
-    The error estimate in `Geodesic.error` adds the change of the length in the quadrature of the next degree to what a Newton step
-    with its coefficients would gain.
+    The error estimate in `Geodesic.error` adds the change of the length in the quadrature of the next degree to what a
+    Newton step with its coefficients would gain.
     """
 
     rtol: float | None = eqx.field(static=True, default=None)
@@ -227,7 +234,13 @@ class SpectralNewton(AbstractBoundarySolver):
     continuation: int = eqx.field(static=True, default=13)
 
     def __check_init__(self):
-        for name, least in (("degree", 2), ("max_degree", self.degree), ("max_steps", 1), ("max_cg", 1), ("continuation", 0)):
+        for name, least in (
+            ("degree", 2),
+            ("max_degree", self.degree),
+            ("max_steps", 1),
+            ("max_cg", 1),
+            ("continuation", 0),
+        ):
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
                 raise ValueError(f"`{name}` must be an integer of at least {least}, got {value!r}")
@@ -284,9 +297,9 @@ class SpectralNewton(AbstractBoundarySolver):
 def _bow(x: Point, y: Point, modes: int) -> Coefficients:
     """The straight line, bent imperceptibly sideways.
 
-    Where the problem is symmetric about the line, the line is stationary even if it is no minimum (between opposite points of a
-    Gaussian, beyond its conjugate points); off it, the solver sees the way down. The first coefficient alone is bent, because
-    that is the same for the path walked backwards: distances stay symmetric.
+    Where the problem is symmetric about the line, the line is stationary even if it is no minimum (between opposite
+    points of a Gaussian, beyond its conjugate points); off it, the solver sees the way down. The first coefficient
+    alone is bent, because that is the same for the path walked backwards: distances stay symmetric.
     """
     direction = jax.random.normal(jax.random.key(0), x.shape, x.dtype)
     size = jnp.finfo(x.dtype).eps ** (1 / 3) * safe_sqrt(jnp.sum((y - x) ** 2) / jnp.sum(direction**2))

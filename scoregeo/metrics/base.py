@@ -11,13 +11,14 @@ from .inner_products import AbstractInnerProduct
 class AbstractMetric(eqx.Module):
     """A Riemannian metric on R^d (or on a chart of a manifold), as an immutable pytree whose parameters are traced.
 
-    The primitives are the inner product at a point and the acceleration of geodesics. Christoffel symbols are not: they have
-    d^3 entries (`christoffels` computes them where d is small).
+    The primitives are the inner product at a point and the acceleration of geodesics. Christoffel symbols are not: they
+    have d^3 entries (`christoffels` computes them where d is small).
     """
 
     @abc.abstractmethod
     def at(self, x: Point) -> AbstractInnerProduct:
-        """The inner product ``G(x)`` on tangent vectors at ``x``; one evaluation of the score serves all its methods."""
+        """The inner product ``G(x)`` on tangent vectors at ``x``; one evaluation of the score serves all its
+        methods."""
 
     @abc.abstractmethod
     def acceleration(self, x: Point, v: Vector) -> Vector:

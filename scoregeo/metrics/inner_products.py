@@ -1,7 +1,8 @@
 """Inner products at one point: the algebra of G without G.
 
 Each class declares a structure and exploits it: one evaluation of the metric serves products, solves, determinants and
-square roots. Solvers read the structure from the type (`IdentityPlusRankOne`, `DiagonalInnerProduct`, `DenseInnerProduct`).
+square roots. Solvers read the structure from the type (`IdentityPlusRankOne`, `DiagonalInnerProduct`,
+`DenseInnerProduct`).
 """
 
 import abc

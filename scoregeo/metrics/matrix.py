@@ -48,7 +48,9 @@ class MatrixMetric(AbstractMetric):
         """The inner product at ``x``."""
         array = jnp.asarray(self.function(x, *self.args))
         if array.shape != (x.size, x.size):
-            raise ValueError(f"`fn` must return shape {(x.size, x.size)} for a point of shape {x.shape}, got {array.shape}")
+            raise ValueError(
+                f"`fn` must return shape {(x.size, x.size)} for a point of shape {x.shape}, got {array.shape}"
+            )
         return DenseInnerProduct(array.astype(x.dtype))
 
     def acceleration(self, x: Point, v: Vector) -> Vector:

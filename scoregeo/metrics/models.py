@@ -11,8 +11,8 @@ from .lagrangian import lagrangian_acceleration
 class Sphere(AbstractMetric):
     """The unit sphere in stereographic coordinates: ``G(x) = 4 / (1 + |x|^2)^2 I``, curvature 1.
 
-    The chart covers all but one point; shortest paths may leave it through infinity, so `dist` of the machinery agrees with
-    the closed form for points well inside the unit ball (the lower hemisphere).
+    The chart covers all but one point; shortest paths may leave it through infinity, so `dist` of the machinery agrees
+    with the closed form for points well inside the unit ball (the lower hemisphere).
     """
 
     def at(self, x: Point) -> DiagonalInnerProduct:

@@ -26,14 +26,15 @@ from .inner_products import IdentityPlusRankOne
 class SteinMetric(AbstractMetric):
     """``G(x) = I + strength s(x) s(x)^T``: distance is Euclidean plus a charge for changing log p.
 
-    If s = grad f, this is the metric of the graph of ``sqrt(strength) f``. Moving along level sets of the density, in flat
-    tails or over saddles is free; crossing levels is not.
+    If s = grad f, this is the metric of the graph of ``sqrt(strength) f``. Moving along level sets of the density, in
+    flat tails or over saddles is free; crossing levels is not.
 
     **Arguments**
 
-    - ``score``: an `AbstractScore`, or a function ``x -> s(x)`` (wrapped in `FunctionScore`, taken as not conservative).
-    - ``strength``: non-negative scalar with units length^2, traced. 0 is Euclid; a multiple of the squared noise level of the
-      score makes the metric scale-free. Raises ``ValueError`` if negative or not finite.
+    - ``score``: an `AbstractScore`, or a function ``x -> s(x)`` (wrapped in `FunctionScore`, taken as not
+      conservative).
+    - ``strength``: non-negative scalar with units length^2, traced. 0 is Euclid; a multiple of the squared noise level
+      of the score makes the metric scale-free. Raises ``ValueError`` if negative or not finite.
 
     >>> import jax.numpy as jnp
     >>> from scoregeo import SteinMetric

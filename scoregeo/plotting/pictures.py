@@ -90,14 +90,17 @@ def projection(dataset: Dataset, paths: Sequence[Geodesic]) -> Figure:
 
 
 def _profiles(ax, metric: SteinMetric, paths: Sequence[Geodesic]) -> None:
-    """log p relative to the start along geodesics (solid) and straight lines (dashed), by the line integral of the score."""
+    """log p relative to the start along geodesics (solid) and straight lines (dashed), by the line integral of the
+    score."""
     ts = jnp.linspace(0, 1, 201)
     for path in paths:
         line = path.points[0] + ts[:, None] * (path.points[-1] - path.points[0])
         first = path is paths[0]
         curves = ((path.evaluate(ts), "-", _GEODESIC, "geodesic"), (line, "--", _STRAIGHT, "straight line"))
         for points, style, color, label in curves:
-            ax.plot(ts, log_prob_along(metric.score, points), style, color=color, lw=1.5, label=label if first else None)
+            ax.plot(
+                ts, log_prob_along(metric.score, points), style, color=color, lw=1.5, label=label if first else None
+            )
     ax.set_xlabel("$t$")
     ax.set_ylabel("$\\log p(\\gamma(t)) - \\log p(\\gamma(0))$", fontsize=9)
     ax.tick_params(labelsize=8)

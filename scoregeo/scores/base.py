@@ -14,8 +14,9 @@ class AbstractScore(eqx.Module):
 
     **Fields**
 
-    - ``conservative``: static. ``True`` promises that the Jacobian of the score is symmetric at every point, because the
-      score is the gradient of a function by construction. Learned networks are usually not; then formulas need a curl term.
+    - ``conservative``: static. ``True`` promises that the Jacobian of the score is symmetric at every point, because
+      the score is the gradient of a function by construction. Learned networks are usually not; then formulas need a
+      curl term.
 
     Scores that know their log density (up to a constant) also have ``log_prob(x) -> scalar``.
     """
@@ -24,7 +25,8 @@ class AbstractScore(eqx.Module):
 
     @abc.abstractmethod
     def __call__(self, x: Point) -> Vector:
-        """The score at one point ``x`` of shape ``(d,)``; the result has the same shape. Use ``jax.vmap`` for batches."""
+        """The score at one point ``x`` of shape ``(d,)``; the result has the same shape. Use ``jax.vmap`` for
+        batches."""
 
 
 def as_score(score: Any) -> AbstractScore:

@@ -11,7 +11,8 @@ from .base import AbstractScore, check_score_value
 
 
 class TracedFunction(eqx.Module):
-    """A callable split into arrays (traced) and the rest (static), so that a score holding it passes through ``jax.jit``."""
+    """A callable split into arrays (traced) and the rest (static), so that a score holding it passes through
+    ``jax.jit``."""
 
     arrays: list
     rest: tuple = eqx.field(static=True)
@@ -73,8 +74,8 @@ class FunctionScore(AbstractScore):
       ``jax.tree_util.Partial``) has its arrays traced. A function that closes over traced values differentiates
       correctly with respect to them, but a new closure compiles again: prefer ``args``.
     - ``*args``: arrays or pytrees of arrays passed on to ``fn``; traced, so new values do not compile again.
-    - ``conservative``: ``True`` only if ``fn`` is a gradient field by construction. The default keeps the curl terms, which
-      is right for every field (it costs one vector-Jacobian product more).
+    - ``conservative``: ``True`` only if ``fn`` is a gradient field by construction. The default keeps the curl terms,
+      which is right for every field (it costs one vector-Jacobian product more).
     """
 
     function: TracedFunction

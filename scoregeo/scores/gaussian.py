@@ -13,7 +13,8 @@ from .base import AbstractScore
 def whitening(cov: Array, name: str) -> Array:
     """The lower-triangular ``W`` with ``W^T W = cov^-1``; raises ``ValueError`` if ``cov`` is not positive definite.
 
-    Works on stacks ``(..., d, d)``. Scores keep ``W`` rather than the covariance, so that evaluating one factorises nothing.
+    Works on stacks ``(..., d, d)``. Scores keep ``W`` rather than the covariance, so that evaluating one factorises
+    nothing.
     """
     if cov.ndim < 2 or cov.shape[-1] != cov.shape[-2]:
         raise ValueError(f"`{name}` must be square, shape (..., d, d), got {cov.shape}")
@@ -42,7 +43,8 @@ def check_noise(alpha: Array, sigma: Array) -> tuple[Array, Array]:
 
 
 class GaussianScore(AbstractScore):
-    """The score of ``N(mean, cov)``: ``s(x) = -cov^-1 (x - mean)``, with ``mean`` of shape ``(d,)``, ``cov`` ``(d, d)``.
+    """The score of ``N(mean, cov)``: ``s(x) = -cov^-1 (x - mean)``, with ``mean`` of shape ``(d,)``, ``cov`` ``(d,
+    d)``.
 
     Raises ``ValueError`` if ``cov`` is not symmetric positive definite. For traced arguments the check is skipped and
     a bad covariance gives NaN.
@@ -84,7 +86,9 @@ class GaussianScore(AbstractScore):
     def noised(self, alpha: Scalar | float, sigma: Scalar | float) -> "GaussianScore":
         """The marginal of ``alpha x + sigma eps``: ``N(alpha mean, alpha^2 cov + sigma^2 I)``."""
         alpha, sigma = check_noise(alpha, sigma)
-        return GaussianScore(alpha * self.mean, alpha**2 * self.cov + sigma**2 * jnp.eye(self.mean.size, dtype=self.mean.dtype))
+        return GaussianScore(
+            alpha * self.mean, alpha**2 * self.cov + sigma**2 * jnp.eye(self.mean.size, dtype=self.mean.dtype)
+        )
 
     def sample(self, key: PRNGKeyArray, n: int) -> Points:
         """``n`` independent draws, shape ``(n, d)``."""

@@ -11,7 +11,8 @@ from .gaussian import check_noise
 
 
 class KernelDensityScore(AbstractScore):
-    """The score of ``1/n sum_i N(data_i, bandwidth^2 I)``, with ``data`` of shape ``(n, d)``; one evaluation costs O(n d).
+    """The score of ``1/n sum_i N(data_i, bandwidth^2 I)``, with ``data`` of shape ``(n, d)``; one evaluation costs O(n
+    d).
 
     With the noise level of a diffusion as bandwidth it is the exact score of the noised *training set*, which is what a
     network that memorised its data would learn (Parzen 1962; Vincent 2011). Keep the bandwidth above the distance of
@@ -45,6 +46,7 @@ class KernelDensityScore(AbstractScore):
         return jax.nn.logsumexp(terms) - jnp.log(n) - d * (jnp.log(self.bandwidth) + 0.5 * jnp.log(2 * jnp.pi))
 
     def noised(self, alpha: Scalar | float, sigma: Scalar | float) -> "KernelDensityScore":
-        """The marginal of ``alpha x + sigma eps``: data scaled by ``alpha``, bandwidth ``sqrt(alpha^2 h^2 + sigma^2)``."""
+        """The marginal of ``alpha x + sigma eps``: data scaled by ``alpha``, bandwidth ``sqrt(alpha^2 h^2 +
+        sigma^2)``."""
         alpha, sigma = check_noise(alpha, sigma)
         return KernelDensityScore(alpha * self.data, jnp.hypot(alpha * self.bandwidth, sigma))

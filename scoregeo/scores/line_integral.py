@@ -11,10 +11,11 @@ from .base import AbstractScore
 
 @eqx.filter_jit
 def log_prob_along(score: AbstractScore, points: Points) -> Float[Array, " n"]:
-    """``log p(points[i]) - log p(points[0])`` along a path ``(n, d)``, as the line integral of the score; shape ``(n,)``.
+    """``log p(points[i]) - log p(points[0])`` along a path ``(n, d)``, as the line integral of the score; shape
+    ``(n,)``.
 
-    Trapezoidal rule, so the error falls with the square of the spacing. For a score that is not a gradient field the value
-    depends on the path (Yu et al., CVPR 2025, use it along geodesics).
+    Trapezoidal rule, so the error falls with the square of the spacing. For a score that is not a gradient field the
+    value depends on the path (Yu et al., CVPR 2025, use it along geodesics).
 
     >>> import jax.numpy as jnp
     >>> from scoregeo import GaussianScore

@@ -115,8 +115,8 @@ class GaussianMixtureScore(AbstractScore):
         - ``floor``: multiple of the mean variance of the data that is added to every covariance (keeps components from
           collapsing on single points; the fit is the exact maximiser only as ``floor`` goes to zero).
 
-        **Returns** the score, and the mean log-likelihood after each step, shape ``(steps,)``. Warns (``UserWarning``) if
-        ``max_steps`` ended the fit. Source: Dempster, Laird & Rubin 1977; start: Arthur & Vassilvitskii 2007.
+        **Returns** the score, and the mean log-likelihood after each step, shape ``(steps,)``. Warns (``UserWarning``)
+        if ``max_steps`` ended the fit. Source: Dempster, Laird & Rubin 1977; start: Arthur & Vassilvitskii 2007.
         """
         data = as_points(data, "data")
         if not isinstance(n_components, int) or n_components < 1:
@@ -128,7 +128,9 @@ class GaussianMixtureScore(AbstractScore):
         if not bool(jnp.isfinite(history[: int(steps)]).all()):
             raise ValueError(f"`floor` is too small for these data (got {floor}): a covariance became singular")
         if int(steps) == max_steps:
-            warnings.warn(f"expectation maximisation ended at max_steps={max_steps} before it met its tolerance", stacklevel=2)
+            warnings.warn(
+                f"expectation maximisation ended at max_steps={max_steps} before it met its tolerance", stacklevel=2
+            )
         return score, np.asarray(history[: int(steps)])
 
 

@@ -16,9 +16,9 @@ class NetworkScore(AbstractScore):
 
     **Arguments**
 
-    - ``module``: an ``nnx.Module``; ``module(x, noise_level)`` takes ``x`` of shape ``(d,)`` and a scalar and returns the
-      score, shape ``(d,)``. It must hold no random state. Its structure becomes static, its weights become leaves: a fresh
-      network of the same shape, or new weights, do not compile again.
+    - ``module``: an ``nnx.Module``; ``module(x, noise_level)`` takes ``x`` of shape ``(d,)`` and a scalar and returns
+      the score, shape ``(d,)``. It must hold no random state. Its structure becomes static, its weights become leaves:
+      a fresh network of the same shape, or new weights, do not compile again.
     - ``noise_level``: scalar passed on to the network (for a `DiffusionModel`, the standard deviation of the noise).
     - ``conservative``: ``True`` only if the network is a gradient field by construction.
 

@@ -1,4 +1,5 @@
-"""Derivatives of distances (envelope theorem) and of logs and paths (implicit function theorem), against differences."""
+"""Derivatives of distances (envelope theorem) and of logs and paths (implicit function theorem), against
+differences."""
 
 import jax
 import jax.numpy as jnp

@@ -61,7 +61,8 @@ class TestBasis:
         nodes = jnp.array([[0.0, 0.0], [1.0, 2.0], [3.0, 1.0]])
         energy = 0.5 * float(jnp.sum((jnp.diff(nodes, axis=0) * 2) ** 2) / 2)
         projected = [
-            0.5 * float(jnp.sum((nodes[-1] - nodes[0]) ** 2) + jnp.sum(path_coefficients(nodes, m) ** 2)) for m in (3, 20, 200)
+            0.5 * float(jnp.sum((nodes[-1] - nodes[0]) ** 2) + jnp.sum(path_coefficients(nodes, m) ** 2))
+            for m in (3, 20, 200)
         ]
         assert projected[0] < projected[1] < projected[2] < energy
         np.testing.assert_allclose(projected[2], energy, rtol=0.01)
@@ -132,7 +133,8 @@ class TestGeodesic:
         assert float(verify(other, result)) > 1e-2
 
     def test_verify_exposes_a_wrong_promise(self, curved):
-        """A field with curl that claims to be conservative: the energy knows better than the shortened geodesic equation.
+        """A field with curl that claims to be conservative: the energy knows better than the shortened geodesic
+        equation.
 
         Its speed is constant all the same, because v^T (J - J^T) v = 0: constant speed certifies no geodesic.
         """
@@ -174,9 +176,7 @@ def geodesic_at(result, ts):
     """The same geodesic with other samples."""
     import equinox as eqx
 
-    return eqx.tree_at(
-        lambda g: (g.ts, g.points, g.velocities), result, (ts, result.evaluate(ts), result.velocity(ts))
-    )
+    return eqx.tree_at(lambda g: (g.ts, g.points, g.velocities), result, (ts, result.evaluate(ts), result.velocity(ts)))
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +228,9 @@ class TestFailures:
             dist(SteinMetric(network_score(0, 2), 5.0), X, Y, solver=solver)
 
     def test_a_bad_lane_leaves_the_others_alone(self):
-        metric = SteinMetric(lambda x: jnp.where(x[0] > 1.5, jnp.nan, jnp.array([[0.3, 1.0], [-1.2, 0.2]]) @ x - x), 1.0)
+        metric = SteinMetric(
+            lambda x: jnp.where(x[0] > 1.5, jnp.nan, jnp.array([[0.3, 1.0], [-1.2, 0.2]]) @ x - x), 1.0
+        )
         ys = jnp.stack([Y, jnp.array([2.0, 0.0]), -Y])
         results = jax.vmap(lambda y: geodesic(metric, X, y, solver=SMALL, throw=False))(ys)
         np.testing.assert_array_equal(results.result == RESULTS.successful, [True, False, True])
@@ -246,7 +248,11 @@ class TestFailures:
         ("x", "y", "message"),
         [
             (jnp.array([jnp.nan, 0.0]), Y, r"`x` must be finite, but 1 of 2 entries"),
-            (X, jnp.array([0.0, jnp.inf]), r"`y` must be finite, but 1 of 2 entries are NaN or infinite \(first at \(1,\)\)"),
+            (
+                X,
+                jnp.array([0.0, jnp.inf]),
+                r"`y` must be finite, but 1 of 2 entries are NaN or infinite \(first at \(1,\)\)",
+            ),
             (X, jnp.ones(3), r"`y` must have shape \(2,\), got \(3,\)"),
             (jnp.ones((3, 2)), Y, r"`x` must have shape \(d,\), got \(3, 2\)"),
             (jnp.ones(3), jnp.zeros(3), r"`metric` cannot be evaluated at a point of shape \(3,\)"),
@@ -276,7 +282,9 @@ class TestFailures:
             geodesic(EuclideanMetric(), X, Y, init=jnp.zeros((5, 3)))
         with pytest.raises(ValueError, match=r"`batch_size` must be a positive integer, got 0"):
             pairwise_dist(EuclideanMetric(), jnp.zeros((3, 2)), batch_size=0)
-        with pytest.raises(ValueError, match=r"`score` must return shape \(2,\) for a point of shape \(2,\), got \(3,\)"):
+        with pytest.raises(
+            ValueError, match=r"`score` must return shape \(2,\) for a point of shape \(2,\), got \(3,\)"
+        ):
             dist(SteinMetric(lambda x: jnp.zeros(3), 1.0), X, Y)
         with pytest.raises(ValueError, match=r"`fn` must return shape \(2, 2\)"):
             dist(MatrixMetric(lambda x: x), X, Y)
@@ -294,7 +302,8 @@ class TestTraces:
             return dist(metric, x, y, solver=SMALL)
 
         values = [
-            float(length(SteinMetric(network_score(seed, 2), strength), X, Y)) for seed, strength in ((0, 1.0), (1, 1.0), (1, 4.0))
+            float(length(SteinMetric(network_score(seed, 2), strength), X, Y))
+            for seed, strength in ((0, 1.0), (1, 1.0), (1, 4.0))
         ]
         assert len(traces) == 1
         assert len(set(values)) == 3

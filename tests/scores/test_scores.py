@@ -122,7 +122,9 @@ def test_gradient_with_respect_to_parameters():
 class TestFit:
     def test_recovers_a_mixture(self):
         truth = GaussianMixtureScore(
-            jnp.array([0.3, 0.7]), jnp.array([[-2.0, 0.0], [2.0, 1.0]]), jnp.array([[[1, 0.5], [0.5, 1]], [[0.3, 0], [0, 0.6]]])
+            jnp.array([0.3, 0.7]),
+            jnp.array([[-2.0, 0.0], [2.0, 1.0]]),
+            jnp.array([[[1, 0.5], [0.5, 1]], [[0.3, 0], [0, 0.6]]]),
         )
         data = truth.sample(jax.random.key(0), 20_000)
         score, history = GaussianMixtureScore.fit(data, 2, key=jax.random.key(1))
@@ -135,7 +137,9 @@ class TestFit:
     def test_likelihood_never_falls(self):
         data = jax.random.normal(jax.random.key(0), (300, 3)) ** 3
         with pytest.warns(UserWarning, match="max_steps"):
-            _, history = GaussianMixtureScore.fit(data, 5, key=jax.random.key(0), floor=1e-9, max_steps=30, tolerance=0.0)
+            _, history = GaussianMixtureScore.fit(
+                data, 5, key=jax.random.key(0), floor=1e-9, max_steps=30, tolerance=0.0
+            )
         assert len(history) == 30
         assert np.diff(history).min() > -1e-6
         assert history[-1] > history[0]
@@ -224,14 +228,32 @@ BAD = [
     (lambda: GaussianScore(jnp.array([0.0, jnp.nan]), jnp.eye(2)), r"`mean` must be finite, but 1 of 2"),
     (lambda: GaussianScore(jnp.zeros((2, 1)), jnp.eye(2)), r"`mean` must have shape \(d,\), got \(2, 1\)"),
     (lambda: GaussianScore(jnp.zeros(2), jnp.eye(2)).noised(1.0, -0.1), r"`sigma` must be non-negative, got -0.1"),
-    (lambda: GaussianMixtureScore(jnp.array([0.5, 0.6]), jnp.zeros((2, 1)), jnp.ones((2, 1, 1))), r"`weights` must sum to one, got.*1.1"),
-    (lambda: GaussianMixtureScore(jnp.array([1.5, -0.5]), jnp.zeros((2, 1)), jnp.ones((2, 1, 1))), r"`weights` must be non-negative.*-0.5"),
-    (lambda: GaussianMixtureScore(jnp.ones(1), jnp.zeros((2, 1)), jnp.ones((2, 1, 1))), r"`weights` must have shape \(2,\)"),
-    (lambda: GaussianMixtureScore(jnp.full(2, 0.5), jnp.zeros((2, 1)), jnp.ones((2, 1))), r"`covs` must have shape \(2, 1, 1\)"),
-    (lambda: GaussianMixtureScore(jnp.full(2, 0.5), jnp.zeros((2, 1)), -jnp.ones((2, 1, 1))), r"`covs` must be positive definite"),
+    (
+        lambda: GaussianMixtureScore(jnp.array([0.5, 0.6]), jnp.zeros((2, 1)), jnp.ones((2, 1, 1))),
+        r"`weights` must sum to one, got.*1.1",
+    ),
+    (
+        lambda: GaussianMixtureScore(jnp.array([1.5, -0.5]), jnp.zeros((2, 1)), jnp.ones((2, 1, 1))),
+        r"`weights` must be non-negative.*-0.5",
+    ),
+    (
+        lambda: GaussianMixtureScore(jnp.ones(1), jnp.zeros((2, 1)), jnp.ones((2, 1, 1))),
+        r"`weights` must have shape \(2,\)",
+    ),
+    (
+        lambda: GaussianMixtureScore(jnp.full(2, 0.5), jnp.zeros((2, 1)), jnp.ones((2, 1))),
+        r"`covs` must have shape \(2, 1, 1\)",
+    ),
+    (
+        lambda: GaussianMixtureScore(jnp.full(2, 0.5), jnp.zeros((2, 1)), -jnp.ones((2, 1, 1))),
+        r"`covs` must be positive definite",
+    ),
     (lambda: KernelDensityScore(jnp.zeros((3, 2)), 0.0), r"`bandwidth` must be positive, got 0"),
     (lambda: KernelDensityScore(jnp.zeros(3), 1.0), r"`data` must have shape \(n, d\)"),
-    (lambda: KernelDensityScore(jnp.zeros((0, 2)), 1.0), r"`data` must have shape \(n, d\) with n, d >= 1, got \(0, 2\)"),
+    (
+        lambda: KernelDensityScore(jnp.zeros((0, 2)), 1.0),
+        r"`data` must have shape \(n, d\) with n, d >= 1, got \(0, 2\)",
+    ),
 ]
 
 
