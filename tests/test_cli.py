@@ -25,14 +25,12 @@ def run(*arguments, cwd=None):
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """The quick demo on the moons, once for all tests of this file (they run on one worker)."""
+    """The quick demo on the moons, once for all tests of this file (which run on one worker)."""
     out = tmp_path_factory.mktemp("demo") / "out"
     done = run("demo", "--data", "moons", "--quick", "--out", out)
     assert done.returncode == 0, done.stdout + done.stderr
     return out, done
 
-
-pytestmark = pytest.mark.xdist_group("cli")
 
 
 @pytest.mark.slow
