@@ -32,7 +32,6 @@ def demo(tmp_path_factory):
     return out, done
 
 
-
 @pytest.mark.slow
 class TestDemo:
     def test_report(self, demo):

@@ -11,6 +11,7 @@ from scoregeo import (
     FunctionScore,
     KernelDensityScore,
     MatrixMetric,
+    NetworkScore,
     SpectralNewton,
     SteinMetric,
     dist,
@@ -20,11 +21,13 @@ from scoregeo import (
     shoot,
     verify,
 )
+from scoregeo.diffusion import MLP, Denoiser, Potential
 from scoregeo.geodesics.basis import evaluation_basis, gauss_basis, path_coefficients
 from scoregeo.geodesics.path_energy import PathEnergy
 from scoregeo.geodesics.preconditioner import BasisGrams
 
 SMALL = SpectralNewton(max_degree=64)
+ONE_LEVEL = SpectralNewton(degree=24, max_degree=24, rtol=1e-6, path_rtol=1.0, continuation=0)
 X, Y = jnp.array([-1.0, 0.5]), jnp.array([1.0, 0.7])
 
 
@@ -208,12 +211,12 @@ class TestHardProblems:
 class TestFailures:
     def test_nan_on_the_path(self):
         metric = SteinMetric(lambda x: jnp.where(jnp.abs(x[0]) < 0.2, jnp.nan, -x), 1.0)
-        result = geodesic(metric, X, Y, solver=SMALL, throw=False)
+        result = geodesic(metric, X, Y, solver=ONE_LEVEL, throw=False)
         assert result.result == RESULTS.metric_nonfinite
         with pytest.raises(RuntimeError, match="The metric returned NaN or infinity"):
-            geodesic(metric, X, Y, solver=SMALL)
+            geodesic(metric, X, Y, solver=ONE_LEVEL)
         with pytest.raises(RuntimeError, match="The metric returned NaN or infinity"):
-            jax.jit(lambda x, y: dist(metric, x, y, solver=SMALL))(X, Y).block_until_ready()
+            jax.jit(lambda x, y: dist(metric, x, y, solver=ONE_LEVEL))(X, Y).block_until_ready()
 
     def test_one_newton_step(self):
         solver = SpectralNewton(max_steps=1, max_degree=16, continuation=0)
@@ -232,14 +235,14 @@ class TestFailures:
             lambda x: jnp.where(x[0] > 1.5, jnp.nan, jnp.array([[0.3, 1.0], [-1.2, 0.2]]) @ x - x), 1.0
         )
         ys = jnp.stack([Y, jnp.array([2.0, 0.0]), -Y])
-        results = jax.vmap(lambda y: geodesic(metric, X, y, solver=SMALL, throw=False))(ys)
+        results = jax.vmap(lambda y: geodesic(metric, X, y, solver=ONE_LEVEL, throw=False))(ys)
         np.testing.assert_array_equal(results.result == RESULTS.successful, [True, False, True])
         np.testing.assert_array_equal(results.result == RESULTS.metric_nonfinite, [False, True, False])
         for i in (0, 2):
-            np.testing.assert_allclose(results.length[i], dist(metric, X, ys[i], solver=SMALL), rtol=1e-10)
+            np.testing.assert_allclose(results.length[i], dist(metric, X, ys[i], solver=ONE_LEVEL), rtol=1e-10)
 
     def test_equal_end_points(self):
-        result = geodesic(SteinMetric(network_score(0, 2), 5.0), X, X, solver=SMALL)
+        result = geodesic(SteinMetric(network_score(0, 2), 5.0), X, X, solver=ONE_LEVEL)
         assert float(result.length) == 0
         assert float(result.residual) == 0
         np.testing.assert_array_equal(result.points, jnp.broadcast_to(X, (65, 2)))
@@ -305,6 +308,26 @@ class TestTraces:
             float(length(SteinMetric(network_score(seed, 2), strength), X, Y))
             for seed, strength in ((0, 1.0), (1, 1.0), (1, 4.0))
         ]
+        assert len(traces) == 1
+        assert len(set(values)) == 3
+
+    def test_fresh_network_and_noise_level(self):
+        """A learned score: another network of the same shape, or another noise level, is a new value, not a trace."""
+        traces = []
+        solver = SpectralNewton(degree=16, max_degree=16, rtol=1e-2, path_rtol=1.0)
+
+        @jax.jit
+        def length(metric, x, y):
+            traces.append(1)
+            return dist(metric, x, y, solver=solver, throw=False)
+
+        values = []
+        for seed, level in ((0, 0.3), (1, 0.3), (1, 0.6)):
+            net = Potential(MLP(2, 8, 2, key=jax.random.key(seed), dtype=jnp.float64))
+            # The last layer of a new network is zero; give it something to say.
+            net.net.head.kernel[...] = jax.random.normal(jax.random.key(seed), (8, 2))
+            score = NetworkScore(Denoiser(net, 1.0), level, conservative=True)
+            values.append(float(length(SteinMetric(score, 1.0), X, Y)))
         assert len(traces) == 1
         assert len(set(values)) == 3
 
