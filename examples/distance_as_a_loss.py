@@ -1,0 +1,84 @@
+"""A geodesic distance inside a training loop: encoder weights and the strength of the metric, learned with optax.
+
+    python examples/distance_as_a_loss.py
+
+`squared_dist` is an ordinary JAX function. It goes under `jit`, `vmap` and `grad`, and its gradient reaches whatever
+made the points or the metric: here the weights of a flax network, and then the strength. Prints both losses going down.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from scoregeo import SteinMetric, datasets, squared_dist
+
+# Batches of squared distances: end points (b, d) and (b, d) in, (b,) out, one metric for all.
+squared_dists = jax.vmap(squared_dist, in_axes=(None, 0, 0))
+
+
+def train(loss, parameters, learning_rate, steps):
+    """Adam on ``loss(parameters)``. Compiled once: every step is the same program with other numbers."""
+    optimizer = optax.adam(learning_rate)
+
+    @jax.jit
+    def step(parameters, state):
+        value, slope = jax.value_and_grad(loss)(parameters)
+        updates, state = optimizer.update(slope, state)
+        return optax.apply_updates(parameters, updates), state, value
+
+    state = optimizer.init(parameters)
+    for i in range(steps):
+        parameters, state, value = step(parameters, state)
+        if i % (steps // 5) == 0 or i == steps - 1:
+            print(f"  step {i:3d}   loss {value:.4f}")
+    return parameters
+
+
+# Part 1: a network that knows where the middle is. The Fréchet mean of some points minimises the mean squared distance
+# to them. In a curved space there is no formula for it; an encoder learns to guess it from the points.
+
+
+class Middle(nnx.Module):
+    """Three points of the plane to one: their Euclidean mean, plus a correction that starts at zero."""
+
+    def __init__(self, width: int, rngs: nnx.Rngs):
+        self.hidden = nnx.Linear(6, width, rngs=rngs)
+        self.head = nnx.Linear(width, 2, kernel_init=nnx.initializers.zeros, rngs=rngs)
+
+    def __call__(self, triple):
+        return triple.mean(0) + self.head(jnp.tanh(self.hidden(triple.reshape(-1))))
+
+
+data = datasets.three_modes(jax.random.key(0), 48)
+triples = data.points.reshape(16, 3, 2)
+metric = SteinMetric(data.score, strength=1.0)
+structure, weights = nnx.split(Middle(32, nnx.Rngs(0)))
+
+
+def spread(weights):
+    """Mean squared geodesic distance from the guessed middles to their three points."""
+    middles = jax.vmap(nnx.merge(structure, weights))(triples)
+    return squared_dists(metric, jnp.repeat(middles, 3, axis=0), data.points).mean()
+
+
+# The first loss is that of the Euclidean means, which the encoder starts from.
+print("learning middles")
+train(spread, weights, 3e-3, 100)
+
+# Part 2: the metric itself is learned. Somebody measured dissimilarities; which strength explains them? The gradient
+# with respect to the metric costs no more than that with respect to the points, and no new value compiles again.
+
+starts, ends = data.points[:12], data.points[12:24]
+measured = jnp.sqrt(squared_dists(SteinMetric(data.score, strength=2.0), starts, ends))
+
+
+def mismatch(log_strength):
+    """Mean squared difference of distances. The logarithm keeps the strength positive."""
+    metric = SteinMetric(data.score, jnp.exp(log_strength))
+    return jnp.mean((jnp.sqrt(squared_dists(metric, starts, ends)) - measured) ** 2)
+
+
+print("learning the strength from distances at strength 2")
+log_strength = train(mismatch, jnp.log(0.5), 0.1, 60)
+print(f"  strength {jnp.exp(log_strength):.3f}")
