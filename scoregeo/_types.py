@@ -31,6 +31,8 @@ def as_float(x: Any, name: str) -> Array:
     except (TypeError, ValueError) as error:
         raise TypeError(f"`{name}` must be an array of numbers, got {type(x).__name__}") from error
     if jnp.issubdtype(x.dtype, jnp.floating):
+        if jnp.finfo(x.dtype).bits < 32:
+            raise TypeError(f"`{name}` must have at least single precision, got dtype {x.dtype}")
         return x
     if jnp.issubdtype(x.dtype, jnp.integer):
         return x.astype(jnp.result_type(float))

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import zipfile
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import numpy as np
 
 from .cli import CommandError, Distance, Geodesic
 from .datasets import Dataset, Standardization
-from .demo import POINTS_FILE, Geometry, double_precision, geodesic_table, solve, write_figure
+from .demo import GEOMETRY_FILE, POINTS_FILE, Geometry, double_precision, geodesic_table, solve, write_figure
 from .diffusion import DiffusionModel
 
 
@@ -31,9 +32,12 @@ class Problem:
 def read_problem(arguments: Geodesic | Distance) -> Problem:
     """Read and check everything that the arguments name, before anything is computed."""
     folder = pathlib.Path(arguments.model)
-    model = DiffusionModel.load(folder)
+    try:
+        model = DiffusionModel.load(folder)
+    except (OSError, TypeError, ValueError) as error:
+        raise CommandError(f"`--model` {folder} cannot be used: {error}") from error
     given = arguments.sigma is not None and arguments.strength is not None
-    if given and not (folder / "geometry.json").exists():
+    if given and not (folder / GEOMETRY_FILE).exists():
         geometry = Geometry(arguments.sigma, arguments.strength, float("nan"))
     else:
         geometry = Geometry.load(folder)
@@ -43,8 +47,16 @@ def read_problem(arguments: Geodesic | Distance) -> Problem:
             geometry = dataclasses.replace(geometry, **{name: value})
     if not geometry.sigma > 0 or not np.isfinite(geometry.sigma):
         raise ValueError(f"`--sigma` must be a positive number, got {geometry.sigma}")
+    least, most = (float(model.schedule.noise_level(t)) for t in (model.schedule.t_min, model.schedule.t_max))
+    if not least <= geometry.sigma <= most:
+        raise ValueError(
+            f"`--sigma` must be a noise level that the model knows, {least:g} to {most:g}, got {geometry.sigma}"
+        )
     if not geometry.strength >= 0 or not np.isfinite(geometry.strength):
         raise ValueError(f"`--strength` must be a non-negative number, got {geometry.strength}")
+    shape = geometry.image_shape
+    if shape is not None and (len(shape) not in (2, 3) or np.prod(shape) != model.dim):
+        raise ValueError(f"`--model` {folder} is damaged: images of shape {shape} in dimension {model.dim}")
     points = [
         read_point(value, name, folder, model.dim) for name, value in (("from", arguments.start), ("to", arguments.end))
     ]
@@ -53,13 +65,17 @@ def read_problem(arguments: Geodesic | Distance) -> Problem:
 
 def read_point(value: str, name: str, folder: pathlib.Path, dim: int) -> np.ndarray:
     """The point that ``--from`` or ``--to`` names: an index into the saved data, or a .npy file; shape ``(dim,)``."""
-    if value.removeprefix("-").isdigit():
+    if value.removeprefix("-").isdecimal():
         path = folder / POINTS_FILE
         if not path.exists():
             raise ValueError(
                 f"`--{name}` {value}: the model in {folder} has no {POINTS_FILE}; give a .npy file instead"
             )
         points = _read_npy(path, name)
+        if points.ndim != 2 or points.shape[1] != dim or not np.isfinite(points).all():
+            raise ValueError(
+                f"`--model` {folder} is damaged: {POINTS_FILE} must hold finite points of shape (n, {dim})"
+            )
         if not 0 <= int(value) < len(points):
             raise ValueError(f"`--{name}` must be an index from 0 to {len(points) - 1}, got {value}")
         return points[int(value)]
@@ -76,11 +92,16 @@ def read_point(value: str, name: str, folder: pathlib.Path, dim: int) -> np.ndar
 
 def _read_npy(path: pathlib.Path, name: str) -> np.ndarray:
     try:
-        return np.asarray(np.load(path, allow_pickle=False), np.float64)
+        array = np.load(path, allow_pickle=False)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"`--{name}`: no such file {path}") from error
-    except (ValueError, TypeError, EOFError) as error:
+    except OSError as error:
+        raise OSError(f"`--{name}`: {path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"`--{name}`: {path} is not a .npy file of numbers") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+        raise ValueError(f"`--{name}`: {path} is not a .npy file of real numbers")
+    return array.astype(np.float64)
 
 
 def solve_problem(problem: Problem) -> tuple[Any, dict[str, Any]]:
@@ -124,14 +145,16 @@ def run_geodesic(arguments: Geodesic, console: Any) -> None:
         console.print(geodesic_table([record]))
         units = problem.units()
         points = np.asarray(path.points if units is None else units.undo(path.points))
+        # Drawn before anything is written: if that fails, nothing is left behind.
+        figure = None if arguments.picture is None else _picture(arguments, problem, path)
         if arguments.out is not None:
             scale = 1.0 if units is None else np.asarray(units.scale)
             _write_npz(
                 arguments.out, ts=path.ts, points=points, velocities=np.asarray(path.velocities) * scale, **record
             )
             console.print(f"wrote {arguments.out}")
-        if arguments.picture is not None:
-            write_figure(_picture(arguments, problem, path), arguments.picture)
+        if figure is not None:
+            write_figure(figure, arguments.picture)
             console.print(f"wrote {arguments.picture}")
     if not record["converged"]:
         raise CommandError(f"the solve did not converge: {record['status']}")

@@ -61,7 +61,8 @@ class Geometry:
         try:
             values = json.loads(path.read_text())
             shape = values.pop("image_shape")
-            return cls(**values, image_shape=None if shape is None else tuple(shape))
+            numbers = {name: float(value) for name, value in values.items()}
+            return cls(**numbers, image_shape=None if shape is None else tuple(int(side) for side in shape))
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f"`--model` {directory} has no {GEOMETRY_FILE}; give --sigma and --strength"
@@ -109,7 +110,7 @@ def solve(
         "defect": float(verify(metric, path)),
         "status": "converged" if bool(path.result == RESULTS.successful) else RESULTS[path.result].split(". ")[0],
         "converged": bool(path.result == RESULTS.successful),
-        **{name: int(count) for name, count in path.stats.items()},
+        **{name: count.item() for name, count in path.stats.items()},
         "seconds": seconds,
     }
     return path, record
@@ -154,6 +155,8 @@ def from_file(path: str, quick: bool, seed: int) -> Task:
     n, dim = data.points.shape
     if n < 8:
         raise ValueError(f"`--data` {path} must have at least 8 points, got {n}")
+    if not np.ptp(np.asarray(data.points), axis=0).any():
+        raise ValueError(f"`--data` {path} must have points that differ, got {n} copies of one point")
     rng = np.random.default_rng(seed)
     pairs = [tuple(int(i) for i in rng.choice(n, 2, replace=False)) for _ in range(3)]
     width = 96 if dim <= 8 else 256
@@ -166,6 +169,8 @@ def run_demo(data: str, out: str | os.PathLike, *, quick: bool, seed: int, conso
 
     Data are read and the output folder is tried before anything is trained or written.
     """
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"`--seed` must be from 0 to {2**32 - 1}, got {seed}")
     builders = {"moons": moons, "digits": digits}
     chosen = list(builders) if data == "all" else [data]
     tasks = {
@@ -313,10 +318,18 @@ def draw(name: str, task: Task, metric: SteinMetric, paths: list[Geodesic], out:
 
 
 def write_json(path: pathlib.Path, values: Any) -> None:
-    """Write ``values`` to a temporary file beside ``path`` and rename it."""
+    """Write ``values`` to a temporary file beside ``path`` and rename it; what is not finite becomes null."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(values, indent=2, allow_nan=True) + "\n")
+    temporary.write_text(json.dumps(_finite(values), indent=2, allow_nan=False) + "\n")
     os.replace(temporary, path)
+
+
+def _finite(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {name: _finite(value) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_finite(value) for value in values]
+    return None if isinstance(values, float) and not np.isfinite(values) else values
 
 
 def write_figure(figure: Any, path: pathlib.Path) -> None:

@@ -5,12 +5,13 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from ._results import RESULTS
 from ._types import Point, Points, Scalar, Vector, as_points
 from .geodesics import AbstractBoundarySolver, SpectralNewton, geodesic
-from .geodesics.boundary import check_metric
+from .geodesics.boundary import check_metric, check_solver
 from .geodesics.initial import end_point
 from .metrics import AbstractMetric
 
@@ -23,6 +24,7 @@ def exp(metric: AbstractMetric, x: Point, v: Vector, **settings: Any) -> Point:
     """The exponential map: where the geodesic from ``x`` with initial velocity ``v`` is at time 1, shape ``(d,)``.
 
     Keyword arguments are those of `shoot` (``solver``, ``stepsize_controller``, ``adjoint``, ``max_steps``, ``throw``).
+    Reverse mode by default; for forward mode pass ``adjoint=diffrax.DirectAdjoint()``.
 
     >>> import jax.numpy as jnp
     >>> from scoregeo import EuclideanMetric, exp
@@ -43,7 +45,8 @@ def log(
 ) -> Vector:
     """The logarithmic map: the initial velocity at ``x`` of the geodesic to ``y``, shape ``(d,)``; ``exp(log) = y``.
 
-    Arguments as in `geodesic`. Differentiable by the implicit function theorem.
+    Arguments as in `geodesic`. Differentiable by the implicit function theorem. Its accuracy is that of the path, which
+    for geodesics with sharp bends stays behind that of the length (`Geodesic.stats`, ``path_error``).
     """
     return geodesic(metric, x, y, solver=solver, init=init, ts=_ENDS, throw=throw).velocities[0]
 
@@ -104,11 +107,12 @@ def pairwise_dist(
     ys = xs if symmetric else as_points(ys, "ys", dim=xs.shape[1])
     dtype = jnp.result_type(xs, ys)
     xs, ys = xs.astype(dtype), ys.astype(dtype)
-    if not isinstance(batch_size, int) or batch_size < 1:
+    if not isinstance(batch_size, int | np.integer) or isinstance(batch_size, bool) or batch_size < 1:
         raise ValueError(f"`batch_size` must be a positive integer, got {batch_size!r}")
     check_metric(metric, xs[0])
     solver = _LENGTH_ONLY if solver is None else solver
-    return _pairwise_dist(metric, xs, ys, solver, symmetric, batch_size)
+    check_solver(solver)
+    return _pairwise_dist(metric, xs, ys, solver, symmetric, int(batch_size))
 
 
 @eqx.filter_jit

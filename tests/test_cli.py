@@ -95,6 +95,8 @@ class TestDemo:
         np.save(tmp_path / "three.npy", np.zeros(3))
         np.save(tmp_path / "nan.npy", np.array([0.0, np.nan]))
         (tmp_path / "garbage.npy").write_text("not numpy")
+        (tmp_path / "zip.npy").write_bytes(b"PK\x03\x04garbage")
+        np.save(tmp_path / "complex.npy", np.array([1j, 0.0]))
         cases = [
             (("--from", "4000", "--to", "0"), "`--from` must be an index from 0 to 3999, got 4000"),
             (("--from", "-1", "--to", "0"), "`--from` must be an index from 0 to 3999, got -1"),
@@ -108,6 +110,9 @@ class TestDemo:
             (("--from", "0", "--to", "x"), "`--to` must be an index or the path of a .npy file, got 'x'"),
             (("--from", "0", "--to", "1", "--strength", "-1"), "`--strength` must be a non-negative number, got -1"),
             (("--from", "0", "--to", "1", "--sigma", "0"), "`--sigma` must be a positive number, got 0"),
+            (("--from", "0", "--to", "1", "--sigma", "1e9"), "`--sigma` must be a noise level that the model knows"),
+            (("--from", "0", "--to", tmp_path / "complex.npy"), "is not a .npy file of real numbers"),
+            (("--from", "0", "--to", tmp_path / "zip.npy"), "is not a .npy file of numbers"),
         ]
         for arguments, message in cases:
             assert_fails_in_one_line(["distance", "--model", model, *arguments], message, capsys)
@@ -160,6 +165,19 @@ def test_output_folder_that_cannot_be_written(tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
     out = tmp_path / "file" / "out"
     assert_fails_in_one_line(["demo", "--data", "moons", "--quick", "--out", out], "`--out` must be a folder", capsys)
+
+
+@pytest.mark.parametrize("seed", ["-1", "99999999999999999999"])
+def test_bad_seed(seed, tmp_path, capsys):
+    command = ["demo", "--data", "moons", "--seed", seed, "--out", tmp_path / "out"]
+    assert_fails_in_one_line(command, "`--seed` must be from 0 to 4294967295", capsys)
+
+
+def test_constant_data(tmp_path, capsys):
+    np.save(tmp_path / "constant.npy", np.ones((20, 2)))
+    command = ["demo", "--data", tmp_path / "constant.npy", "--out", tmp_path / "out"]
+    assert_fails_in_one_line(command, "must have points that differ", capsys)
+    assert not (tmp_path / "out").exists()
 
 
 class TestBadModels:

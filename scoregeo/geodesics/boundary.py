@@ -39,6 +39,12 @@ def check_end_points(metric: AbstractMetric, x: Any, y: Any) -> tuple[Point, Poi
     return x, y
 
 
+def check_solver(solver: Any) -> None:
+    """Raise ``TypeError`` unless ``solver`` is a boundary solver."""
+    if not isinstance(solver, AbstractBoundarySolver):
+        raise TypeError(f"`solver` must be a boundary solver such as SpectralNewton(), got {type(solver).__name__}")
+
+
 def check_metric(metric: Any, x: Point) -> None:
     """Evaluate the shapes of ``metric`` at ``x``, so that a mismatch is reported as such before anything is solved."""
     if not isinstance(metric, AbstractMetric):
@@ -46,7 +52,22 @@ def check_metric(metric: Any, x: Point) -> None:
     try:
         jax.eval_shape(lambda m, z: m.at(z).mv(z), metric, x)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"`metric` cannot be evaluated at a point of shape {x.shape}: {error}") from error
+        # Not `type(error)`: JAX's errors are subclasses of these that want other arguments.
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"`metric` cannot be evaluated at a point of shape {x.shape}: {error}") from error
+
+
+def check_ends(init: Points, x: Point, y: Point) -> Points:
+    """``init`` with its ends exactly at ``x`` and ``y``; raises ``ValueError`` if they are elsewhere."""
+    if all(map(is_concrete, (init, x, y))):
+        path, start, end = (np.asarray(a) for a in (init, x, y))
+        allowed = 1e-3 * np.linalg.norm(end - start) + 1e-6
+        for name, gap in (("start", path[0] - start), ("end", path[-1] - end)):
+            if np.linalg.norm(gap) > allowed:
+                raise ValueError(
+                    f"`init` must {name} where the geodesic does, but is {np.linalg.norm(gap):.3g} away from it"
+                )
+    return init.at[0].set(x).at[-1].set(y)
 
 
 def check_times(ts: Any, dtype: Any) -> Float[Array, " n"]:
@@ -64,10 +85,22 @@ def check_times(ts: Any, dtype: Any) -> Float[Array, " n"]:
     return ts
 
 
+def raise_if_failed(value: Any, result: RESULTS) -> Any:
+    """``value`` itself, raising ``RuntimeError`` with the advice of ``result`` if that is a failure.
+
+    A concrete failure is raised here, plainly; a traced one by equinox when the compiled program runs.
+    """
+    failed = result != RESULTS.successful
+    if is_concrete(failed):
+        if bool(jnp.any(failed)):
+            raise RuntimeError(RESULTS[result])
+        return value
+    return result.error_if(value, failed)
+
+
 def raise_unless_successful(geodesic: Geodesic) -> Geodesic:
     """``geodesic`` itself, raising an error with advice (also under ``jit``) if its solve failed."""
-    result = geodesic.result
-    return result.error_if(geodesic, result != RESULTS.successful)
+    return raise_if_failed(geodesic, geodesic.result)
 
 
 @eqx.filter_jit
@@ -95,7 +128,7 @@ def geodesic(
     - ``init``: a path to start from, ``(k, d)`` points at equally spaced times from ``x`` to ``y``; default the
       straight line. Several local geodesics may connect two points: the solver descends from here.
     - ``ts``: times in [0, 1] at which the result is sampled; default 65 equally spaced ones.
-    - ``throw``: raise ``EquinoxRuntimeError`` with advice if the solve fails. With ``False`` read ``result``.
+    - ``throw``: raise ``RuntimeError`` with advice if the solve fails. With ``False`` read ``result``.
 
     **Returns** a `Geodesic`. It is differentiable in forward and reverse mode with respect to the end points and
     everything in the metric: ``length`` and ``energy`` by the envelope theorem, the path by the implicit function
@@ -110,14 +143,12 @@ def geodesic(
     from .spectral import SpectralNewton
 
     solver = SpectralNewton() if solver is None else solver
-    if not isinstance(solver, AbstractBoundarySolver):
-        raise TypeError(f"`solver` must be a boundary solver such as SpectralNewton(), got {type(solver).__name__}")
+    check_solver(solver)
     x, y = check_end_points(metric, x, y)
     if init is not None:
         init = as_points(init, "init", dim=x.size).astype(x.dtype)
         if init.shape[0] < 2:
             raise ValueError(f"`init` must have shape (k, {x.size}) with k >= 2, got {init.shape}")
-        # The path must end where the problem does; what the caller passed only bends it.
-        init = init.at[0].set(x).at[-1].set(y)
+        init = check_ends(init, x, y)
     result = _solve(solver, metric, x, y, init, check_times(ts, x.dtype))
     return raise_unless_successful(result) if throw else result

@@ -7,10 +7,11 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from .._results import RESULTS
-from .._types import Point, Points, Scalar, Vector
+from .._types import Point, Points, Scalar, Vector, is_concrete
 from .basis import evaluation_basis
 
 
@@ -66,11 +67,14 @@ class Geodesic(eqx.Module):
     - ``ts`` ``(n,)``, ``points`` ``(n, d)``, ``velocities`` ``(n, d)``: samples of the path; dgamma/dt, so their length
       in the metric is ``length`` everywhere.
     - ``length``, ``energy``: scalars; ``energy = 1/2 int <gamma', gamma'>_G dt = length^2 / 2``.
-    - ``error``: estimated absolute error of ``length``.
-    - ``residual``: largest relative deviation of the squared speed from its mean, which is zero for a geodesic.
-      `verify` is the stronger, independent certificate.
+    - ``error``: estimated absolute error of ``length``. No estimate sees what lies between all points at which the
+      metric was evaluated: a feature of the density much narrower than their spacing goes unnoticed.
+    - ``residual``: largest relative deviation of the squared speed at ``ts`` from its mean, which is zero for a
+      geodesic. `verify` is the stronger, independent certificate.
     - ``result``: a `RESULTS` code; ``geodesic.result == RESULTS.successful`` works on batches.
-    - ``stats``: dictionary of counts (Newton steps, metric evaluations, degree, ...).
+    - ``stats``: dictionary of counts (Newton steps, metric evaluations, degree, ...), and for boundary value solves
+      ``path_error``, the estimated relative error of the path (of its velocity, in the mean): the square root, roughly,
+      of that of the length.
     """
 
     ts: Float[Array, " n"]
@@ -87,7 +91,7 @@ class Geodesic(eqx.Module):
     def evaluate(self, t: float | Float[Array, "..."]) -> Float[Array, "... d"]:
         """Points at times ``t`` in [0, 1], of any shape: ``t.shape + (d,)``. Exact to the order of the solver.
 
-        Raises ``ValueError`` for a geodesic that was solved without dense output.
+        Raises ``ValueError`` for times outside [0, 1], and for a geodesic that was solved without dense output.
         """
         return self._curve_at(t)[0]
 
@@ -98,12 +102,22 @@ class Geodesic(eqx.Module):
     def _curve_at(self, t):
         if self.curve is None:
             raise ValueError("this geodesic was solved with `dense=False` and knows only `points` at `ts`")
+        self._check_single()
         t = jnp.asarray(t, self.points.dtype)
+        if is_concrete(t) and t.size and not (np.asarray(t).min() >= 0 and np.asarray(t).max() <= 1):
+            raise ValueError(f"`t` must be in [0, 1], got values from {np.min(t):g} to {np.max(t):g}")
         x, v = jax.vmap(self.curve)(t.reshape(-1))
         return x.reshape(*t.shape, -1), v.reshape(*t.shape, -1)
 
+    def _check_single(self) -> None:
+        if self.ts.ndim != 1:
+            raise ValueError(
+                "this is a batch of geodesics: use jax.vmap, as in `jax.vmap(lambda g: g.evaluate(t))(batch)`"
+            )
+
     def reverse(self) -> "Geodesic":
         """The same geodesic from its end to its start."""
+        self._check_single()
         return Geodesic(
             1 - self.ts[::-1],
             self.points[::-1],

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from .._results import RESULTS
 from .._types import Point, Scalar, Vector, as_point
 from ..metrics import AbstractMetric
-from .boundary import check_metric, check_times, raise_unless_successful
+from .boundary import check_metric, check_times, raise_if_failed, raise_unless_successful
 from .geodesic import Geodesic, IntegratedCurve
 
 
@@ -132,8 +132,9 @@ def shoot(
     - ``dense``: keep diffrax's dense output, so that ``evaluate`` works at any time. It holds ``max_steps`` steps: for
       d in the thousands pass ``False`` or fewer steps.
     - ``solver``, ``stepsize_controller``, ``adjoint``, ``max_steps``: diffrax's; default ``Tsit5`` with adaptive steps
-      (rtol 1e-10 in float64, 1e-6 in float32) and ``RecursiveCheckpointAdjoint``.
-    - ``throw``: raise ``EquinoxRuntimeError`` with advice if the integration fails. With ``False`` read ``result``.
+      (rtol 1e-10 in float64, 1e-6 in float32) and ``RecursiveCheckpointAdjoint``, which is for reverse mode: for
+      forward mode pass ``diffrax.DirectAdjoint()``.
+    - ``throw``: raise ``RuntimeError`` with advice if the integration fails. With ``False`` read ``result``.
 
     **Returns** a `Geodesic`; its ``residual`` is the largest relative drift of the squared speed, which is constant
     along an exact geodesic. Source: MATH 2 (do Carmo, Riemannian Geometry, ch. 3).
@@ -153,7 +154,7 @@ def end_point(
     settings = {"solver": None, "stepsize_controller": None, "adjoint": None} | settings
     ts = jnp.ones((1,), jnp.result_type(float))
     geodesic, end = _checked_shoot(metric, x, v, ts, False, max_steps=max_steps, throw=False, **settings)
-    return geodesic.result.error_if(end, geodesic.result != RESULTS.successful) if throw else end
+    return raise_if_failed(end, geodesic.result) if throw else end
 
 
 def _checked_shoot(metric, x, v, ts, dense, solver, stepsize_controller, adjoint, max_steps, throw):

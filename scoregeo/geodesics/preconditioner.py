@@ -45,7 +45,7 @@ class BasisGrams(NamedTuple):
 
 
 class WoodburyPreconditioner(AbstractPreconditioner):
-    """Equation (1), from ``u`` and ``jtv`` at the quadrature points, each ``(q, d)``, and ``scale = sqrt(lam w)``
+    """Equation (1), from ``u`` and ``jtv`` at the quadrature points, each ``(q, d)``, and ``strengths`` lam
     ``(q,)``."""
 
     basis: Basis

@@ -5,7 +5,7 @@ coefficients, is minimised by Newton's method with a preconditioner fitted to th
 `preconditioner`). The degree grows fourfold until the error estimate meets ``rtol``. Where a solve fails, it is
 repeated along a continuation from Euclid to the metric.
 
-Error of the length L at degree n, from one evaluation at the next degree n' and its quadrature:
+Error of the length L at degree n, from one evaluation at the next degree n' (for the last one, at twice it):
 
     error = |L_n' - L_n| + (g^T P^-1 g) / (2 L_n')                                                         (1)
 
@@ -26,7 +26,7 @@ from ..metrics.inner_products import safe_sqrt
 from .basis import Basis, evaluation_basis, gauss_basis, path_coefficients
 from .boundary import AbstractBoundarySolver
 from .geodesic import Geodesic, PolynomialCurve
-from .newton import ACCEPTED, NONFINITE, RUNNING, STALLED, STATIONARY, Counts, conjugate_gradients, newton
+from .newton import ACCEPTED, NONFINITE, RUNNING, STALLED, STATIONARY, Counts, NewtonState, conjugate_gradients, newton
 from .path_energy import PathEnergy
 from .preconditioner import BasisGrams, Coefficients
 
@@ -52,6 +52,7 @@ class LevelState(NamedTuple):
     c: Coefficients
     energy: Scalar
     error: Scalar
+    path_error: Scalar
     status: Array  # of the Newton iteration that produced `c`
     level: Array  # index into `degrees` of the discretisation in which `c` is stationary
     done: Array
@@ -71,7 +72,7 @@ def solve_levels(problem: PathEnergy, start: Coefficients, levels: Levels) -> Le
     dtype = start.dtype
     zero = jnp.zeros((), jnp.int32)
     inf = jnp.asarray(jnp.inf, dtype)
-    state = LevelState(start, inf, inf, zero, zero, jnp.asarray(False), Counts(zero, zero, zero))
+    state = LevelState(start, inf, inf, inf, zero, zero, jnp.asarray(False), Counts(zero, zero, zero))
     for i, degree in enumerate(levels.degrees):
         state = _refine(problem, start, state, i, degree, levels)
     return _estimate(problem, state, levels)
@@ -109,11 +110,18 @@ def _refine(problem, start, state, index, degree, levels):
         level = jnp.where(accepted, state.level, index).astype(jnp.int32)
         padded = jnp.zeros_like(start).at[:modes].set(result.c)
         error = jnp.where(direct, result.error, jnp.inf)
-        state = LevelState(padded, result.energy, error, result.status, level, accepted, result.counts)
+        path_error = relative_path_error(result)
+        state = LevelState(padded, result.energy, error, path_error, result.status, level, accepted, result.counts)
         return k + 1, state, (direct & (result.status == STATIONARY)) | (k >= steps)
 
     k = jnp.zeros((), jnp.int32)
     return jax.lax.while_loop(lambda carry: ~carry[2], attempt, (k, state, state.done))[1]
+
+
+def relative_path_error(result: NewtonState) -> Scalar:
+    """What a Newton step expects to change the path by, relative to it, in the norm of the energy."""
+    positive = result.energy > 0
+    return jnp.where(positive, safe_sqrt(result.gradient / jnp.where(positive, 2 * result.energy, 1)), 0)
 
 
 def _estimate(problem, state, levels):
@@ -136,7 +144,13 @@ def _estimate(problem, state, levels):
             rtol=levels.rtol,
         )
         done = (result.status == ACCEPTED) & (state.status == STATIONARY)
-        state = state._replace(energy=result.energy, error=result.error, done=done, counts=result.counts)
+        state = state._replace(
+            energy=result.energy,
+            error=result.error,
+            path_error=relative_path_error(result),
+            done=done,
+            counts=result.counts,
+        )
         return state, jnp.asarray(True)
 
     # A loop of at most one step rather than `cond`: under `vmap`, `cond` would evaluate for lanes that have no need of
@@ -210,8 +224,8 @@ class SpectralNewton(AbstractBoundarySolver):
     - ``path_rtol``: relative accuracy of the path (its velocity, in the mean over the path) that refinement aims at as
       far as ``max_degree`` allows; default 1e-8 in float64, 1e-5 in float32. The error of the length is about its
       square, so `dist` aims at no more than ``rtol``; `log` and pictures need the path.
-    - ``degree``, ``max_degree``: first and last polynomial degree; it grows fourfold in between, and every degree is
-      compiled.
+    - ``degree``, ``max_degree``: first degree of the polynomial, and the one not to exceed; it grows fourfold in
+      between, and every degree is compiled.
     - ``tolerance``: a degree is solved when the preconditioned norm of the gradient is below this times that of the
       path; default 1e-10 in float64, 1e-5 in float32. It bounds the relative error of the path; that of the length is
       its square.
@@ -266,7 +280,7 @@ class SpectralNewton(AbstractBoundarySolver):
         """See `AbstractBoundarySolver.solve`."""
         levels = self.levels(x.dtype)
         modes = levels.degrees[-1] - 1
-        start = _bow(x, y, modes) if init is None else path_coefficients(init, modes)
+        start = _bow(x, y, modes) + (0 if init is None else path_coefficients(init, modes))
         problem = PathEnergy(metric, x, y)
         state = stationary_path(problem, jax.lax.stop_gradient(start), levels)
 
@@ -278,6 +292,7 @@ class SpectralNewton(AbstractBoundarySolver):
             "newton_steps": state.counts.newton,
             "cg_steps": state.counts.cg,
             "metric_evaluations": state.counts.metric,
+            "path_error": jax.lax.stop_gradient(state.path_error),
             "degree": jnp.asarray(levels.degrees)[state.level],
         }
         return Geodesic(
@@ -288,14 +303,15 @@ class SpectralNewton(AbstractBoundarySolver):
             energy=state.energy,
             error=state.error,
             residual=jax.lax.stop_gradient(residual),
-            result=_result(state),
+            # Quadrature never looks at the ends; the samples do.
+            result=RESULTS.where(jnp.isfinite(residual), _result(state), RESULTS.metric_nonfinite),
             stats=stats,
             curve=PolynomialCurve(x, y, state.c),
         )
 
 
 def _bow(x: Point, y: Point, modes: int) -> Coefficients:
-    """The straight line, bent imperceptibly sideways.
+    """What is added to the starting path: an imperceptible bend sideways.
 
     Where the problem is symmetric about the line, the line is stationary even if it is no minimum (between opposite
     points of a Gaussian, beyond its conjugate points); off it, the solver sees the way down. The first coefficient

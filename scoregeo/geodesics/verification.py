@@ -23,6 +23,8 @@ def verify(metric: AbstractMetric, geodesic: Geodesic, *, max_steps: int = 1024)
     geodesic of length zero; infinite where the integration fails. Works for every solver's result, because it uses only
     ``ts``, ``points`` and ``velocities``.
     """
+    if geodesic.ts.ndim != 1:
+        raise ValueError("`geodesic` must be a single one: use jax.vmap for a batch")
     if geodesic.ts.size < 2:
         raise ValueError(f"`geodesic` must have at least two samples, got ts of shape {geodesic.ts.shape}")
 

@@ -16,9 +16,9 @@ from .._types import Matrix, Scalar, Vector
 
 
 def safe_sqrt(x: Array) -> Array:
-    """Square root with derivative zero (not NaN) at zero; negative rounding errors become zero."""
+    """Square root with derivative zero (not NaN) at zero; negative rounding errors become zero, NaN stays NaN."""
     positive = x > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), jnp.where(jnp.isnan(x), x, 0))
 
 
 class AbstractInnerProduct(eqx.Module):

@@ -18,8 +18,7 @@ from .base import AbstractMetric
 def lagrangian_acceleration(metric: AbstractMetric, x: Point, v: Vector) -> Vector:
     """The geodesic acceleration at ``x`` for velocity ``v``, both ``(d,)``, by equation (1); needs only
     ``metric.at``."""
-    momentum, momentum_rate = jax.jvp(lambda y: metric.at(y).mv(v), (x,), (v,))
-    del momentum
+    _, momentum_rate = jax.jvp(lambda y: metric.at(y).mv(v), (x,), (v,))
     force = jax.grad(lambda y: 0.5 * metric.at(y).squared_norm(v))(x)
     return metric.at(x).solve(force - momentum_rate)
 
@@ -36,7 +35,6 @@ def christoffels(metric: AbstractMetric, x: Point) -> Float[Array, "d d d"]:
         return metric.at(y).matrix(x.size).astype(x.dtype)
 
     derivative = jax.jacfwd(matrix)(x)  # [i, j, k] = d G_ij / dx_k
-    first_kind = 0.5 * (
-        jnp.einsum("kij->kij", derivative) + jnp.einsum("kji->kij", derivative) - jnp.einsum("ijk->kij", derivative)
-    )
+    # Gamma_kij = (d_i G_kj + d_j G_ki - d_k G_ij) / 2
+    first_kind = 0.5 * (jnp.einsum("kji->kij", derivative) + derivative - jnp.einsum("ijk->kij", derivative))
     return jnp.einsum("lk,kij->lij", jnp.linalg.inv(matrix(x)), first_kind)

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 from .._types import Point, Scalar, Vector, as_float, check_finite, is_concrete
 from ..scores import AbstractScore
-from ..scores.base import as_score
+from ..scores.base import as_score, check_score_value
 from .base import AbstractMetric
 from .inner_products import IdentityPlusRankOne
 
@@ -54,18 +54,23 @@ class SteinMetric(AbstractMetric):
         check_finite(self.strength, "strength")
         if is_concrete(self.strength) and float(self.strength) < 0:
             raise ValueError(f"`strength` must be non-negative, got {float(self.strength)}")
+        # A traced value cannot be looked at now; a negative one must not pass for a metric later.
+        self.strength = jnp.where(self.strength < 0, jnp.nan, self.strength)
+
+    def _score(self, x: Point) -> Vector:
+        return check_score_value(self.score(x), x)
 
     def at(self, x: Point) -> IdentityPlusRankOne:
         """The inner product at ``x``, from one evaluation of the score."""
-        return IdentityPlusRankOne(self.score(x), self.strength.astype(x.dtype))
+        return IdentityPlusRankOne(self._score(x), self.strength.astype(x.dtype))
 
     def acceleration(self, x: Point, v: Vector) -> Vector:
         """Equation (2) with one JVP for a conservative score, (3) with one JVP and one VJP otherwise."""
         strength = self.strength.astype(x.dtype)
         if self.score.conservative:
-            s, jv = jax.jvp(self.score, (x,), (v,))
+            s, jv = jax.jvp(self._score, (x,), (v,))
             return -(strength * (v @ jv) / (1 + strength * (s @ s))) * s
-        s, pushforward = jax.linearize(self.score, x)
+        s, pushforward = jax.linearize(self._score, x)
         jv = pushforward(v)
         (vj,) = jax.linear_transpose(pushforward, x)(v)
         return IdentityPlusRankOne(s, strength).solve(-strength * ((v @ jv) * s + (s @ v) * (jv - vj)))

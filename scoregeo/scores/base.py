@@ -41,8 +41,13 @@ def as_score(score: Any) -> AbstractScore:
 
 
 def check_score_value(value: Any, x: Point) -> Vector:
-    """``value`` as the score at ``x``; raises ``ValueError`` if its shape is not that of ``x``."""
+    """``value`` as the score at ``x``, in the precision of ``x``.
+
+    Raises ``ValueError`` if its shape is not that of ``x``, ``TypeError`` if it does not hold real numbers.
+    """
     value = jnp.asarray(value)
+    if not (jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)):
+        raise TypeError(f"`score` must return real numbers, got dtype {value.dtype}")
     if value.shape != x.shape:
         raise ValueError(f"`score` must return shape {x.shape} for a point of shape {x.shape}, got {value.shape}")
     return value.astype(x.dtype)

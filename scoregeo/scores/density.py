@@ -70,9 +70,10 @@ class FunctionScore(AbstractScore):
 
     **Arguments**
 
-    - ``fn``: function ``(x, *args) -> (d,)`` with ``x`` of shape ``(d,)``. A callable pytree (an equinox module, a
-      ``jax.tree_util.Partial``) has its arrays traced. A function that closes over traced values differentiates
-      correctly with respect to them, but a new closure compiles again: prefer ``args``.
+    - ``fn``: function ``(x, *args) -> (d,)`` with ``x`` of shape ``(d,)``, pure: like every function given to
+      ``jax.jit`` it is read once, so what it finds in globals or in a mutable object must not change later. A callable
+      pytree (an equinox module, a ``jax.tree_util.Partial``) has its arrays traced. A function that closes over traced
+      values differentiates correctly with respect to them, but a new closure compiles again: prefer ``args``.
     - ``*args``: arrays or pytrees of arrays passed on to ``fn``; traced, so new values do not compile again.
     - ``conservative``: ``True`` only if ``fn`` is a gradient field by construction. The default keeps the curl terms,
       which is right for every field (it costs one vector-Jacobian product more).

@@ -37,6 +37,9 @@ def check_noise(alpha: Array, sigma: Array) -> tuple[Array, Array]:
     alpha, sigma = as_float(alpha, "alpha"), as_float(sigma, "sigma")
     check_finite(alpha, "alpha")
     check_finite(sigma, "sigma")
+    for name, value in (("alpha", alpha), ("sigma", sigma)):
+        if value.ndim != 0:
+            raise ValueError(f"`{name}` must be a scalar, got shape {value.shape}")
     if is_concrete(sigma) and float(sigma) < 0:
         raise ValueError(f"`sigma` must be non-negative, got {float(sigma)}")
     return alpha, sigma

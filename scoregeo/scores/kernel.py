@@ -35,14 +35,19 @@ class KernelDensityScore(AbstractScore):
 
     def __call__(self, x: Point) -> Vector:
         """The score at ``x``: ``(sum_i w_i data_i - x) / bandwidth^2`` with softmax weights ``w``."""
-        difference = self.data - x
+        difference = self._differences(x)
         terms = -0.5 * jnp.sum(difference**2, -1) / self.bandwidth**2
         return jax.nn.softmax(terms) @ difference / self.bandwidth**2
+
+    def _differences(self, x: Point) -> Float[Array, "n d"]:
+        if x.shape != self.data.shape[1:]:
+            raise ValueError(f"`x` must have shape {self.data.shape[1:]} to match `data`, got {x.shape}")
+        return self.data - x
 
     def log_prob(self, x: Point) -> Scalar:
         """The normalised log density at ``x``."""
         n, d = self.data.shape
-        terms = -0.5 * jnp.sum((self.data - x) ** 2, -1) / self.bandwidth**2
+        terms = -0.5 * jnp.sum(self._differences(x) ** 2, -1) / self.bandwidth**2
         return jax.nn.logsumexp(terms) - jnp.log(n) - d * (jnp.log(self.bandwidth) + 0.5 * jnp.log(2 * jnp.pi))
 
     def noised(self, alpha: Scalar | float, sigma: Scalar | float) -> "KernelDensityScore":

@@ -119,6 +119,11 @@ class GaussianMixtureScore(AbstractScore):
         if ``max_steps`` ended the fit. Source: Dempster, Laird & Rubin 1977; start: Arthur & Vassilvitskii 2007.
         """
         data = as_points(data, "data")
+        if max_steps < 1:
+            raise ValueError(f"`max_steps` must be at least 1, got {max_steps}")
+        for name, value in (("tolerance", tolerance), ("floor", floor)):
+            if not 0 <= value < np.inf:
+                raise ValueError(f"`{name}` must be non-negative and finite, got {value}")
         if not isinstance(n_components, int) or n_components < 1:
             raise ValueError(f"`n_components` must be a positive integer, got {n_components!r}")
         distinct = len(np.unique(np.asarray(data), axis=0))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
-from .._types import Point, Scalar, Vector
+from .._types import Point, Scalar, Vector, as_float, check_finite
 from .base import AbstractScore, check_score_value
 
 
@@ -35,7 +35,10 @@ class NetworkScore(AbstractScore):
             raise TypeError(f"`module` must be a flax nnx.Module, got {type(module).__name__}")
         self.graphdef, state = nnx.split(module)
         self.weights = nnx.to_pure_dict(state)
-        self.noise_level = jnp.asarray(noise_level, jnp.result_type(float))
+        self.noise_level = as_float(noise_level, "noise_level").astype(jnp.result_type(float))
+        if self.noise_level.ndim != 0:
+            raise ValueError(f"`noise_level` must be a scalar, got shape {self.noise_level.shape}")
+        check_finite(self.noise_level, "noise_level")
         self.conservative = conservative
 
     def module(self) -> nnx.Module:

@@ -9,6 +9,7 @@ from scoregeo import (
     RESULTS,
     EuclideanMetric,
     FunctionScore,
+    GaussianScore,
     KernelDensityScore,
     MatrixMetric,
     NetworkScore,
@@ -188,6 +189,48 @@ def ring():
     return jnp.asarray(np.stack([np.cos(angle), np.sin(angle)], -1))
 
 
+def swirl(x):
+    """A field with curl."""
+    return jnp.array([[0.3, 1.0], [-1.2, 0.2]]) @ x - x
+
+
+def test_saddles_are_left():
+    """Between opposite points of a Gaussian beyond its conjugate points, the straight line is stationary, not
+    shortest."""
+    metric = SteinMetric(GaussianScore(jnp.zeros(2), jnp.eye(2)), 1.0)
+    x = jnp.array([3.0, 0.0])
+    line = jnp.linspace(x, -x, 5)
+    for init in (None, line):
+        result = geodesic(metric, x, -x, solver=SMALL, init=init)
+        assert abs(float(result.length) - 9.000498621933904) < 1e-8  # the diameter: 11.3053
+    short = geodesic(metric, 0.45 * x, -0.45 * x, solver=SMALL)
+    np.testing.assert_allclose(short.points[:, 1], 0, atol=1e-6)  # 1.35 < 1.50888: there it is shortest
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_precision_is_that_of_the_points(dtype):
+    """An analytic score in float64 and points in float32, and the other way round."""
+    other = jnp.float64 if dtype == jnp.float32 else jnp.float32
+    metric = SteinMetric(GaussianScore(jnp.zeros(2, other), jnp.eye(2, dtype=other)), 1.0)
+    solver = SpectralNewton(degree=16, max_degree=16, rtol=1e-4, path_rtol=1.0)
+    result = geodesic(metric, X.astype(dtype), Y.astype(dtype), solver=solver)
+    assert result.points.dtype == result.length.dtype == dtype
+    np.testing.assert_allclose(result.length, 2.2212695, rtol=1e-5)
+
+
+def test_batches_of_geodesics_and_times():
+    metric = EuclideanMetric()
+    batch = jax.vmap(lambda y: geodesic(metric, X, y, solver=ONE_LEVEL, throw=False))(jnp.stack([Y, -Y, 2 * Y]))
+    for method in (lambda: batch.evaluate(0.5), batch.reverse, lambda: verify(metric, batch)):
+        with pytest.raises(ValueError, match=r"jax\.vmap"):
+            method()
+    middles = jax.vmap(lambda g: g.evaluate(0.5))(batch)
+    np.testing.assert_allclose(middles[0], (X + Y) / 2, atol=1e-12)
+    single = jax.tree.map(lambda leaf: leaf[0], batch)
+    with pytest.raises(ValueError, match=r"`t` must be in \[0, 1\], got values from 2 to 2"):
+        single.evaluate(2.0)
+
+
 class TestHardProblems:
     def test_ring_at_strength_1000(self, ring):
         """GEORCE stalls here. The length tends to the arc (2) as the metric confines the path to the ridge."""
@@ -217,6 +260,29 @@ class TestFailures:
             geodesic(metric, X, Y, solver=ONE_LEVEL)
         with pytest.raises(RuntimeError, match="The metric returned NaN or infinity"):
             jax.jit(lambda x, y: dist(metric, x, y, solver=ONE_LEVEL))(X, Y).block_until_ready()
+
+    def test_nan_at_an_end_point_alone(self):
+        """Quadrature never evaluates the metric at the ends: the samples must."""
+        metric = SteinMetric(lambda x: jnp.where(jnp.abs(x[0] - 1.0) < 1e-12, jnp.nan, -x), 1.0)
+        assert geodesic(metric, X, Y, solver=ONE_LEVEL, throw=False).result == RESULTS.metric_nonfinite
+
+    def test_a_failed_distance_is_not_zero(self):
+        metric = SteinMetric(lambda x: x * jnp.nan, 1.0)
+        assert np.isnan(dist(metric, X, Y, solver=ONE_LEVEL, throw=False))
+        matrix, results = pairwise_dist(metric, jnp.stack([X, Y]), solver=ONE_LEVEL)
+        assert np.isnan(matrix[0, 1])
+        np.testing.assert_array_equal(results == RESULTS.successful, np.eye(2, dtype=bool))
+
+    def test_traced_negative_strength(self):
+        length = jax.jit(lambda strength: dist(SteinMetric(swirl, strength), X, Y, solver=ONE_LEVEL, throw=False))
+        assert np.isnan(length(-0.3))
+        assert length(0.3) > 0
+
+    def test_message_is_the_advice_alone(self):
+        with pytest.raises(RuntimeError) as error:
+            dist(SteinMetric(lambda x: x * jnp.nan, 1.0), X, Y, solver=ONE_LEVEL)
+        assert str(error.value).startswith("The metric returned NaN")
+        assert "\n" not in str(error.value)
 
     def test_one_newton_step(self):
         solver = SpectralNewton(max_steps=1, max_degree=16, continuation=0)
@@ -291,6 +357,18 @@ class TestFailures:
             dist(SteinMetric(lambda x: jnp.zeros(3), 1.0), X, Y)
         with pytest.raises(ValueError, match=r"`fn` must return shape \(2, 2\)"):
             dist(MatrixMetric(lambda x: x), X, Y)
+        with pytest.raises(TypeError, match="`score` must return real numbers, got dtype complex"):
+            dist(SteinMetric(lambda x: x * 1j, 1.0), X, Y)
+        with pytest.raises(TypeError, match=r"`metric` cannot be evaluated at a point of shape \(2,\)"):
+            dist(SteinMetric(lambda x: -x if x[0] > 0 else x, 1.0), X, Y)
+        with pytest.raises(ValueError, match=r"`x` must have shape \(1,\) to match `data`, got \(2,\)"):
+            dist(SteinMetric(KernelDensityScore(jnp.zeros((5, 1)), 1.0), 1.0), X, Y)
+        with pytest.raises(TypeError, match="`x` must have at least single precision, got dtype bfloat16"):
+            dist(EuclideanMetric(), X.astype(jnp.bfloat16), Y)
+        with pytest.raises(ValueError, match="`init` must start where the geodesic does, but is 1"):
+            geodesic(EuclideanMetric(), X, Y, init=jnp.stack([X + jnp.array([1.0, 0.0]), Y]))
+        with pytest.raises(TypeError, match="`solver` must be a boundary solver"):
+            pairwise_dist(EuclideanMetric(), jnp.zeros((3, 2)), solver="newton")
 
 
 class TestTraces:
