@@ -14,3 +14,13 @@ jax.config.update("jax_enable_x64", True)
 cache = pathlib.Path(os.environ.get("SCOREGEO_TEST_CACHE", pathlib.Path(tempfile.gettempdir()) / "scoregeo-jax-cache"))
 jax.config.update("jax_compilation_cache_dir", str(cache))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+# The files that take longest, longest first: started last, one of them would keep a single worker busy at the end.
+LONGEST = ("test_cli.py", "test_oracles.py", "test_spectral.py", "test_examples.py", "test_docs.py", "test_readme.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Put the longest files first; `--dist loadfile` hands files out in this order."""
+    order = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))

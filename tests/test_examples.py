@@ -1,0 +1,52 @@
+"""The scripts in examples/ run as a user runs them, and what they print is true."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
+DOCS = EXAMPLES.parent / "docs"
+
+
+def run(name, folder):
+    """What the script prints, run in ``folder``."""
+    environment = {**os.environ, "MPLBACKEND": "Agg"}
+    command = [sys.executable, str(EXAMPLES / name)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_geodesics_of_a_mixture(tmp_path):
+    out = run("geodesics_of_a_mixture.py", tmp_path)
+    paths = re.findall(r"^geodesic from the (\w+) line +(\S+) +error (\S+) +defect (\S+)$", out, re.MULTILINE)
+    assert [name for name, *_ in paths] == ["straight", "bent"]
+    for (_, *numbers), expected in zip(paths, (5.055029, 7.679214), strict=True):
+        length, error, defect = map(float, numbers)
+        assert abs(length - expected) < 2e-5
+        assert error < 1e-6 * length
+        assert defect < 1e-2
+    assert re.search(r"^dist.* 5\.05503$|^dist.* 5\.055029$", out, re.MULTILINE)
+    assert (tmp_path / "geodesics_of_a_mixture.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_distance_as_a_loss(tmp_path):
+    middles, strength = run("distance_as_a_loss.py", tmp_path).split("learning the strength")
+    middles, mismatches = ([float(x) for x in re.findall(r"loss (\S+)", part)] for part in (middles, strength))
+    assert middles == sorted(middles, reverse=True)
+    assert middles[-1] < 0.8 * middles[0]
+    assert mismatches[-1] < 0.01 * mismatches[0]
+    assert abs(float(re.search(r"strength (\d\S+)$", strength.strip()).group(1)) - 2) < 0.1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_example_is_shown():
+    page = (DOCS / "examples.md").read_text()
+    for path in EXAMPLES.glob("*.py"):
+        assert f"../examples/{path.name}" in page, f"docs/examples.md does not show {path.name}"
