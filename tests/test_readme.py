@@ -16,7 +16,7 @@ def test_ten_line_example(capsys):
     import jax
 
     first = EXAMPLES[0]
-    assert len([line for line in first.splitlines() if line.strip()]) == 10
+    assert len([line for line in first.splitlines() if line.strip()]) <= 10
     with jax.enable_x64(False):
         exec(compile(first, "README.md", "exec"), {})
     out = capsys.readouterr().out
