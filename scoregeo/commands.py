@@ -92,14 +92,17 @@ def read_point(value: str, name: str, folder: pathlib.Path, dim: int) -> np.ndar
 
 def _read_npy(path: pathlib.Path, name: str) -> np.ndarray:
     try:
-        array = np.load(path, allow_pickle=False)
+        # Opened here: NumPy leaves a file open that it finds damaged.
+        with path.open("rb") as file:
+            array = np.load(file, allow_pickle=False)
+            array = array if isinstance(array, np.ndarray) else None
     except FileNotFoundError as error:
         raise FileNotFoundError(f"`--{name}`: no such file {path}") from error
     except OSError as error:
         raise OSError(f"`--{name}`: {path} cannot be read: {error.strerror or error}") from error
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"`--{name}`: {path} is not a .npy file of numbers") from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+    if array is None or array.dtype.kind not in "fiu":
         raise ValueError(f"`--{name}`: {path} is not a .npy file of real numbers")
     return array.astype(np.float64)
 
