@@ -6,7 +6,19 @@ The pieces that only some programs need are imported by name: `scoregeo.diffusio
 """
 
 from ._results import RESULTS
-from .geodesics import AbstractBoundarySolver, Geodesic, SpectralNewton, geodesic, shoot, verify
+from .geodesics import (
+    AbstractBoundarySolver,
+    AbstractStart,
+    Bend,
+    Geodesic,
+    GraphInit,
+    MultiStart,
+    SpectralNewton,
+    StraightLine,
+    geodesic,
+    shoot,
+    verify,
+)
 from .metrics import (
     AbstractInnerProduct,
     AbstractMetric,
@@ -35,17 +47,22 @@ __all__ = [
     "AbstractInnerProduct",
     "AbstractMetric",
     "AbstractScore",
+    "AbstractStart",
+    "Bend",
     "DensityScore",
     "EuclideanMetric",
     "FunctionScore",
     "GaussianMixtureScore",
     "GaussianScore",
     "Geodesic",
+    "GraphInit",
     "KernelDensityScore",
     "MatrixMetric",
+    "MultiStart",
     "NetworkScore",
     "SpectralNewton",
     "SteinMetric",
+    "StraightLine",
     "christoffels",
     "dist",
     "exp",

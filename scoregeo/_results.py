@@ -15,18 +15,27 @@ class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
         "The metric returned NaN or infinity. Check that the score is finite at both end points and between them "
         "(`metric.score(x)`), or move the end points away from where it is not."
     )
-    newton_steps_reached = (
-        "The geodesic solver used all its Newton steps before its gradient was small. Try "
-        "`SpectralNewton(max_steps=...)` with a larger number, a smaller `strength`, or a better starting path `init`."
+    outside_domain = (
+        "An end point lies outside the domain of the metric, or the path could not be kept inside it. Check "
+        "`metric.domain(x)`, which must be positive, at both end points; where the domain is not convex, give a path "
+        "inside it as `init`."
+    )
+    solver_steps_reached = (
+        "The boundary solver used all its steps before its gradient was small. Try a larger `max_steps`, a smaller "
+        "`strength`, or a better starting path: `init=GraphInit(points)`, or `MultiStart(solver)`."
     )
     stalled = (
         "The geodesic solver could not lower the energy any further although its gradient is not small. Try float64 "
         "(`jax.config.update('jax_enable_x64', True)`), a smaller `strength`, or another starting path `init`."
     )
     accuracy_not_reached = (
-        "The path is a geodesic of its discretisation, but refinement reached `max_degree` with an estimated error of "
-        "the length above `rtol`. Try `SpectralNewton(max_degree=...)` with a larger number, or a larger `rtol`; the "
-        "estimate is in `geodesic.error`."
+        "The path is a geodesic of its discretisation, but the estimated error of the length is above `rtol`. Try "
+        "more `max_elements` (SpectralNewton) or `segments`, `Refine(SpectralNewton(), Shooting())`, or a larger "
+        "`rtol`; the estimate is in `geodesic.error`."
+    )
+    ends_missed = (
+        "Shooting did not reach the end point: the root find stopped before its defects were small. Try more "
+        "`segments`, or start from a solved geodesic: `Refine(SpectralNewton(), Shooting())`."
     )
 
 

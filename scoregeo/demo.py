@@ -281,7 +281,7 @@ def geodesic_table(records: list[Mapping[str, Any]]) -> Any:
     from rich.table import Table
 
     table = Table(title="geodesics of I + strength s s^T")
-    for column in ("from", "to", "length", "error", "straight", "residual", "defect", "degree", "seconds"):
+    for column in ("from", "to", "length", "error", "straight", "residual", "defect", "elements", "seconds"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("status", no_wrap=True)
     for r in records:
@@ -293,7 +293,7 @@ def geodesic_table(records: list[Mapping[str, Any]]) -> Any:
             f"{r['euclidean']:.4f}",
             f"{r['residual']:.0e}",
             f"{r['defect']:.0e}",
-            str(r["degree"]),
+            str(r["elements"]),
             f"{r['seconds']:.1f}",
             r["status"],
         )

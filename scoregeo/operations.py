@@ -6,16 +6,22 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
+from rich.console import Console
+from rich.progress import track
 
 from ._results import RESULTS
-from ._types import Point, Points, Scalar, Vector, as_points
-from .geodesics import AbstractBoundarySolver, SpectralNewton, geodesic
+from ._types import Point, Points, Scalar, Vector, as_points, is_concrete
+from .geodesics import AbstractBoundarySolver, AbstractStart, Geodesic, Polyline, SpectralNewton, geodesic
 from .geodesics.boundary import check_metric, check_solver
 from .geodesics.initial import end_point
 from .metrics import AbstractMetric
 
 _ENDS = (0.0, 1.0)
+# A solve keeps about this many numbers per dimension: a few paths of 256 coefficients.
+_NUMBERS_PER_DIMENSION = 1024
+_PROGRESS_STEPS = 50
 # Distances need the length, whose error is the square of the path's: no reason to refine the path beyond it.
 _LENGTH_ONLY = SpectralNewton(path_rtol=1.0)
 
@@ -40,7 +46,7 @@ def log(
     y: Point,
     *,
     solver: AbstractBoundarySolver | None = None,
-    init: Points | None = None,
+    init: AbstractStart | Geodesic | Points | None = None,
     throw: bool = True,
 ) -> Vector:
     """The logarithmic map: the initial velocity at ``x`` of the geodesic to ``y``, shape ``(d,)``; ``exp(log) = y``.
@@ -57,7 +63,7 @@ def dist(
     y: Point,
     *,
     solver: AbstractBoundarySolver | None = None,
-    init: Points | None = None,
+    init: AbstractStart | Geodesic | Points | None = None,
     throw: bool = True,
 ) -> Scalar:
     """The length of the geodesic from ``x`` to ``y`` that the solver finds: symmetric, and non-negative.
@@ -80,7 +86,7 @@ def squared_dist(
     y: Point,
     *,
     solver: AbstractBoundarySolver | None = None,
-    init: Points | None = None,
+    init: AbstractStart | Geodesic | Points | None = None,
     throw: bool = True,
 ) -> Scalar:
     """The squared distance, smooth at coincident points (value and gradient zero). Arguments as in `geodesic`."""
@@ -94,41 +100,114 @@ def pairwise_dist(
     ys: Points | None = None,
     *,
     solver: AbstractBoundarySolver | None = None,
-    batch_size: int = 64,
+    batch_size: int | None = None,
+    mesh: Mesh | None = None,
+    progress: bool = False,
 ) -> tuple[Float[Array, "n m"], RESULTS]:
     """All distances from ``xs`` ``(n, d)`` to ``ys`` ``(m, d)``, and the result code of each solve.
 
-    Without ``ys``, the symmetric matrix among ``xs``: each pair is solved once and the diagonal not at all.
-    ``batch_size`` pairs are solved side by side; it bounds the memory. Never raises for a failed solve: a pair whose
-    code is not ``RESULTS.successful`` holds the length of the best path found, or NaN.
+    Without ``ys``, the symmetric matrix among ``xs``: each pair is solved once and the diagonal not at all. Never
+    raises for a failed solve: a pair whose code is not ``RESULTS.successful`` holds the length of the best path found,
+    or NaN.
+
+    **Arguments**
+
+    - ``solver``: default `SpectralNewton`, aiming at the length alone.
+    - ``batch_size``: how many pairs are solved side by side on one device, which bounds the memory; default as many as
+      fit in about 256 MiB. Within a batch, pairs that are solved make room for others.
+    - ``mesh``: a `jax.sharding.Mesh` with one axis, as of ``jax.make_mesh((8,), ("pairs",))``: pairs are divided among
+      its devices. After ``jax.distributed.initialize`` these may belong to several processes: each calls this function
+      with the same arguments and gets the whole matrix.
+    - ``progress``: show a progress bar on standard error (not under ``jit``).
+
+    >>> import jax.numpy as jnp
+    >>> from scoregeo import EuclideanMetric, pairwise_dist
+    >>> matrix, results = pairwise_dist(EuclideanMetric(), jnp.array([[0.0, 0.0], [3.0, 4.0]]))
+    >>> matrix.tolist()
+    [[0.0, 5.0], [5.0, 0.0]]
     """
     xs = as_points(xs, "xs")
     symmetric = ys is None
     ys = xs if symmetric else as_points(ys, "ys", dim=xs.shape[1])
     dtype = jnp.result_type(xs, ys)
     xs, ys = xs.astype(dtype), ys.astype(dtype)
+    if batch_size is None:
+        batch_size = max(1, 2**28 // (_NUMBERS_PER_DIMENSION * xs.shape[1] * dtype.itemsize))
     if not isinstance(batch_size, int | np.integer) or isinstance(batch_size, bool) or batch_size < 1:
         raise ValueError(f"`batch_size` must be a positive integer, got {batch_size!r}")
+    if mesh is not None and not (isinstance(mesh, Mesh) and len(mesh.axis_names) == 1):
+        raise ValueError(f"`mesh` must be a jax.sharding.Mesh with one axis, got {mesh!r}")
     check_metric(metric, xs[0])
     solver = _LENGTH_ONLY if solver is None else solver
     check_solver(solver)
-    return _pairwise_dist(metric, xs, ys, solver, symmetric, int(batch_size))
 
-
-@eqx.filter_jit
-def _pairwise_dist(metric, xs, ys, solver, symmetric, batch_size):
     n, m = xs.shape[0], ys.shape[0]
-    rows, columns = jnp.triu_indices(n, 1) if symmetric else (a.reshape(-1) for a in jnp.indices((n, m)))
-
-    def solve(pair):
-        i, j = pair
-        result = solver.solve(metric, xs[i], ys[j], None, jnp.asarray(_ENDS, xs.dtype))
-        return result.length, result.result
-
-    lengths, results = jax.lax.map(solve, (rows, columns), batch_size=batch_size)
+    rows, columns = np.triu_indices(n, 1) if symmetric else (a.reshape(-1) for a in np.indices((n, m)))
+    lengths, results = _solve_pairs(metric, xs, ys, rows, columns, solver, int(batch_size), mesh, progress)
     codes = jax.tree.map(lambda code: jnp.zeros((n, m), code.dtype).at[rows, columns].set(code), results)
-    matrix = jnp.zeros((n, m), lengths.dtype).at[rows, columns].set(lengths)
+    matrix = jnp.zeros((n, m), dtype).at[rows, columns].set(lengths)
     if symmetric:
         matrix = matrix + matrix.T
         codes = jax.tree.map(lambda code: code + code.T, codes)
     return matrix, codes
+
+
+def _solve_pairs(metric, xs, ys, rows, columns, solver, batch_size, mesh, progress):
+    """Lengths and results of the pairs ``(xs[rows], ys[columns])``, in blocks of equal shape: compiled once."""
+    pairs = len(rows)
+    if pairs == 0:
+        return jnp.zeros(0, xs.dtype), jax.tree.map(lambda code: jnp.zeros(0, code.dtype), RESULTS.successful)
+    devices = 1 if mesh is None else mesh.size
+    blocks = -(-pairs // (batch_size * devices))
+    if progress:
+        blocks = min(max(blocks, _PROGRESS_STEPS), pairs)
+    size = -(-pairs // (blocks * devices)) * devices
+    blocks = -(-pairs // size)
+    # Strided, so that neighbours, which are similarly hard, are spread over blocks and devices.
+    order = np.resize(np.arange(pairs), (size, blocks)).T
+    arrays, static = eqx.partition((metric, solver), eqx.is_array)
+    indices = np.stack([rows[order], columns[order]], 1)
+    if all(map(is_concrete, jax.tree.leaves((arrays, xs, ys)))):
+        data = _replicated((arrays, xs, ys), mesh)
+        bar = track(indices, description="distances", console=Console(stderr=True), disable=not progress)
+        solved = [_solve_block(*data, _replicated(block, mesh), static, mesh) for block in bar]
+        solved = jax.tree.map(lambda *parts: jnp.stack(parts), *solved)
+    else:
+        solved = jax.lax.map(lambda block: _solve_block(arrays, xs, ys, block, static, mesh), jnp.asarray(indices))
+    inverse = np.zeros(pairs, int)
+    inverse[order.reshape(-1)] = np.arange(order.size)
+    return jax.tree.map(lambda leaf: leaf.reshape(-1)[inverse], solved)
+
+
+def _replicated(tree, mesh):
+    """``tree`` on every device of ``mesh``, also where these belong to several processes."""
+    if mesh is None:
+        return tree
+    return jax.device_put(jax.tree.map(np.asarray, tree), NamedSharding(mesh, PartitionSpec()))
+
+
+@eqx.filter_jit
+def _solve_block(arrays, xs, ys, pairs, static, mesh):
+    def solve(arrays, xs, ys, pairs):
+        metric, solver = eqx.combine(arrays, static)
+        xs, ys = xs[pairs[0]], ys[pairs[1]]
+        result = jax.vmap(lambda x, y: solver.solve(metric, x, y, Polyline(jnp.stack([x, y])), _ends(x)))(xs, ys)
+        return result.length, result.result
+
+    if mesh is None:
+        return solve(arrays, xs, ys, pairs)
+    (axis,) = mesh.axis_names
+    everywhere, divided = PartitionSpec(), PartitionSpec(axis)
+    # Loops run on each device until its own pairs are solved, so nothing may be communicated inside them.
+    sharded = jax.shard_map(
+        solve,
+        mesh=mesh,
+        in_specs=(everywhere, everywhere, everywhere, PartitionSpec(None, axis)),
+        out_specs=divided,
+        check_vma=False,
+    )
+    return jax.lax.with_sharding_constraint(sharded(arrays, xs, ys, pairs), NamedSharding(mesh, everywhere))
+
+
+def _ends(x: Point) -> Float[Array, "2"]:
+    return jnp.asarray(_ENDS, x.dtype)

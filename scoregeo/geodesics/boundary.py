@@ -12,7 +12,9 @@ from jaxtyping import Array, Float
 from .._results import RESULTS
 from .._types import Point, Points, as_float, as_point, as_points, check_finite, is_concrete
 from ..metrics import AbstractMetric
+from .curves import AbstractCurve, Polyline
 from .geodesic import Geodesic
+from .starts import AbstractStart, StraightLine
 
 
 class AbstractBoundarySolver(eqx.Module):
@@ -20,10 +22,9 @@ class AbstractBoundarySolver(eqx.Module):
 
     @abc.abstractmethod
     def solve(
-        self, metric: AbstractMetric, x: Point, y: Point, init: Points | None, ts: Float[Array, " n"]
+        self, metric: AbstractMetric, x: Point, y: Point, init: AbstractCurve, ts: Float[Array, " n"]
     ) -> Geodesic:
-        """The geodesic from ``x`` to ``y``, sampled at ``ts``, from the starting path ``init`` (``None``: the straight
-        line).
+        """The geodesic from ``x`` to ``y``, sampled at ``ts``, starting from the curve ``init`` between them.
 
         Arguments have been checked. Never raises: how it ended is in ``result``.
         """
@@ -57,17 +58,32 @@ def check_metric(metric: Any, x: Point) -> None:
         raise kind(f"`metric` cannot be evaluated at a point of shape {x.shape}: {error}") from error
 
 
-def check_ends(init: Points, x: Point, y: Point) -> Points:
-    """``init`` with its ends exactly at ``x`` and ``y``; raises ``ValueError`` if they are elsewhere."""
-    if all(map(is_concrete, (init, x, y))):
-        path, start, end = (np.asarray(a) for a in (init, x, y))
-        allowed = 1e-3 * np.linalg.norm(end - start) + 1e-6
-        for name, gap in (("start", path[0] - start), ("end", path[-1] - end)):
-            if np.linalg.norm(gap) > allowed:
-                raise ValueError(
-                    f"`init` must {name} where the geodesic does, but is {np.linalg.norm(gap):.3g} away from it"
-                )
-    return init.at[0].set(x).at[-1].set(y)
+def check_start(init: Any, x: Point, y: Point) -> AbstractStart | AbstractCurve:
+    """``init`` as a starting rule or a curve from ``x`` to ``y``; raises ``ValueError`` if its ends are elsewhere."""
+    if init is None:
+        return StraightLine()
+    if isinstance(init, AbstractStart):
+        init.check(x.size)
+        return init
+    if isinstance(init, Geodesic):
+        if init.points.shape[-1] != x.size or init.ts.ndim != 1:
+            raise ValueError(f"`init` must be one geodesic between points of shape {x.shape}, not a batch of them")
+        init = init.points if init.curve is None else init.curve
+    if not isinstance(init, AbstractCurve):
+        nodes = as_points(init, "init", dim=x.size).astype(x.dtype)
+        if nodes.shape[0] < 2:
+            raise ValueError(f"`init` must have shape (k, {x.size}) with k >= 2, got {nodes.shape}")
+        init = Polyline(nodes)
+    path, ends = jnp.stack([init(jnp.asarray(t, x.dtype))[0] for t in (0, 1)]), jnp.stack([x, y])
+    if all(map(is_concrete, (path, ends))):
+        gaps = np.linalg.norm(np.asarray(path) - np.asarray(ends), axis=-1)
+        allowed = 1e-3 * np.linalg.norm(np.asarray(y) - np.asarray(x)) + 1e-6
+        for name, gap in zip(("start", "end"), gaps, strict=True):
+            if not gap <= allowed:
+                raise ValueError(f"`init` must {name} where the geodesic does, but is {gap:.3g} away from it")
+    if isinstance(init, Polyline):
+        return Polyline(init.nodes.at[0].set(x).at[-1].set(y))
+    return init
 
 
 def check_times(ts: Any, dtype: Any) -> Float[Array, " n"]:
@@ -105,7 +121,8 @@ def raise_unless_successful(geodesic: Geodesic) -> Geodesic:
 
 @eqx.filter_jit
 def _solve(solver, metric, x, y, init, ts):
-    return solver.solve(metric, x, y, init, ts)
+    curve = init(metric, x, y) if isinstance(init, AbstractStart) else init
+    return solver.solve(metric, x, y, curve, ts)
 
 
 def geodesic(
@@ -114,7 +131,7 @@ def geodesic(
     y: Point,
     *,
     solver: AbstractBoundarySolver | None = None,
-    init: Points | None = None,
+    init: AbstractStart | Geodesic | Points | None = None,
     ts: Float[Array, " n"] | None = None,
     throw: bool = True,
 ) -> Geodesic:
@@ -125,8 +142,9 @@ def geodesic(
     - ``metric``: the metric; a traced pytree, so new weights or strengths do not compile again.
     - ``x``, ``y``: end points, shape ``(d,)``. For batches use ``jax.vmap``, or `pairwise_dist`.
     - ``solver``: how to solve; default ``SpectralNewton()``.
-    - ``init``: a path to start from, ``(k, d)`` points at equally spaced times from ``x`` to ``y``; default the
-      straight line. Several local geodesics may connect two points: the solver descends from here.
+    - ``init``: where to start: ``(k, d)`` points at equally spaced times from ``x`` to ``y``, another `Geodesic`, or a
+      rule such as ``GraphInit(points)`` or ``Bend(offset)``; default the straight line. Several local geodesics may
+      connect two points: the solver descends from here.
     - ``ts``: times in [0, 1] at which the result is sampled; default 65 equally spaced ones.
     - ``throw``: raise ``RuntimeError`` with advice if the solve fails. With ``False`` read ``result``.
 
@@ -145,10 +163,5 @@ def geodesic(
     solver = SpectralNewton() if solver is None else solver
     check_solver(solver)
     x, y = check_end_points(metric, x, y)
-    if init is not None:
-        init = as_points(init, "init", dim=x.size).astype(x.dtype)
-        if init.shape[0] < 2:
-            raise ValueError(f"`init` must have shape (k, {x.size}) with k >= 2, got {init.shape}")
-        init = check_ends(init, x, y)
-    result = _solve(solver, metric, x, y, init, check_times(ts, x.dtype))
+    result = _solve(solver, metric, x, y, check_start(init, x, y), check_times(ts, x.dtype))
     return raise_unless_successful(result) if throw else result

@@ -1,9 +1,7 @@
 """The result of every solve: a geodesic with its certificates, as a pytree."""
 
-import abc
 from typing import Any
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -11,52 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._results import RESULTS
-from .._types import Point, Points, Scalar, Vector, is_concrete
-from .basis import evaluation_basis
-
-
-class AbstractCurve(eqx.Module):
-    """A curve gamma : [0, 1] -> R^d that can be evaluated anywhere."""
-
-    @abc.abstractmethod
-    def __call__(self, t: Scalar) -> tuple[Point, Vector]:
-        """Point and velocity at time ``t``."""
-
-    @abc.abstractmethod
-    def reverse(self) -> "AbstractCurve":
-        """The same curve walked backwards."""
-
-
-class PolynomialCurve(AbstractCurve):
-    """A polynomial from ``x`` to ``y`` with the coefficients of `basis` equation (1), shape ``(m, d)``."""
-
-    x: Point
-    y: Point
-    coefficients: Float[Array, "m d"]
-
-    def __call__(self, t: Scalar) -> tuple[Point, Vector]:
-        basis = evaluation_basis(self.coefficients.shape[0], jnp.reshape(t, (1,)))
-        points, velocities = basis.path(self.x, self.y, self.coefficients)
-        return points[0], velocities[0]
-
-    def reverse(self) -> "PolynomialCurve":
-        # phi_k(1 - t) = (-1)^(k+1) phi_k(t)
-        k = jnp.arange(1, self.coefficients.shape[0] + 1)
-        return PolynomialCurve(self.y, self.x, jnp.where(k % 2 == 1, 1, -1)[:, None] * self.coefficients)
-
-
-class IntegratedCurve(AbstractCurve):
-    """diffrax's dense solution of the geodesic equation, over times scaled to [0, 1]."""
-
-    dense: diffrax.DenseInterpolation
-    backwards: bool = eqx.field(static=True)
-
-    def __call__(self, t: Scalar) -> tuple[Point, Vector]:
-        x, v = self.dense.evaluate(1 - t if self.backwards else t)
-        return x, -v if self.backwards else v
-
-    def reverse(self) -> "IntegratedCurve":
-        return IntegratedCurve(self.dense, not self.backwards)
+from .._types import Points, Scalar, is_concrete
+from .curves import AbstractCurve
 
 
 class Geodesic(eqx.Module):

@@ -12,7 +12,8 @@ from .._results import RESULTS
 from .._types import Point, Scalar, Vector, as_point
 from ..metrics import AbstractMetric
 from .boundary import check_metric, check_times, raise_if_failed, raise_unless_successful
-from .geodesic import Geodesic, IntegratedCurve
+from .curves import IntegratedCurve
+from .geodesic import Geodesic
 
 
 def default_controller(dtype: Any) -> diffrax.PIDController:
@@ -105,7 +106,7 @@ def _shoot(metric, x, v, ts, dense, solver, stepsize_controller, adjoint, max_st
         residual=residual,
         result=promote_result(solution.result, end_point, end_velocity),
         stats=stats,
-        curve=IntegratedCurve(solution.interpolation, backwards=False) if dense else None,
+        curve=IntegratedCurve(solution.interpolation) if dense else None,
     )
     return geodesic, end_point
 

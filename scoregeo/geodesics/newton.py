@@ -1,10 +1,6 @@
-"""Newton's method for the path energy: truncated, preconditioned conjugate gradients with Armijo backtracking.
+"""One step of Newton's method for the path energy: preconditioned, truncated conjugate gradients, then backtracking."""
 
-One loop body evaluates energy, gradient and preconditioner at the current path and, unless the path is already
-stationary, takes a step. So the same body serves as solver and as error estimator: entered at a higher degree with an
-old solution, its first evaluation gives what the finer discretisation thinks of it.
-"""
-
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -12,43 +8,48 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from .._types import Scalar
-from ..metrics.inner_products import safe_sqrt
-from .basis import Basis
+from .basis import Basis, Coefficients
 from .path_energy import PathEnergy
-from .preconditioner import BasisGrams, Coefficients
-
-RUNNING, STATIONARY, ACCEPTED, STALLED, NONFINITE = range(5)
+from .preconditioner import AbstractPreconditioner
 
 
-class Counts(NamedTuple):
-    """Work done: Newton steps, conjugate gradient steps, and points at which the metric was evaluated."""
+class Evaluation(NamedTuple):
+    """What is known at a path: its energy, gradient ``g`` and Newton's equation.
 
-    newton: Array
-    cg: Array
-    metric: Array
-
-
-class NewtonState(NamedTuple):
-    """Where the iteration is; ``energy`` and ``gradient`` are those of ``c`` when the iteration has ended.
-
-    ``gradient`` is the squared norm g^T P^-1 g: twice the energy that a Newton step expects to save. ``error`` is the
-    estimated error of the length of the path that the iteration was entered with.
+    ``z = -P^-1 g``, and ``gain = g^T P^-1 g``: twice the energy that a Newton step expects to save.
     """
 
     c: Coefficients
     energy: Scalar
-    gradient: Scalar
-    error: Scalar
-    status: Array
-    steps: Array
-    counts: Counts
+    g: Coefficients
+    z: Coefficients
+    gain: Scalar
+    hessian: Callable
+    preconditioner: AbstractPreconditioner
+
+
+class Descent(NamedTuple):
+    """A step taken: the new coefficients, whether the energy went down, and the work done."""
+
+    c: Coefficients
+    accepted: Array
+    cg_steps: Array
+    halvings: Array
 
 
 def _dot(a, b):
     return jnp.sum(a * b)
 
 
-def conjugate_gradients(hessian, solve, g, z, g2, target, max_steps, escape=0.0):
+def evaluate(problem: PathEnergy, basis: Basis, c: Coefficients, fraction: Scalar | float = 1.0) -> Evaluation:
+    """Energy, gradient and preconditioner at the path with coefficients ``c``."""
+    (energy, g), linearised = jax.linearize(jax.value_and_grad(lambda c: problem(basis, c, fraction)), c)
+    preconditioner = problem.preconditioner(basis, c, fraction)
+    z = preconditioner.solve(-g)
+    return Evaluation(c, energy, g, z, _dot(-g, z), lambda d: linearised(d)[1], preconditioner)
+
+
+def conjugate_gradients(hessian, solve, g, z, gain, target, max_steps, escape=0.0):
     """Truncated CG for ``hessian p = -g``, preconditioned by ``solve``; returns p and the number of steps.
 
     Stops at the accuracy ``target`` (of the squared preconditioned residual), after ``max_steps``, or at negative
@@ -73,92 +74,35 @@ def conjugate_gradients(hessian, solve, g, z, g2, target, max_steps, escape=0.0)
         _, _, _, rz, _, j, negative = carry
         return (j < max_steps) & ~negative & (rz > target)
 
-    start = (jnp.zeros_like(g), -g, z, g2, g2, jnp.zeros((), jnp.int32), jnp.asarray(False))
+    start = (jnp.zeros_like(g), -g, z, gain, gain, jnp.zeros((), jnp.int32), jnp.asarray(False))
     p, _, _, _, _, j, _ = jax.lax.while_loop(more, step, start)
     return p, j
 
 
-def newton(
-    problem: PathEnergy,
-    basis: Basis,
-    c: Coefficients,
-    counts: Counts,
-    *,
-    fraction: Scalar | float = 1.0,
-    tolerance: Scalar | float,
-    max_steps: int | Array,
-    max_cg: int,
-    coarse_length: Scalar | float = jnp.inf,
-    rtol: float = 0.0,
-    path_rtol: float = 1.0,
-) -> NewtonState:
-    """Minimise the energy over the coefficients, from ``c``, until g^T P^-1 g <= tolerance^2 * 2 E.
+def descend(
+    problem: PathEnergy, basis: Basis, at: Evaluation, fraction: Scalar | float, active: Array, max_cg: int
+) -> Descent:
+    """A Newton step from ``at``; where ``active`` is false, none, at no cost."""
+    energy, gain = at.energy, at.gain
+    # Superlinear forcing: solve the Newton system loosely far away, tightly when close (Eisenstat & Walker 1996).
+    target = jnp.where(active, jnp.clip(gain / energy, 1e-8, 1e-2) * gain, jnp.inf)
+    p, cg_steps = conjugate_gradients(
+        at.hessian, at.preconditioner.solve, at.g, at.z, gain, target, max_cg, escape=0.1 * jnp.sqrt(2 * energy)
+    )
+    slope = _dot(at.g, p)
+    downhill = slope < 0
+    p, slope = jnp.where(downhill, p, at.z), jnp.where(downhill, slope, -gain)
+    noise = 8 * jnp.finfo(energy.dtype).eps * energy
 
-    ``coarse_length`` is the length of the path ``c`` in the coarser discretisation that found it. If the finer one
-    estimates its error below ``rtol`` times the length, and that of the path below ``path_rtol``, it is ``ACCEPTED`` as
-    it is.
-    """
-    eps = jnp.finfo(c.dtype).eps
-    q = basis.t.size
-    grams = BasisGrams.of(basis)
+    def worse(carry):
+        a, new, k = carry
+        return ~(new <= energy + 1e-4 * a * slope + noise) & (k < 30) & active
 
-    def energy(c):
-        return problem(basis, c, fraction)
+    def halve(carry):
+        a, _, k = carry
+        return a / 2, problem(basis, at.c + a / 2 * p, fraction), k + 1
 
-    def step(state: NewtonState) -> NewtonState:
-        c = state.c
-        (e, g), linearised = jax.linearize(jax.value_and_grad(energy), c)
-        preconditioner = problem.preconditioner(basis, grams, c, fraction)
-        z = preconditioner.solve(-g)
-        g2 = _dot(-g, z)
-        finite = jnp.isfinite(e) & jnp.isfinite(g2)
-        length = safe_sqrt(2 * e)
-        expected_gain = jnp.where(length > 0, g2 / (2 * jnp.where(length > 0, length, 1)), 0)
-        error = jnp.where(
-            state.steps == 0, jnp.abs(length - coarse_length) + expected_gain + 4 * eps * length, state.error
-        )
-        stationary = g2 <= tolerance**2 * 2 * e
-        good_enough = (state.steps == 0) & (error <= rtol * length) & (g2 <= path_rtol**2 * 2 * e)
-        active = finite & ~stationary & ~good_enough & (state.steps < max_steps)
-
-        # Superlinear forcing: solve the Newton system loosely far away, tightly when close (Eisenstat & Walker 1996).
-        target = jnp.where(active, jnp.clip(g2 / e, 1e-8, 1e-2) * g2, jnp.inf)
-        p, cg_steps = conjugate_gradients(
-            lambda d: linearised(d)[1], preconditioner.solve, g, z, g2, target, max_cg, escape=0.1 * length
-        )
-        slope = _dot(g, p)
-        downhill = slope < 0
-        p, slope = jnp.where(downhill, p, z), jnp.where(downhill, slope, -g2)
-        noise = 8 * eps * e
-
-        def worse(carry):
-            a, new, k = carry
-            return ~(new <= e + 1e-4 * a * slope + noise) & (k < 30) & active
-
-        def halve(carry):
-            a, _, k = carry
-            return a / 2, energy(c + a / 2 * p), k + 1
-
-        first = (jnp.ones((), c.dtype), energy(c + p), jnp.zeros((), jnp.int32))
-        a, new, halvings = jax.lax.while_loop(worse, halve, first)
-        accepted = active & (new <= e + noise)
-        # Where rounding stops the descent just above the tolerance, the path is as good as this precision gives.
-        stalled = active & ~accepted
-        at_floor = stalled & (g2 <= (1e3 * tolerance) ** 2 * 2 * e)
-        status = jnp.where(stationary | at_floor, STATIONARY, jnp.where(stalled, STALLED, RUNNING))
-        status = jnp.where(good_enough, ACCEPTED, status)
-        status = jnp.where(finite, status, NONFINITE).astype(jnp.int32)
-        counts = Counts(
-            state.counts.newton + active,
-            state.counts.cg + cg_steps,
-            state.counts.metric + q * (1 + cg_steps + active * (1 + halvings)),
-        )
-        return NewtonState(jnp.where(accepted, c + a * p, c), e, g2, error, status, state.steps + 1, counts)
-
-    # `max_steps` steps, and one evaluation more to see where they led; with `max_steps = 0`, that evaluation alone.
-    def more(state):
-        return (state.status == RUNNING) & (state.steps <= max_steps)
-
-    inf = jnp.asarray(jnp.inf, c.dtype)
-    zero = jnp.zeros((), jnp.int32)
-    return jax.lax.while_loop(more, step, NewtonState(c, inf, inf, inf, zero + RUNNING, zero, counts))
+    first = (jnp.ones_like(energy), problem(basis, at.c + p, fraction), jnp.zeros((), jnp.int32))
+    a, new, halvings = jax.lax.while_loop(worse, halve, first)
+    accepted = active & (new <= energy + noise)
+    return Descent(jnp.where(accepted, at.c + a * p, at.c), accepted, cg_steps, halvings)

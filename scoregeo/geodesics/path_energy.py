@@ -1,4 +1,4 @@
-"""The energy of polynomial paths in a metric: what the spectral solver minimises.
+"""The energy of paths in a metric: what the spectral solver minimises.
 
     E(c) = sum_q w_q T(gamma(t_q), gamma'(t_q)),     T(x, v) = 1/2 ( (1 - f) |v|^2 + f <v, v>_G(x) )          (1)
 
@@ -6,6 +6,7 @@ with f = 1 for the metric itself; smaller f lead from Euclid to the metric (cont
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -14,11 +15,9 @@ from jaxtyping import Array, Float
 
 from .._types import Point, Scalar
 from ..metrics import AbstractMetric, DiagonalInnerProduct, IdentityPlusRankOne
-from .basis import Basis
+from .basis import Basis, Coefficients
 from .preconditioner import (
     AbstractPreconditioner,
-    BasisGrams,
-    Coefficients,
     DensePreconditioner,
     DiagonalPreconditioner,
     WoodburyPreconditioner,
@@ -26,57 +25,78 @@ from .preconditioner import (
 
 
 class PathEnergy(eqx.Module):
-    """The energy (1) of paths from ``x`` to ``y``, both ``(d,)``.
+    """The energy (1) of paths from ``x`` to ``y``, both ``(d,)``; infinite for paths that leave the domain.
 
     The metric's functions are converted to closed expressions at construction: arrays that a score function closes over
     become explicit leaves of this pytree, so that derivatives with respect to them are not lost inside the solver's
     loops.
+
+    ``batch_size`` bounds how many points of a path the metric is evaluated at side by side, and ``checkpoint``
+    recomputes the metric in the backward pass instead of keeping its intermediate values: for large networks.
     """
 
     x: Point
     y: Point
     inner_product: Callable
+    domain: Callable
+    batch_size: int | None = eqx.field(static=True)
+    checkpoint: bool = eqx.field(static=True)
 
-    def __init__(self, metric: AbstractMetric, x: Point, y: Point):
+    def __init__(
+        self, metric: AbstractMetric, x: Point, y: Point, batch_size: int | None = None, checkpoint: bool = False
+    ):
         self.x, self.y = x, y
         self.inner_product = eqx.filter_closure_convert(metric.at, x)
+        self.domain = eqx.filter_closure_convert(metric.domain, x)
+        self.batch_size, self.checkpoint = batch_size, checkpoint
 
     def frozen(self) -> "PathEnergy":
         """The same energy as a constant: no derivative flows through it."""
         return jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_array(leaf) else leaf, self)
 
+    def over_points(self, function: Callable, *arrays: Array) -> Any:
+        """``function`` of one point each, over the points of a path."""
+        if self.checkpoint:
+            function = jax.checkpoint(function)
+        if self.batch_size is None or arrays[0].shape[0] <= self.batch_size:
+            return jax.vmap(function)(*arrays)
+        return jax.lax.map(lambda point: function(*point), arrays, batch_size=self.batch_size)
+
     def density(self, point: Point, velocity: Point, fraction: Scalar | float = 1.0) -> Scalar:
         """Kinetic energy ``T`` of one point of the path."""
         curved = self.inner_product(point).squared_norm(velocity)
-        return 0.5 * ((1 - fraction) * (velocity @ velocity) + fraction * curved)
+        energy = 0.5 * ((1 - fraction) * (velocity @ velocity) + fraction * curved)
+        return jnp.where(self.domain(point) > 0, energy, jnp.inf)
 
     def densities(self, basis: Basis, c: Coefficients, fraction: Scalar | float = 1.0) -> Float[Array, " q"]:
         """Kinetic energy at every time of ``basis``: constant along a geodesic."""
         points, velocities = basis.path(self.x, self.y, c)
-        return jax.vmap(self.density, in_axes=(0, 0, None))(points, velocities, fraction)
+        return self.over_points(lambda x, v: self.density(x, v, fraction), points, velocities)
 
     def __call__(self, basis: Basis, c: Coefficients, fraction: Scalar | float = 1.0) -> Scalar:
         """The energy ``E(c)`` by the quadrature of ``basis``."""
         return basis.weights @ self.densities(basis, c, fraction)
 
-    def preconditioner(
-        self, basis: Basis, grams: BasisGrams, c: Coefficients, fraction: Scalar | float = 1.0
-    ) -> AbstractPreconditioner:
+    def preconditioner(self, basis: Basis, c: Coefficients, fraction: Scalar | float = 1.0) -> AbstractPreconditioner:
         """The preconditioner that fits the structure of the metric, at the path with coefficients ``c``."""
         points, velocities = basis.path(self.x, self.y, c)
         structure = jax.eval_shape(self.inner_product, self.x)
         if isinstance(structure, IdentityPlusRankOne):
 
             def row(point, velocity):
-                u, pullback = jax.vjp(lambda z: self.inner_product(z).vector, point)
-                return u, pullback(velocity)[0], self.inner_product(point).strength
+                product, pullback = jax.vjp(self.inner_product, point)
+                zero = jax.tree.map(jnp.zeros_like, product)
+                return (
+                    product.vector,
+                    pullback(eqx.tree_at(lambda p: p.vector, zero, velocity))[0],
+                    product.strength,
+                )
 
-            u, jtv, strengths = jax.vmap(row)(points, velocities)
-            return WoodburyPreconditioner(basis, grams, u, jtv, fraction * strengths)
+            u, jtv, strengths = self.over_points(row, points, velocities)
+            return WoodburyPreconditioner(basis, u, jtv, fraction * strengths)
         if isinstance(structure, DiagonalInnerProduct):
-            diagonals = jax.vmap(lambda z: self.inner_product(z).diagonal)(points)
-            return DiagonalPreconditioner((1 - fraction) + fraction * (basis.weights @ diagonals))
-        matrices = jax.vmap(lambda z: self.inner_product(z).matrix(self.x.size))(points)
-        mean = jnp.tensordot(basis.weights, matrices, 1)
+            diagonals = self.over_points(lambda z: self.inner_product(z).diagonal, points)
+            return DiagonalPreconditioner(basis, 1 / ((1 - fraction) + fraction * diagonals))
+        matrices = self.over_points(lambda z: self.inner_product(z).matrix(self.x.size), points)
         identity = jnp.eye(self.x.size, dtype=self.x.dtype)
-        return DensePreconditioner(jnp.linalg.cholesky((1 - fraction) * identity + fraction * mean))
+        return DensePreconditioner(basis, jnp.linalg.inv((1 - fraction) * identity + fraction * matrices))

@@ -3,24 +3,28 @@
 In the coefficients of `basis`, the Euclidean energy has the identity as Hessian. For G = I + lam u u^T the
 Gauss-Newton Hessian is
 
-    P = I + A^T diag(lam w) A,      row q of A:  c -> u_q . (p c)_q + (J^T v)_q . (phi c)_q               (1)
+    P = I + A^T diag(lam w) A,      row q of A:  c -> u_q . c'(t_q) + (J^T v)_q . c(t_q)                  (1)
 
-"identity plus rank Q": by Woodbury its solve needs only the Q x Q Gram matrix A A^T, assembled from inner products of
-the u_q and (J^T v)_q; nothing d x d is formed. Other metrics use the metric averaged along the path, P = I (x) mean G.
+"identity plus rank Q", where c(t), c'(t) are what the coefficients add to point and velocity: by Woodbury its solve
+needs only the Q x Q Gram matrix A A^T, assembled from inner products of the u_q and (J^T v)_q; nothing d x d is formed.
+
+For any other metric, P is the energy of the velocities alone, int c'^T G(gamma(t)) c' dt. Without the condition that
+the path ends at y, its inverse would be multiplication by G^-1 at each time; with it, a constant covector is added:
+
+    P^-1 r = B r - B e (e^T B e)^-1 e^T B r,      B = projection of multiplication by G(gamma(t))^-1           (2)
+
+with e the constant velocities, so that e^T B e = int G^-1 dt is d x d, or diagonal where G is.
 """
 
 import abc
-from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._types import Points
-from .basis import Basis
-
-Coefficients = Float[Array, "m d"]
+from .._types import Matrix, Points
+from .basis import Basis, Coefficients
 
 
 class AbstractPreconditioner(eqx.Module):
@@ -29,19 +33,6 @@ class AbstractPreconditioner(eqx.Module):
     @abc.abstractmethod
     def solve(self, r: Coefficients) -> Coefficients:
         """``P^-1 r``."""
-
-
-class BasisGrams(NamedTuple):
-    """Products of the basis functions at pairs of quadrature points, each ``(q, q)``: computed once a solve."""
-
-    p_p: Float[Array, "q q"]
-    p_phi: Float[Array, "q q"]
-    phi_phi: Float[Array, "q q"]
-
-    @classmethod
-    def of(cls, basis: Basis) -> "BasisGrams":
-        """The products for ``basis``."""
-        return cls(basis.p @ basis.p.T, basis.p @ basis.phi.T, basis.phi @ basis.phi.T)
 
 
 class WoodburyPreconditioner(AbstractPreconditioner):
@@ -54,9 +45,10 @@ class WoodburyPreconditioner(AbstractPreconditioner):
     scale: Float[Array, " q"]
     factor: Float[Array, "q q"]
 
-    def __init__(self, basis: Basis, grams: BasisGrams, u: Points, jtv: Points, strengths: Float[Array, " q"]):
+    def __init__(self, basis: Basis, u: Points, jtv: Points, strengths: Float[Array, " q"]):
         self.basis, self.u, self.jtv = basis, u, jtv
         self.scale = jnp.sqrt(strengths * basis.weights)
+        grams = basis.grams()
         cross = (u @ jtv.T) * grams.p_phi
         gram = (u @ u.T) * grams.p_p + cross + cross.T + (jtv @ jtv.T) * grams.phi_phi
         gram = gram * self.scale[:, None] * self.scale
@@ -65,24 +57,40 @@ class WoodburyPreconditioner(AbstractPreconditioner):
         self.factor = jnp.linalg.cholesky(gram + jitter * jnp.eye(gram.shape[0], dtype=gram.dtype))
 
     def solve(self, r: Coefficients) -> Coefficients:
-        rows = jnp.sum(self.u * (self.basis.p @ r), -1) + jnp.sum(self.jtv * (self.basis.phi @ r), -1)
+        points, velocities = self.basis.deviation(r)
+        rows = jnp.sum(self.u * velocities, -1) + jnp.sum(self.jtv * points, -1)
         b = self.scale * jax.scipy.linalg.cho_solve((self.factor, True), self.scale * rows)
         return r - self.basis.adjoint(b[:, None] * self.jtv, b[:, None] * self.u)
 
 
 class DiagonalPreconditioner(AbstractPreconditioner):
-    """P = identity on coefficients times a diagonal averaged metric, ``mean`` of shape ``(d,)``."""
+    """Equation (2) for diagonal metrics: ``inverse`` holds the diagonals of G^-1 at the quadrature points ``(q,
+    d)``."""
 
-    mean: Float[Array, " d"]
+    basis: Basis
+    inverse: Points
 
     def solve(self, r: Coefficients) -> Coefficients:
-        return r / self.mean
+        weights = self.basis.weights[:, None]
+        velocity = self.inverse * self.basis.deviation(r)[1]
+        mean = jnp.sum(weights * velocity, 0) / jnp.sum(weights * self.inverse, 0)
+        return self.basis.adjoint(jnp.zeros_like(velocity), weights * (velocity - self.inverse * mean))
 
 
 class DensePreconditioner(AbstractPreconditioner):
-    """P = identity on coefficients times a dense averaged metric, through its Cholesky ``factor`` ``(d, d)``."""
+    """Equation (2) for small d: ``inverse`` holds G^-1 at the quadrature points ``(q, d, d)``."""
 
-    factor: Float[Array, "d d"]
+    basis: Basis
+    inverse: Float[Array, "q d d"]
+    mean: Matrix
+
+    def __init__(self, basis: Basis, inverse: Float[Array, "q d d"]):
+        self.basis, self.inverse = basis, inverse
+        self.mean = jnp.tensordot(basis.weights, inverse, 1)
 
     def solve(self, r: Coefficients) -> Coefficients:
-        return jax.scipy.linalg.cho_solve((self.factor, True), r.T).T
+        weights = self.basis.weights[:, None]
+        velocity = jnp.einsum("qij,qj->qi", self.inverse, self.basis.deviation(r)[1])
+        constant = jax.scipy.linalg.solve(self.mean, jnp.sum(weights * velocity, 0), assume_a="pos")
+        velocity = velocity - self.inverse @ constant
+        return self.basis.adjoint(jnp.zeros_like(velocity), weights * velocity)

@@ -3,6 +3,7 @@
 import abc
 
 import equinox as eqx
+import jax.numpy as jnp
 
 from .._types import Point, Scalar, Vector
 from .inner_products import AbstractInnerProduct
@@ -23,6 +24,14 @@ class AbstractMetric(eqx.Module):
     @abc.abstractmethod
     def acceleration(self, x: Point, v: Vector) -> Vector:
         """``gamma''`` of the geodesic through ``x`` with velocity ``v``: minus Gamma(x)(v, v), shape ``(d,)``."""
+
+    def domain(self, x: Point) -> Scalar:
+        """Positive inside the domain of the metric, zero on its boundary, negative outside; continuous. All of R^d by
+        default.
+
+        Solvers keep paths inside, and say so (``RESULTS.outside_domain``) where that cannot be done.
+        """
+        return jnp.ones((), x.dtype)
 
     def inner(self, x: Point, v: Vector, w: Vector) -> Scalar:
         """``<v, w>`` at ``x``."""

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._types import Matrix, Point, Vector
+from .._types import Matrix, Point, Scalar, Vector
 from ..scores.density import TracedFunction
 from .base import AbstractMetric
 from .inner_products import DenseInnerProduct, DiagonalInnerProduct
@@ -28,7 +28,8 @@ class EuclideanMetric(AbstractMetric):
 class MatrixMetric(AbstractMetric):
     """Any metric, given as a function ``fn(x, *args) -> G(x)`` of shape ``(d, d)``, symmetric positive definite.
 
-    ``*args`` are arrays or pytrees of arrays passed on to ``fn``; they are traced. For small dimensions.
+    ``*args`` are arrays or pytrees of arrays passed on to ``fn``; they are traced. ``domain``, a function of a point,
+    is positive where the metric is defined, and continuous; default everywhere. For small dimensions.
 
     >>> import jax.numpy as jnp
     >>> from scoregeo import MatrixMetric, dist
@@ -39,10 +40,12 @@ class MatrixMetric(AbstractMetric):
 
     function: TracedFunction
     args: tuple
+    boundary: TracedFunction | None
 
-    def __init__(self, fn: Callable[..., Matrix], *args: Any):
+    def __init__(self, fn: Callable[..., Matrix], *args: Any, domain: Callable[[Point], Scalar] | None = None):
         self.function = TracedFunction(fn, "fn")
         self.args = jax.tree.map(jnp.asarray, args)
+        self.boundary = None if domain is None else TracedFunction(domain, "domain")
 
     def at(self, x: Point) -> DenseInnerProduct:
         """The inner product at ``x``."""
@@ -52,6 +55,10 @@ class MatrixMetric(AbstractMetric):
                 f"`fn` must return shape {(x.size, x.size)} for a point of shape {x.shape}, got {array.shape}"
             )
         return DenseInnerProduct(array.astype(x.dtype))
+
+    def domain(self, x: Point) -> Scalar:
+        """The function given as ``domain``."""
+        return super().domain(x) if self.boundary is None else jnp.asarray(self.boundary(x), x.dtype)
 
     def acceleration(self, x: Point, v: Vector) -> Vector:
         """The generic Lagrangian acceleration: one gradient, one JVP and one solve."""

@@ -40,6 +40,10 @@ class HyperbolicHalfSpace(AbstractMetric):
         """The inner product at ``x``."""
         return DiagonalInnerProduct(jnp.broadcast_to(1 / x[-1] ** 2, x.shape))
 
+    def domain(self, x: Point) -> Scalar:
+        """The height above the boundary, ``x[-1]``."""
+        return x[-1]
+
     def acceleration(self, x: Point, v: Vector) -> Vector:
         """The generic Lagrangian acceleration."""
         return lagrangian_acceleration(self, x, v)

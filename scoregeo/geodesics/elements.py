@@ -1,0 +1,66 @@
+"""Where a path wants its elements, and how a path is carried from one set of elements to another."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from .._types import Point
+from .basis import Basis, Breaks, Coefficients, legendre_values
+
+_NEIGHBOURS = 3
+
+
+class Path(NamedTuple):
+    """Coefficients ``(k, m, d)`` and breaks ``(k + 1,)``; elements of width zero at the end are unused."""
+
+    c: Coefficients
+    breaks: Breaks
+
+
+def adapted_breaks(path: Path, x: Point, y: Point, basis: Basis, elements: int) -> Breaks:
+    """``elements`` elements that share the turning of ``path``, sampled at the times of its ``basis``, equally.
+
+    Most of them follow the rate |gamma''| / |gamma'| at which the velocity changes, whose inverse is the distance in
+    time over which the path looks smooth; a fifth is spread evenly, so that none grows beyond five times the average.
+    """
+    _, velocities = basis.path(x, y, path.c)
+    t = basis.times
+    used = jnp.repeat(basis.widths > 0, basis.u.size)
+    step = jnp.diff(t)
+    speed = jnp.linalg.norm(velocities, axis=-1)
+    change = jnp.linalg.norm(jnp.diff(velocities, axis=0), axis=-1)
+    scale = step * (speed[1:] + speed[:-1]) / 2
+    rate = jnp.where(used[1:] & (scale > 0), change / jnp.where(scale > 0, scale, 1), 0)
+    # The largest of a neighbourhood: elements that only just miss a bend would not hold it.
+    around = jnp.pad(rate, _NEIGHBOURS, mode="edge")
+    rate = jax.lax.reduce_window(around, -jnp.inf, jax.lax.max, (2 * _NEIGHBOURS + 1,), (1,), "valid")
+    zero, one = jnp.zeros(1, t.dtype), jnp.ones(1, t.dtype)
+    turning = jnp.concatenate([zero, jnp.cumsum(rate * step)])
+    total = turning[-1]
+    # A straight path, or one that is not finite, has no preference.
+    usable = jnp.isfinite(total) & (total > 0)
+    turning = jnp.where(usable, turning / jnp.where(usable, total, 1), t)
+    times = jnp.concatenate([zero, t, one])
+    cumulative = 0.2 * times + 0.8 * jnp.concatenate([zero, turning, one])
+    return jnp.interp(jnp.linspace(0, 1, elements + 1, dtype=t.dtype), cumulative, times).at[0].set(0).at[-1].set(1)
+
+
+def halved_breaks(breaks: Breaks) -> Breaks:
+    """Every element divided into two."""
+    middles = (breaks[1:] + breaks[:-1]) / 2
+    return jnp.append(jnp.stack([breaks[:-1], middles], 1).reshape(-1), breaks[-1])
+
+
+def transfer(path: Path, basis: Basis) -> Coefficients:
+    """``path`` in the coefficients of ``basis``: exact where that can hold it."""
+    k, m, _ = path.c.shape
+    t = basis.times
+    e = jnp.sum(path.breaks[1:-1] < t[:, None], -1)
+    h = jnp.diff(path.breaks)
+    p, _ = legendre_values(m, (t - path.breaks[e]) / h[e])
+    # As one matrix product: gathering coefficients for every time would copy them many times over.
+    matrix = jnp.zeros((t.size, k, m), t.dtype).at[jnp.arange(t.size), e].set(p / jnp.sqrt(h[e])[:, None])
+    velocities = matrix.reshape(t.size, k * m) @ path.c.reshape(k * m, -1)
+    weighted = basis.weights[:, None] * velocities
+    return basis.adjoint(jnp.zeros_like(weighted), weighted)

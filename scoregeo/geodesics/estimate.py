@@ -1,0 +1,31 @@
+"""An error estimate for the length of any curve, whichever solver found it."""
+
+import jax
+import jax.numpy as jnp
+
+from .._types import Scalar
+from ..metrics.inner_products import safe_sqrt
+from .basis import Basis, uniform_breaks
+from .curves import AbstractCurve
+from .levels import relative_gain
+from .newton import evaluate
+from .path_energy import PathEnergy
+
+_ELEMENTS, _DEGREE = 16, 8
+
+
+def estimate_error(problem: PathEnergy, curve: AbstractCurve, length: Scalar) -> tuple[Scalar, Scalar]:
+    """Estimated absolute error of ``length`` as the distance, and relative error of ``curve`` as the geodesic.
+
+    ``curve`` is projected, in energy, to piecewise polynomials between the same ends. With L' the length of those and
+    g the gradient of their energy, preconditioned by P: ``error = |L' - length| + g^T P^-1 g / (2 L')``, what a
+    Newton step expects to shorten them by, added to what the projection changed. Frozen: it has no derivative.
+    """
+    problem = problem.frozen()
+    basis = Basis(uniform_breaks(_ELEMENTS, problem.x.dtype), _DEGREE, 2 * _DEGREE)
+    _, velocities = jax.lax.stop_gradient(jax.vmap(curve)(basis.times))
+    at = evaluate(problem, basis, basis.project_velocity(velocities, problem.x, problem.y))
+    shortening, path_error = relative_gain(at)
+    new = safe_sqrt(2 * at.energy)
+    error = jnp.abs(new - jax.lax.stop_gradient(length)) + shortening + 4 * jnp.finfo(new.dtype).eps * new
+    return error, path_error

@@ -1,0 +1,142 @@
+"""One solve, or many side by side: under `jax.vmap`, lanes that have finished make room for those that have not.
+
+A plain ``vmap`` of a loop runs every lane until the last one ends, and every refinement for all lanes if one needs it.
+Here a batch is solved level by level, and each iteration advances only lanes with work to do, a fixed number of them
+gathered from the batch: the work is the sum of what the lanes need, not the number of lanes times the worst of them.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
+
+from .basis import Coefficients
+from .levels import Levels, SolveState, advance, begin, enter, initial_state, judge
+from .path_energy import PathEnergy
+
+# How many numbers (quadrature points times dimension) are advanced together: enough to fill vector units, few enough to
+# stay in the cache.
+_NUMBERS_TOGETHER = 2**14
+
+
+def _all_levels(run: Callable, state: SolveState, levels: Levels) -> SolveState:
+    """The levels in turn, the last of them as often as adapting its elements helps. ``run(begin, step, elements)`` runs
+    ``step`` on states until none is active."""
+
+    def improve(level, state):
+        elements = levels.elements[level]
+        return run(partial(begin, level=level, levels=levels), partial(advance, level=level, levels=levels), elements)(
+            enter(state)
+        )
+
+    *lower, last = range(len(levels.elements))
+    for level in lower:
+        state = improve(level, state)
+
+    def once_more(state):
+        state = improve(last, state)
+        state = state._replace(active=state.open)
+        return run(None, partial(judge, levels=levels), 2 * levels.elements[last])(state)
+
+    return jax.lax.while_loop(lambda state: jnp.any(state.open), once_more, state)
+
+
+def _solve_one(problem: PathEnergy, start: Coefficients, levels: Levels) -> SolveState:
+    def run(begin, advance, elements):
+        def step(state):
+            if begin is not None:
+                state = jax.lax.cond(state.fresh, lambda s: begin(problem, start, s), lambda s: s, state)
+            return advance(problem, state)
+
+        return lambda state: jax.lax.while_loop(lambda s: s.active, step, state)
+
+    return _all_levels(run, initial_state(start, levels), levels)
+
+
+def _solve_many(batched, shared, starts: Coefficients, levels: Levels, join: Callable) -> SolveState:
+    """As `_solve_one` for each of ``batched`` and ``starts``, arrays with a leading axis of lanes."""
+    lanes, d = starts.shape[0], starts.shape[-1]
+
+    def run(begin, advance, elements):
+        numbers = elements * levels.degree * levels.quadrature * d
+        width = max(1, min(lanes, _NUMBERS_TOGETHER // numbers))
+
+        def step(state):
+            chosen = jnp.nonzero(state.active, size=width, fill_value=lanes)[0]
+            # Free places repeat the first lane: they take no longer than it does.
+            source = jnp.where(chosen < lanes, chosen, chosen[0])
+            part, some, some_starts = jax.tree.map(lambda a: a[source], (state, batched, starts))
+            if begin is not None:
+                make = jax.vmap(lambda b, start, s: begin(join(b, shared), start, s))
+                part = jax.lax.cond(jnp.any(part.fresh), partial(make, some, some_starts), lambda s: s, part)
+            part = jax.vmap(lambda b, s: advance(join(b, shared), s))(some, part)
+            return jax.tree.map(lambda a, new: a.at[chosen].set(new, mode="drop"), state, part)
+
+        return lambda state: jax.lax.while_loop(lambda s: jnp.any(s.active), step, state)
+
+    state = jax.vmap(lambda start: initial_state(start, levels))(starts)
+    return _all_levels(run, state, levels)
+
+
+def _lanes(structure, static, levels: Levels, batched: tuple[bool, ...]) -> Callable:
+    """`_solve_many` as a function of the leaves of a problem, those with ``batched`` having a leading axis of lanes.
+
+    Under a further ``vmap`` the lanes of both axes become one batch.
+    """
+
+    def join(own, shared):
+        own, shared = iter(own), iter(shared)
+        leaves = [next(own) if is_batched else next(shared) for is_batched in batched]
+        return eqx.combine(jax.tree.unflatten(structure, leaves), static)
+
+    @custom_vmap
+    def solve(leaves, starts):
+        own = [leaf for leaf, is_batched in zip(leaves, batched, strict=True) if is_batched]
+        shared = [leaf for leaf, is_batched in zip(leaves, batched, strict=True) if not is_batched]
+        return _solve_many(own, shared, starts, levels, join)
+
+    @solve.def_vmap
+    def rule(size, in_batched, leaves, starts):
+        leaves_batched, starts_batched = in_batched
+        lanes = starts.shape[1] if starts_batched else starts.shape[0]
+
+        def flat(leaf, outer, inner):
+            if inner and not outer:
+                leaf = jnp.broadcast_to(leaf, (size, *leaf.shape))
+            if outer and not inner:
+                leaf = jnp.repeat(leaf, lanes, 0)
+            return leaf.reshape(-1, *leaf.shape[2:]) if inner else leaf
+
+        both = tuple(inner or outer for inner, outer in zip(batched, leaves_batched, strict=True))
+        leaves = [flat(*leaf) for leaf in zip(leaves, leaves_batched, batched, strict=True)]
+        state = _lanes(structure, static, levels, both)(leaves, flat(starts, starts_batched, True))
+        state = jax.tree.map(lambda a: a.reshape(size, lanes, *a.shape[1:]), state)
+        return state, jax.tree.map(lambda _: True, state)
+
+    return solve
+
+
+def solve_levels(problem: PathEnergy, start: Coefficients, levels: Levels) -> SolveState:
+    """Minimise the path energy on finer and finer levels until the estimated error of the length meets ``rtol``.
+
+    ``start`` holds the coefficients of the starting path on equal elements, as many as the last level has. Not
+    differentiable (see `stationary`). Under ``jax.vmap``, lanes are compacted.
+    """
+    arrays, static = eqx.partition(problem, eqx.is_array)
+    leaves, structure = jax.tree.flatten(arrays)
+
+    @custom_vmap
+    def solve(leaves, start):
+        return _solve_one(eqx.combine(jax.tree.unflatten(structure, leaves), static), start, levels)
+
+    @solve.def_vmap
+    def rule(size, in_batched, leaves, start):
+        leaves_batched, start_batched = in_batched
+        starts = start if start_batched else jnp.broadcast_to(start, (size, *start.shape))
+        state = _lanes(structure, static, levels, tuple(leaves_batched))(leaves, starts)
+        return state, jax.tree.map(lambda _: True, state)
+
+    return solve(leaves, start)

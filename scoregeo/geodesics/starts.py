@@ -1,0 +1,166 @@
+"""Where a boundary solve starts: straight, bent, or along the data.
+
+Several local geodesics may connect two points, and a solver descends to the one in whose basin it starts.
+"""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from .._types import Point, Points, Vector, as_point, as_points, is_concrete
+from ..metrics import AbstractMetric
+from .curves import AbstractCurve, Polyline
+
+_NODES = 65
+
+
+class AbstractStart(eqx.Module):
+    """A rule that gives a curve from x to y, to start a boundary solver from; pass it as ``init``."""
+
+    @abc.abstractmethod
+    def __call__(self, metric: AbstractMetric, x: Point, y: Point) -> AbstractCurve:
+        """A curve from ``x`` to ``y``."""
+
+    def check(self, dim: int) -> None:
+        """Raise ``ValueError`` unless the rule applies to points of dimension ``dim``."""
+
+
+class StraightLine(AbstractStart):
+    """The straight line: the default."""
+
+    def __call__(self, metric: AbstractMetric, x: Point, y: Point) -> Polyline:
+        return Polyline(jnp.stack([x, y]))
+
+
+class Bend(AbstractStart):
+    """The straight line, bent: ``x + t (y - x) + 4 t (1 - t) offset``, with ``offset`` ``(d,)`` reached half-way.
+
+    >>> import jax.numpy as jnp
+    >>> from scoregeo import Bend, EuclideanMetric
+    >>> Bend([0.0, 3.0])(EuclideanMetric(), jnp.zeros(2), jnp.ones(2))(0.5)[0].tolist()
+    [0.5, 3.5]
+    """
+
+    offset: Vector
+
+    def __init__(self, offset: Vector):
+        self.offset = as_point(offset, "offset")
+
+    def check(self, dim: int) -> None:
+        as_point(self.offset, "offset", dim=dim)
+
+    def __call__(self, metric: AbstractMetric, x: Point, y: Point) -> Polyline:
+        return bent_line(x, y, self.offset.astype(x.dtype))
+
+
+def bent_line(x: Point, y: Point, offset: Vector) -> Polyline:
+    """`Bend` as a curve."""
+    t = jnp.asarray(np.linspace(0, 1, _NODES), x.dtype)[:, None]
+    return Polyline(x + t * (y - x) + 4 * t * (1 - t) * offset)
+
+
+class GraphInit(AbstractStart):
+    """The shortest path on the graph of nearest neighbours among ``points``, weighted by length in the metric.
+
+    Follows the data around holes where the straight line would cut through them. Edges join each point with its
+    ``neighbors`` nearest ones (in Euclidean distance), and the end points with theirs; the length of an edge is that of
+    the straight segment in the metric. SciPy finds the path, on the host. If no path connects the end points, the start
+    is the straight line.
+
+    **Arguments**: ``points`` ``(n, d)``, concrete; ``neighbors``, fewer than n. Construct it once, outside ``jit``.
+
+    >>> import jax.numpy as jnp
+    >>> from scoregeo import EuclideanMetric, GraphInit
+    >>> corner = GraphInit(jnp.array([[0.0, 1.0], [0.2, 1.5], [1.0, 2.0]]), neighbors=1)
+    >>> curve = corner(EuclideanMetric(), jnp.array([0.0, 0.0]), jnp.array([1.1, 2.0]))
+    >>> [round(float(z), 2) for z in curve(1.0)[0]]
+    [1.1, 2.0]
+    """
+
+    points: Points
+    edges: Int[Array, "e 2"]
+    neighbors: int = eqx.field(static=True)
+
+    def __init__(self, points: Points, neighbors: int = 8):
+        self.points = as_points(points, "points")
+        if not is_concrete(self.points):
+            raise TypeError("`points` must be concrete: construct GraphInit outside `jit`, `vmap` and `grad`")
+        n = self.points.shape[0]
+        if not isinstance(neighbors, int | np.integer) or isinstance(neighbors, bool) or not 1 <= neighbors < n:
+            raise ValueError(f"`neighbors` must be an integer from 1 to {n - 1} for {n} points, got {neighbors!r}")
+        self.neighbors = int(neighbors)
+        from scipy.spatial import KDTree
+
+        values = np.asarray(self.points, np.float64)
+        _, nearest = KDTree(values).query(values, self.neighbors + 1)
+        pairs = np.stack([np.repeat(np.arange(n), self.neighbors + 1), nearest.reshape(-1)], -1)
+        pairs = np.unique(np.sort(pairs[pairs[:, 0] != pairs[:, 1]], -1), axis=0)
+        self.edges = jnp.asarray(pairs, jnp.int32)
+
+    def check(self, dim: int) -> None:
+        as_points(self.points, "points", dim=dim)
+
+    def __call__(self, metric: AbstractMetric, x: Point, y: Point) -> Polyline:
+        points = self.points.astype(x.dtype)
+        # Frozen: where a solve starts has no derivative, and SciPy could give none.
+        metric, x, y = jax.tree.map(
+            lambda a: jax.lax.stop_gradient(a) if eqx.is_inexact_array(a) else a, (metric, x, y)
+        )
+        weights = jax.lax.map(
+            lambda edge: segment_length(metric, points[edge[0]], points[edge[1]]), self.edges, batch_size=256
+        )
+        ends = jnp.stack([x, y])
+        squared = jnp.sum((ends[:, None] - points) ** 2, -1)
+        _, nearest = jax.lax.top_k(-squared, self.neighbors)
+        links = jax.vmap(lambda end, row: jax.vmap(lambda i: segment_length(metric, end, points[i]))(row))
+        shape = jax.ShapeDtypeStruct((_NODES, x.size), x.dtype)
+        nodes = jax.pure_callback(
+            _graph_path,
+            shape,
+            points,
+            self.edges,
+            weights,
+            ends,
+            nearest,
+            links(ends, nearest),
+            vmap_method="sequential",
+        )
+        return Polyline(nodes)
+
+
+def segment_length(metric: AbstractMetric, a: Point, b: Point) -> Float[Array, ""]:
+    """Length in ``metric`` of the straight segment from ``a`` to ``b``, by four Gauss points."""
+    nodes, weights = np.polynomial.legendre.leggauss(4)
+    lengths = jax.vmap(lambda t: metric.norm(a + t * (b - a), b - a))(jnp.asarray((nodes + 1) / 2, a.dtype))
+    return jnp.asarray(weights / 2, a.dtype) @ lengths
+
+
+def _graph_path(points, edges, weights, ends, nearest, links):
+    """The shortest path from ``ends[0]`` to ``ends[1]`` as nodes at equal distances in the metric; NumPy."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import dijkstra
+
+    arrays = (points, edges, weights, ends, nearest, links)
+    points, edges, weights, ends, nearest, links = (np.asarray(a) for a in arrays)
+    n = len(points)
+    rows = np.concatenate([edges[:, 0], np.repeat([n, n + 1], nearest.shape[1])])
+    columns = np.concatenate([edges[:, 1], nearest.reshape(-1)])
+    lengths = np.concatenate([weights, links.reshape(-1)]).astype(np.float64)
+    # Zero means "no edge" to SciPy; NaN must not make a path.
+    usable = np.isfinite(lengths)
+    graph = coo_array((np.maximum(lengths, 1e-12)[usable], (rows[usable], columns[usable])), shape=(n + 2, n + 2))
+    distances, previous = dijkstra(graph.tocsr(), directed=False, indices=n, return_predecessors=True)
+    route = [n + 1]
+    while previous[route[-1]] >= 0:
+        route.append(int(previous[route[-1]]))
+    route = route[::-1] if route[-1] == n else [n, n + 1]
+    corners, times = np.concatenate([points, ends])[route], distances[route]
+    if not (np.isfinite(times[-1]) and times[-1] > 0):
+        times = np.linspace(0, 1, len(corners))
+    at = np.linspace(0, times[-1], _NODES)
+    nodes = np.stack([np.interp(at, times, column) for column in corners.T], -1)
+    return nodes.astype(points.dtype)
