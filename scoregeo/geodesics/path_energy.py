@@ -18,6 +18,7 @@ from ..metrics import AbstractMetric, DiagonalInnerProduct, IdentityPlusRankOne
 from .basis import Basis, Coefficients
 from .preconditioner import (
     AbstractPreconditioner,
+    CondensedPreconditioner,
     DensePreconditioner,
     DiagonalPreconditioner,
     WoodburyPreconditioner,
@@ -93,7 +94,10 @@ class PathEnergy(eqx.Module):
                 )
 
             u, jtv, strengths = self.over_points(row, points, velocities)
-            return WoodburyPreconditioner(basis, u, jtv, fraction * strengths)
+            # The cost is that of factors of this size: all points, or the ends of all elements.
+            condensed = 2 * (basis.breaks.size - 2) * self.x.size <= basis.times.size
+            kind = CondensedPreconditioner if condensed else WoodburyPreconditioner
+            return kind(basis, u, jtv, fraction * strengths)
         if isinstance(structure, DiagonalInnerProduct):
             diagonals = self.over_points(lambda z: self.inner_product(z).diagonal, points)
             return DiagonalPreconditioner(basis, 1 / ((1 - fraction) + fraction * diagonals))

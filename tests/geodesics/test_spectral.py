@@ -26,7 +26,12 @@ from scoregeo.diffusion import MLP, Denoiser, Potential
 from scoregeo.geodesics.basis import Basis, legendre_values
 from scoregeo.geodesics.elements import Path, adapted_breaks, halved_breaks, transfer
 from scoregeo.geodesics.path_energy import PathEnergy
-from scoregeo.geodesics.preconditioner import DensePreconditioner, DiagonalPreconditioner
+from scoregeo.geodesics.preconditioner import (
+    CondensedPreconditioner,
+    DensePreconditioner,
+    DiagonalPreconditioner,
+    WoodburyPreconditioner,
+)
 from scoregeo.geodesics.spectral import polynomial_curve
 
 SMALL = SpectralNewton(max_elements=4)
@@ -134,8 +139,9 @@ class TestBasis:
 
 
 @pytest.mark.parametrize("d", [2, 5])
-def test_woodbury_preconditioner_is_the_gauss_newton_hessian(d):
-    """P = I + A^T diag(lam w) A, with the rows of A by autodiff of c -> s(x_q).x'_q, assembled densely."""
+def test_stein_preconditioners_are_the_gauss_newton_hessian(d):
+    """P = I + A^T diag(lam w) A, with the rows of A by autodiff of c -> s(x_q).x'_q, assembled densely; d = 2 is low
+    enough to be condensed, d = 5 is not."""
     score, strength = network_score(0, d), 3.0
     metric = SteinMetric(score, strength)
     basis = Basis(BREAKS, 3, 6)
@@ -150,7 +156,9 @@ def test_woodbury_preconditioner_is_the_gauss_newton_hessian(d):
     dense = jnp.eye(12 * d) + a.T @ (strength * basis.weights[:, None] * a)
     r = random_path(BREAKS, 3, d, seed=2)
     expected = jnp.linalg.solve(dense, r.reshape(-1)).reshape(4, 3, d)
-    actual = problem.preconditioner(basis, c).solve(r)
+    preconditioner = problem.preconditioner(basis, c)
+    assert isinstance(preconditioner, CondensedPreconditioner if d == 2 else WoodburyPreconditioner)
+    actual = preconditioner.solve(r)
     np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-11)
 
 

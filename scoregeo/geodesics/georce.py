@@ -1,0 +1,176 @@
+"""GEORCE: the energy of left end points, minimised by exact linear steps (Rygaard & Hauberg 2025, arXiv 2505.05961).
+
+With segments u_t from x_t to x_{t+1} = x_t + u_t, the discrete energy is sum_t u_t^T G(x_t) u_t. A step solves its
+optimality conditions with G and nu_t = grad_x (u_t^T G(x_t) u_t) frozen:
+
+    mu = (sum_t G_t^-1)^-1 ( 2 (x_0 - x_T) - sum_t G_t^-1 sum_{j>t} nu_j ),   u_t = -1/2 G_t^-1 (mu + sum_{j>t} nu_j).
+
+In the coefficients of `nodal` this is c - P^-1 g: gradient descent, preconditioned by the energy of the velocities
+alone, P = int c'^T G(gamma(t)) c' dt. That is how it is computed here; the formula above is what tests compare with.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._types import Points, Scalar
+from ..metrics import IdentityPlusRankOne
+from .basis import Basis, Coefficients, uniform_breaks
+from .nodal import AbstractNodalSolver, Minimum, relative_gradient
+from .path_energy import PathEnergy
+from .preconditioner import AbstractPreconditioner
+
+# How many steps, whose effect on the energy drowns in rounding, may pass without a smaller gradient.
+_PATIENCE = 20
+
+
+class Georce(AbstractNodalSolver):
+    """GEORCE, Rygaard & Hauberg's solver (2025, arXiv 2505.05961): robust, simple, of first order in the nodes.
+
+    Of the metric it needs G^-1, which it takes as the metric gives it: for G = I + strength s s^T a solve with a T x T
+    matrix for T segments, for diagonal metrics divisions, for any other d x d matrices.
+
+    **Arguments**
+
+    - ``nodes``: points of the path, with both ends, at equal times; at least 5.
+    - ``max_steps``: GEORCE steps, each with a backtracking line search. Convergence is linear.
+    - ``tolerance``: solved when the gradient of the discrete energy, preconditioned and relative to the path, is below
+      this; default 1e-6 in float64, 1e-4 in float32.
+    - ``rtol``: relative error of the length, as estimated in ``error``, above which the result is
+      ``accuracy_not_reached``. The nodes have errors of order ``1 / nodes``, and the length of the C1 cubic through
+      them, which is what is returned, of order ``1 / nodes^2``: a tenth of the default takes three times the nodes.
+
+    ``stats``: ``iterations``, ``path_error``. Derivatives are those of what is returned, by the implicit function
+    theorem on the discrete energy.
+
+    >>> import jax.numpy as jnp
+    >>> from scoregeo import geodesic
+    >>> from scoregeo.geodesics.georce import Georce
+    >>> from scoregeo.metrics.models import HyperbolicHalfSpace
+    >>> path = geodesic(HyperbolicHalfSpace(), jnp.array([0.0, 1.0]), jnp.array([0.0, 2.0]), solver=Georce())
+    >>> round(float(path.length), 3)  # log(2)
+    0.693
+    """
+
+    nodes: int = eqx.field(static=True, default=129)
+    max_steps: int = eqx.field(static=True, default=1000)
+    tolerance: float | None = eqx.field(static=True, default=None)
+    rtol: float = eqx.field(static=True, default=1e-3)
+
+    def basis(self, dtype) -> Basis:
+        """Segments with the rule that looks at the start of each."""
+        basis = Basis(uniform_breaks(self.nodes - 1, dtype), 1, 1)
+        rule = jnp.asarray(np.zeros(1), dtype), jnp.asarray(np.zeros((1, 1)), dtype)
+        return eqx.tree_at(lambda b: (b.u, b.phi), basis, rule)
+
+    def default_tolerance(self, dtype) -> float:
+        """1e-6 in float64, 1e-4 in float32."""
+        return 1e-6 if jnp.finfo(dtype).bits >= 64 else 1e-4
+
+    def minimise(self, problem: PathEnergy, start: Coefficients) -> Minimum:
+        """GEORCE steps until the gradient is small, no step lowers the energy, or ``max_steps``."""
+        basis = self.basis(start.dtype)
+        tolerance = self.gradient_tolerance(start.dtype)
+
+        def evaluate(c):
+            return jax.value_and_grad(lambda c: problem(basis, c))(c)
+
+        def step(carry):
+            c, energy, g, p, slope, _, best, idle, steps, _ = carry
+            new, new_energy, new_g, accepted = line_search(evaluate, c, energy, p, slope)
+            keep = lambda a, b: jnp.where(accepted, a, b)  # noqa: E731
+            c, energy, g = keep(new, c), keep(new_energy, energy), keep(new_g, g)
+            p = georce_direction(problem, basis, c, g)
+            measurable = -slope > rounding(energy)
+            slope = jnp.sum(g * p)
+            gradient = relative_gradient(-slope, energy)
+            # Where energies no longer tell whether a step is progress, the gradient has to, if not at every step.
+            idle = jnp.where(measurable | (gradient < best), 0, idle + 1)
+            return c, energy, g, p, slope, gradient, jnp.minimum(best, gradient), idle, steps + 1, accepted
+
+        def more(carry):
+            *_, gradient, _, idle, steps, accepted = carry
+            # Not `gradient > tolerance`: the first step only evaluates the start.
+            return accepted & ~(gradient <= tolerance) & (idle < _PATIENCE) & (steps < self.max_steps)
+
+        zeros, zero = jnp.zeros_like(start), jnp.zeros((), start.dtype)
+        inf, none = zero + jnp.inf, jnp.zeros((), jnp.int32)
+        first = (start, inf, zeros, zeros, zero, inf, inf, none, none - 1, jnp.asarray(True))
+        c, _, _, _, _, gradient, _, _, steps, _ = jax.lax.while_loop(more, step, first)
+        return Minimum(c, gradient, steps)
+
+
+def georce_direction(problem: PathEnergy, basis: Basis, c: Coefficients, g: Coefficients) -> Coefficients:
+    """From the path ``c``, where the energy has gradient ``g``, to the path of the GEORCE update."""
+    if not isinstance(jax.eval_shape(problem.inner_product, problem.x), IdentityPlusRankOne):
+        # For these, P is the preconditioner of the spectral solver.
+        return problem.preconditioner(basis, c).solve(-g)
+    points, _ = basis.path(problem.x, problem.y, c)
+    product = problem.over_points(problem.inner_product, points)
+    return RankOnePreconditioner(basis, product.vector, product.strength).solve(-g)
+
+
+class RankOnePreconditioner(AbstractPreconditioner):
+    """The energy of velocities, P = int c'^T G c' dt, for ``G = I + strength u u^T`` at ``T`` points.
+
+    With B multiplication by G^-1 at each time, P^-1 r = B r - B e (e^T B e)^-1 e^T B r (see `preconditioner`), where
+    e^T B e = I - A^T A with rows ``sqrt(w strength / (1 + strength |u|^2)) u`` of A, so by Woodbury
+
+        (e^T B e)^-1 = I + A^T (I - A A^T)^-1 A:    nothing d x d.
+    """
+
+    basis: Basis
+    u: Points
+    factor: Float[Array, " t"]
+    rows: Float[Array, "t d"]
+    complement: Float[Array, "t t"]
+
+    def __init__(self, basis: Basis, u: Points, strengths: Float[Array, " t"]):
+        self.basis, self.u = basis, u
+        self.factor = strengths / (1 + strengths * jnp.sum(u**2, -1))
+        self.rows = jnp.sqrt(basis.weights * self.factor)[:, None] * u
+        self.complement = jnp.eye(u.shape[0], dtype=u.dtype) - self.rows @ self.rows.T
+
+    def solve(self, r: Coefficients) -> Coefficients:
+        """``P^-1 r``."""
+        weights = self.basis.weights[:, None]
+        velocity = self._inverse_metric(self.basis.deviation(r)[1])
+        b = jnp.sum(weights * velocity, 0)
+        constant = b + jnp.linalg.solve(self.complement, self.rows @ b) @ self.rows
+        velocity = velocity - self._inverse_metric(constant)
+        return self.basis.adjoint(jnp.zeros_like(velocity), weights * velocity)
+
+    def _inverse_metric(self, velocity):
+        return velocity - (self.factor * jnp.sum(self.u * velocity, -1))[:, None] * self.u
+
+
+def line_search(evaluate, c: Coefficients, energy: Scalar, p: Coefficients, slope: Scalar):
+    """Halve a step along ``p`` until the energy goes down enough; returns the path, energy, gradient, and success.
+
+    Armijo's condition, or where the change of the energy drowns in rounding, the one on slopes that is equivalent to it
+    for a quadratic function (Hager & Zhang 2005, "approximate Wolfe"): so the search does not stop at paths accurate to
+    only the square root of the precision.
+    """
+    noise = rounding(energy)
+
+    def trial(carry):
+        a, _, _, _, k = carry
+        new, g = evaluate(c + a * p)
+        armijo = new <= energy + 0.1 * a * slope
+        flatter = (new <= energy + noise) & (jnp.sum(g * p) <= -0.8 * slope)
+        return a / 2, new, g, (armijo | flatter) & jnp.isfinite(new), k + 1
+
+    def again(carry):
+        _, _, _, found, k = carry
+        return ~found & (k < 40)
+
+    first = (jnp.ones_like(energy), energy, jnp.zeros_like(c), jnp.asarray(False), jnp.zeros((), jnp.int32))
+    a, new, g, found, _ = jax.lax.while_loop(again, trial, first)
+    return c + 2 * a * p, new, g, found & (slope <= 0)
+
+
+def rounding(energy: Scalar) -> Scalar:
+    """What rounding may change in a computed ``energy``."""
+    return 8 * jnp.finfo(energy.dtype).eps * jnp.abs(energy)

@@ -1,0 +1,225 @@
+"""Geodesics as nodes at equal times: what the solvers `Georce` and `EnergyDescent` share.
+
+A path is a chain of T straight segments. It is the piecewise polynomial of `basis` with one coefficient for each
+segment, so that its discrete energy is `PathEnergy` with a rule of a few points on each segment,
+
+    E_h(c) = h sum_t sum_q w_q 1/2 <V_t, V_t>_G(x_t + u_q h V_t),     h = 1 / T,                               (1)
+
+and the Hessian of its Euclidean part, a discrete Laplacian in the nodes, is the identity in ``c``: what converges
+slowly in nodes (the number of steps of gradient descent grows with T^2) does not in these coefficients.
+
+What is returned is the C1 cubic through the nodes, with slopes from differences of fourth order. The nodes that
+minimise (1) are off by O(h^2) if the rule is exact to second order, and by O(h) for the rule at the start of each
+segment; the length of a smooth curve through them is off by the square of that, because a geodesic is stationary.
+"""
+
+import abc
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._results import RESULTS
+from .._types import Point, Scalar
+from ..metrics import AbstractMetric
+from ..metrics.inner_products import safe_sqrt
+from .basis import Basis, Coefficients, uniform_breaks
+from .boundary import AbstractBoundarySolver
+from .curves import AbstractCurve, PiecewisePolynomial
+from .estimate import estimate_error
+from .geodesic import Geodesic
+from .newton import conjugate_gradients
+from .path_energy import PathEnergy
+
+_MAX_CG = 1000
+
+
+class Minimum(NamedTuple):
+    """Where a minimiser of (1) ended.
+
+    Coefficients ``c`` ``(T, 1, d)``; the norm of the gradient there, preconditioned and relative to the norm of the
+    path: an estimate of the relative error of the velocities; and the number of steps taken.
+    """
+
+    c: Coefficients
+    gradient: Scalar
+    steps: Array
+
+
+class AbstractNodalSolver(AbstractBoundarySolver):
+    """A boundary solver that minimises a discrete energy over nodes: a subclass says which one and how.
+
+    Not differentiated: derivatives of the nodes are those of the equation "the gradient of (1) is zero".
+    """
+
+    nodes: eqx.AbstractVar[int]
+    max_steps: eqx.AbstractVar[int]
+    tolerance: eqx.AbstractVar[float | None]
+    rtol: eqx.AbstractVar[float]
+
+    @abc.abstractmethod
+    def basis(self, dtype) -> Basis:
+        """The segments, and the rule of the discrete energy on them."""
+
+    @abc.abstractmethod
+    def default_tolerance(self, dtype) -> float:
+        """``tolerance`` where it is ``None``."""
+
+    @abc.abstractmethod
+    def minimise(self, problem: PathEnergy, start: Coefficients) -> Minimum:
+        """Lower the discrete energy of ``problem`` from ``start``, for at most ``max_steps`` steps."""
+
+    def __check_init__(self):
+        for name, least in (("nodes", 5), ("max_steps", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"`{name}` must be an integer of at least {least}, got {value!r}")
+        for name in ("tolerance", "rtol"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= 1:
+                raise ValueError(f"`{name}` must be positive and at most 1, got {value!r}")
+
+    def gradient_tolerance(self, dtype) -> float:
+        """``tolerance`` with its default filled in."""
+        return self.default_tolerance(dtype) if self.tolerance is None else self.tolerance
+
+    def solve(
+        self, metric: AbstractMetric, x: Point, y: Point, init: AbstractCurve, ts: Float[Array, " n"]
+    ) -> Geodesic:
+        """See `AbstractBoundarySolver.solve`."""
+        problem = PathEnergy(metric, x, y)
+        start = starting_segments(init, x, y, self.nodes - 1)
+        found = stationary_nodes(problem, jax.lax.stop_gradient(start), self)
+
+        basis, c = smooth_path(x, y, found.c)
+        energy = problem(basis, c)
+        length = safe_sqrt(2 * energy)
+        curve = cubic_curve(x, y, c)
+        points, velocities = jax.vmap(curve)(ts)
+
+        frozen = problem.frozen()
+        fixed = jax.lax.stop_gradient((points, velocities))
+        densities = frozen.over_points(frozen.density, *fixed)
+        mean = jax.lax.stop_gradient(jnp.mean(densities))
+        residual = jnp.max(jnp.abs(densities - mean)) / jnp.where(mean > 0, mean, 1)
+        error, path_error = estimate_error(problem, curve, length)
+
+        # Rules look at neither end, or only at one; and an energy may be finite where a sample is not.
+        seen = jnp.concatenate([x[None], y[None], fixed[0], jax.lax.stop_gradient(basis.path(x, y, c)[0])])
+        inside = jnp.all(jax.vmap(lambda p: frozen.domain(p) > 0)(seen))
+        at_ends = frozen.over_points(frozen.density, seen[:2], jnp.broadcast_to(y - x, (2, x.size)))
+        finite = jnp.isfinite(energy) & jnp.isfinite(residual) & jnp.all(jnp.isfinite(at_ends))
+        converged = found.gradient <= self.gradient_tolerance(x.dtype)
+        result = RESULTS.where(error <= self.rtol * length, RESULTS.successful, RESULTS.accuracy_not_reached)
+        unfinished = RESULTS.where(found.steps >= self.max_steps, RESULTS.solver_steps_reached, RESULTS.stalled)
+        result = RESULTS.where(converged, result, unfinished)
+        nonfinite = RESULTS.where(inside, RESULTS.metric_nonfinite, RESULTS.outside_domain)
+        return Geodesic(
+            ts=ts,
+            points=points,
+            velocities=velocities,
+            length=length,
+            energy=energy,
+            error=error,
+            residual=jax.lax.stop_gradient(residual),
+            result=RESULTS.where(finite & inside, result, nonfinite),
+            stats={"iterations": found.steps, "path_error": path_error},
+            curve=curve,
+        )
+
+
+def starting_segments(init: AbstractCurve, x: Point, y: Point, segments: int) -> Coefficients:
+    """``init`` sampled at the nodes, as coefficients ``(segments, 1, d)``, imperceptibly bent sideways.
+
+    The bend lets the solver see the way down from a straight line that is stationary, but no minimum, because the
+    problem is symmetric about it (as in `spectral.starting_coefficients`).
+    """
+    ts = uniform_breaks(segments, x.dtype)
+    nodes, _ = jax.vmap(init)(ts)
+    direction = jax.random.normal(jax.random.key(0), x.shape, x.dtype)
+    size = jnp.finfo(x.dtype).eps ** (1 / 3) * safe_sqrt(jnp.sum((y - x) ** 2) / jnp.sum(direction**2))
+    nodes = nodes + (ts * (1 - ts))[:, None] * (size * direction)
+    # Its velocities less that of the straight path; less their mean, the path ends at y.
+    deviation = segments * jnp.diff(nodes, axis=0) - (y - x)
+    return ((deviation - jnp.mean(deviation, 0)) / jnp.sqrt(segments))[:, None]
+
+
+def smooth_path(x: Point, y: Point, c: Coefficients) -> tuple[Basis, Coefficients]:
+    """The C1 cubic through the nodes of the segments ``c`` ``(T, 1, d)``, as coefficients ``(T, 3, d)`` of a basis.
+
+    Slopes at the nodes are exact for polynomials of degree 4; three Gauss points on each segment.
+    """
+    segments = c.shape[0]
+    fine = Basis(uniform_breaks(segments, c.dtype), 3, 3)
+    # Deviations from the straight path throughout: differences of nodes would lose digits in float32.
+    v = jnp.sqrt(segments) * (c[:, 0] - jnp.mean(c[:, 0], 0))
+    inner = (7 * (v[1:-2] + v[2:-1]) - v[:-3] - v[3:]) / 12
+    ends = jnp.asarray([[25, -23, 13, -3], [3, 13, -5, 1]], v.dtype) / 12
+    slopes = jnp.concatenate([ends @ v[:4], inner, (ends @ v[:-5:-1])[::-1]])
+    # In orthonormal Legendre polynomials, whose values at the ends are +-sqrt(3) and sqrt(5).
+    first = (slopes[1:] - slopes[:-1]) / (2 * 3**0.5)
+    second = ((slopes[1:] + slopes[:-1]) / 2 - v) / 5**0.5
+    return fine, jnp.stack([v, first, second], 1) / jnp.sqrt(segments).astype(v.dtype)
+
+
+def cubic_curve(x: Point, y: Point, c: Coefficients) -> PiecewisePolynomial:
+    """The piecewise polynomial with coefficients ``c`` ``(T, m, d)`` on equal segments, as a curve."""
+    segments = c.shape[0]
+    breaks = uniform_breaks(segments, c.dtype)
+    deviation = jnp.cumsum(c[:, 0], 0) - c[:, 0]
+    starts = x + breaks[:-1, None] * (y - x) + deviation / jnp.sqrt(segments).astype(c.dtype)
+    velocities = (jnp.sqrt(segments).astype(c.dtype) * c).at[:, 0].add(y - x)
+    return PiecewisePolynomial(breaks, starts, velocities)
+
+
+@eqx.filter_custom_jvp
+def stationary_nodes(problem: PathEnergy, start: Coefficients, solver: AbstractNodalSolver) -> Minimum:
+    """``solver.minimise``, differentiable with respect to everything in ``problem``, forward and in reverse.
+
+    The coefficients by the implicit function theorem on dE_h/dc = 0: dc = -H^-1 d(dE_h/dc)/dtheta, by conjugate
+    gradients on Hessian-vector products with the preconditioner of the metric. The rest has derivative zero.
+    """
+    return solver.minimise(problem, start)
+
+
+@stationary_nodes.def_jvp
+def _stationary_nodes_jvp(primals, tangents):
+    problem, start, solver = primals
+    found = stationary_nodes(problem, start, solver)
+    dynamic, static = eqx.partition(problem, eqx.is_inexact_array)
+    dynamic_tangent = jax.tree.map(
+        lambda p, t: jnp.zeros_like(p) if t is None and p is not None else t,
+        dynamic,
+        tangents[0],
+        is_leaf=lambda leaf: leaf is None,
+    )
+    basis = solver.basis(start.dtype)
+
+    def gradient(dynamic, c):
+        return jax.grad(lambda c: eqx.combine(dynamic, static)(basis, c))(c)
+
+    _, dg = jax.jvp(lambda p: gradient(p, found.c), (dynamic,), (dynamic_tangent,))
+    hessian = jax.linearize(lambda c: gradient(dynamic, c), found.c)[1]
+    preconditioner = eqx.combine(dynamic, static).frozen().preconditioner(basis, found.c)
+    accuracy = 1e2 * jnp.finfo(start.dtype).eps
+
+    def solve(matvec, b):
+        # The inverse on coefficients of paths that end where they should; the others do not move the path.
+        b = basis.project(b)
+        z = preconditioner.solve(b)
+        size = jnp.sum(b * z)
+        return conjugate_gradients(matvec, preconditioner.solve, -b, z, size, accuracy**2 * size, _MAX_CG)[0]
+
+    dc = jax.lax.custom_linear_solve(hessian, -dg, solve, symmetric=True)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros_like(leaf) if eqx.is_inexact_array(leaf) else None, found)
+    return found, zeros._replace(c=dc)
+
+
+def relative_gradient(gain: Scalar, energy: Scalar) -> Scalar:
+    """The preconditioned norm of the gradient, ``sqrt(gain)``, relative to that of the path; 0 for a single point."""
+    positive = energy > 0
+    ratio = safe_sqrt(gain / jnp.where(positive, 2 * energy, 1))
+    # A path that does not move is stationary; an infinite energy is no minimum, whatever its gradient.
+    return jnp.where(positive, jnp.where(jnp.isfinite(energy), ratio, jnp.inf), jnp.where(energy == 0, 0, jnp.nan))
