@@ -1,8 +1,8 @@
 """One solve, or many side by side: under `jax.vmap`, lanes that have finished make room for those that have not.
 
 A plain ``vmap`` of a loop runs every lane until the last one ends, and every refinement for all lanes if one needs it.
-Here a batch is solved level by level, and each iteration advances only lanes with work to do, a fixed number of them
-gathered from the batch: the work is the sum of what the lanes need, not the number of lanes times the worst of them.
+Here a batch is solved level by level, in chunks gathered from the lanes with work to do; once half of a chunk is done,
+others take the places. The work is about the sum of what the lanes need, not their number times the worst of them.
 """
 
 from collections.abc import Callable
@@ -17,9 +17,10 @@ from .basis import Coefficients
 from .levels import Levels, SolveState, advance, begin, enter, initial_state, judge
 from .path_energy import PathEnergy
 
-# How many numbers (quadrature points times dimension) are advanced together: enough to fill vector units, few enough to
-# stay in the cache.
-_NUMBERS_TOGETHER = 2**14
+# How many numbers (quadrature points times dimension) are advanced together. On a CPU a few lanes hide the cost of
+# calling small operations, and more only wait for one another; an accelerator wants to be filled.
+_NUMBERS_TOGETHER = {"cpu": 2**8}
+_NUMBERS_ELSEWHERE = 2**17
 
 
 def _all_levels(run: Callable, state: SolveState, levels: Levels) -> SolveState:
@@ -56,26 +57,39 @@ def _solve_one(problem: PathEnergy, start: Coefficients, levels: Levels) -> Solv
     return _all_levels(run, initial_state(start, levels), levels)
 
 
+def _as_wide(condition, array):
+    return condition.reshape(condition.shape + (1,) * (array.ndim - condition.ndim))
+
+
 def _solve_many(batched, shared, starts: Coefficients, levels: Levels, join: Callable) -> SolveState:
     """As `_solve_one` for each of ``batched`` and ``starts``, arrays with a leading axis of lanes."""
     lanes, d = starts.shape[0], starts.shape[-1]
 
     def run(begin, advance, elements):
         numbers = elements * levels.degree * levels.quadrature * d
-        width = max(1, min(lanes, _NUMBERS_TOGETHER // numbers))
+        together = _NUMBERS_TOGETHER.get(jax.default_backend(), _NUMBERS_ELSEWHERE)
+        width = max(1, min(lanes, together // numbers))
 
-        def step(state):
+        def chunk(state):
+            pending = jnp.sum(state.active)
             chosen = jnp.nonzero(state.active, size=width, fill_value=lanes)[0]
             # Free places repeat the first lane: they take no longer than it does.
             source = jnp.where(chosen < lanes, chosen, chosen[0])
             part, some, some_starts = jax.tree.map(lambda a: a[source], (state, batched, starts))
-            if begin is not None:
-                make = jax.vmap(lambda b, start, s: begin(join(b, shared), start, s))
-                part = jax.lax.cond(jnp.any(part.fresh), partial(make, some, some_starts), lambda s: s, part)
-            part = jax.vmap(lambda b, s: advance(join(b, shared), s))(some, part)
+            # Once half of them are done, others take their places: moving lanes costs little, waiting more.
+            enough = jnp.where(pending > width, width // 2, 0)
+
+            def step(part):
+                if begin is not None:
+                    make = jax.vmap(lambda b, start, s: begin(join(b, shared), start, s))
+                    part = jax.lax.cond(jnp.any(part.fresh), partial(make, some, some_starts), lambda s: s, part)
+                new = jax.vmap(lambda b, s: advance(join(b, shared), s))(some, part)
+                return jax.tree.map(lambda a, b: jnp.where(_as_wide(part.active, a), a, b), new, part)
+
+            part = jax.lax.while_loop(lambda part: jnp.sum(part.active) > enough, step, part)
             return jax.tree.map(lambda a, new: a.at[chosen].set(new, mode="drop"), state, part)
 
-        return lambda state: jax.lax.while_loop(lambda s: jnp.any(s.active), step, state)
+        return lambda state: jax.lax.while_loop(lambda s: jnp.any(s.active), chunk, state)
 
     state = jax.vmap(lambda start: initial_state(start, levels))(starts)
     return _all_levels(run, state, levels)

@@ -58,7 +58,9 @@ class PathEnergy(eqx.Module):
     def over_points(self, function: Callable, *arrays: Array) -> Any:
         """``function`` of one point each, over the points of a path."""
         if self.checkpoint:
-            function = jax.checkpoint(function)
+            # Through a new function: `jax.checkpoint` hashes what it is given, and a method holds traced arrays.
+            plain = function
+            function = jax.checkpoint(lambda *point: plain(*point))
         if self.batch_size is None or arrays[0].shape[0] <= self.batch_size:
             return jax.vmap(function)(*arrays)
         return jax.lax.map(lambda point: function(*point), arrays, batch_size=self.batch_size)

@@ -51,8 +51,8 @@ class SpectralNewton(AbstractBoundarySolver):
     - ``quadrature``: quadrature points per coefficient. With as many points as coefficients (1), paths in a stiff
       metric cheat between the points; the error estimate checks that a finer rule gives the same length.
     - ``tolerance``: a level is solved when the preconditioned norm of the gradient is below this times that of the
-      path; default 1e-10 in float64, 1e-5 in float32. It bounds the relative error of the path; that of the length is
-      its square.
+      path. It bounds the relative error of the path; that of the length is its square. Default a hundredth of what
+      ``path_rtol`` and the root of ``rtol`` ask for, but not below 1e-10 in float64, 1e-5 in float32.
     - ``max_steps``: Newton steps for one level (and for one step of the continuation).
     - ``max_cg``: conjugate gradient steps for one Newton step.
     - ``continuation``: how many steps lead from the Euclidean metric to this one where a direct solve fails; 0 to fail
@@ -110,7 +110,9 @@ class SpectralNewton(AbstractBoundarySolver):
         double = jnp.finfo(dtype).bits >= 64
         rtol = self.rtol if self.rtol is not None else (1e-8 if double else 1e-5)
         path_rtol = self.path_rtol if self.path_rtol is not None else (1e-8 if double else 1e-5)
-        tolerance = self.tolerance if self.tolerance is not None else (1e-10 if double else 1e-5)
+        # A path error of this size changes the length by its square: to solve tighter would be in vain.
+        needed = 1e-2 * min(path_rtol, rtol**0.5)
+        tolerance = self.tolerance if self.tolerance is not None else max(1e-10 if double else 1e-5, needed)
         return Levels(
             self.degree,
             self.quadrature,

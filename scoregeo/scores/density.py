@@ -1,10 +1,13 @@
 """Scores from functions: the gradient of a log density, or any vector field."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from .._types import Point, Scalar, Vector
 from .base import AbstractScore, check_score_value
@@ -50,7 +53,7 @@ class DensityScore(AbstractScore):
 
     def __init__(self, log_prob: Callable[..., Scalar], *args: Any):
         self.function = TracedFunction(log_prob, "log_prob")
-        self.args = jax.tree.map(jax.numpy.asarray, args)
+        self.args = jax.tree.map(jnp.asarray, args)
         self.conservative = True
 
     def __call__(self, x: Point) -> Vector:
@@ -59,7 +62,7 @@ class DensityScore(AbstractScore):
 
     def log_prob(self, x: Point) -> Scalar:
         """The log density at ``x``, as given."""
-        value = jax.numpy.asarray(self.function(x, *self.args))
+        value = jnp.asarray(self.function(x, *self.args))
         if value.shape != ():
             raise ValueError(f"`log_prob` must return a scalar for a point of shape {x.shape}, got shape {value.shape}")
         return value.astype(x.dtype)
@@ -77,17 +80,50 @@ class FunctionScore(AbstractScore):
     - ``*args``: arrays or pytrees of arrays passed on to ``fn``; traced, so new values do not compile again.
     - ``conservative``: ``True`` only if ``fn`` is a gradient field by construction. The default keeps the curl terms,
       which is right for every field (it costs one vector-Jacobian product more).
+    - ``shape``: the shape that ``fn`` takes and returns, such as ``(32, 32, 3)`` for images: points stay flat
+      everywhere else, and are reshaped at this door alone. Default flat.
+    - ``dtype``: the precision in which ``fn`` is called, such as ``jnp.bfloat16`` for a network that computes in it;
+      default that of the point. The score comes back in the precision of the point.
+
+    >>> import jax.numpy as jnp
+    >>> from scoregeo import FunctionScore
+    >>> blur = FunctionScore(lambda image: -image / 2, shape=(2, 2, 1))  # someone's network on (h, w, c)
+    >>> blur(jnp.arange(4.0)).tolist()
+    [0.0, -0.5, -1.0, -1.5]
     """
 
     function: TracedFunction
     args: tuple
     conservative: bool = eqx.field(static=True)
+    shape: tuple[int, ...] | None = eqx.field(static=True)
+    dtype: Any = eqx.field(static=True)
 
-    def __init__(self, fn: Callable[..., Vector], *args: Any, conservative: bool = False):
+    def __init__(
+        self,
+        fn: Callable[..., Vector],
+        *args: Any,
+        conservative: bool = False,
+        shape: tuple[int, ...] | None = None,
+        dtype: Any = None,
+    ):
         self.function = TracedFunction(fn, "fn")
-        self.args = jax.tree.map(jax.numpy.asarray, args)
+        self.args = jax.tree.map(jnp.asarray, args)
         self.conservative = conservative
+        if shape is not None and not all(isinstance(n, int | np.integer) and n > 0 for n in shape):
+            raise ValueError(f"`shape` must be a tuple of positive integers, got {shape!r}")
+        self.shape = None if shape is None else tuple(int(n) for n in shape)
+        if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
+            raise TypeError(f"`dtype` must be a floating-point type, got {dtype!r}")
+        self.dtype = None if dtype is None else jnp.dtype(dtype)
 
     def __call__(self, x: Point) -> Vector:
-        """The score at ``x``."""
-        return check_score_value(self.function(x, *self.args), x)
+        """The score at ``x``, shape ``(d,)``."""
+        if self.shape is None and self.dtype is None:
+            return check_score_value(self.function(x, *self.args), x)
+        shape = x.shape if self.shape is None else self.shape
+        if math.prod(shape) != x.size:
+            raise ValueError(f"`x` must have {math.prod(shape)} entries for `shape` {shape}, got shape {x.shape}")
+        value = jnp.asarray(self.function(x.reshape(shape).astype(self.dtype or x.dtype), *self.args))
+        if value.shape != shape:
+            raise ValueError(f"`fn` must return shape {shape}, as it was given, got {value.shape}")
+        return check_score_value(value.reshape(x.shape).astype(x.dtype), x)
