@@ -3,8 +3,8 @@
     python benchmarks/competitors.py --problem three_modes [--only lbfgs georce_lowrank] [--budget 60] [--isolate]
 
 Protocol. A competitor is a ladder of settings, cheap to accurate. Each setting gives an `Attempt`: the length it found,
-the seconds of the solve alone (compiled before, results waited for, median of three where it is quick), the seconds of
-compiling, and a status. `reached` then finds the cheapest setting that meets a target against a reference length.
+the seconds of the solve alone (compiled before, results waited for, median of several where it is quick), the seconds
+of compiling, and a status. `reached` then finds the cheapest setting that meets a target against a reference length.
 
 - Every solve starts from the straight line. Where that fails it is repeated along a continuation in strength, as
   scoregeo does; both count. A competitor with ``nested`` starts every setting from that of half as many nodes.
@@ -53,6 +53,7 @@ OUT_OF_TIME, OUT_OF_MEMORY, FAILED = "out of time", "out of memory", "failed"
 NOT_TRIED, NOT_INSTALLED = "not tried", "not installed"
 _HOPELESS = (OUT_OF_TIME, OUT_OF_MEMORY, NOT_TRIED, NOT_INSTALLED)  # the next setting would fare no better
 _QUICK_SECONDS = 2.0  # solves shorter than this are timed three times
+_SHORT_SECONDS = 0.05  # and shorter than this, fifteen times
 _QUANTUM = 0.2  # seconds between two looks at the deadline
 
 
@@ -678,8 +679,8 @@ def run(competitor: Competitor, problem: Problem, index: int, budget: float = 60
         solved, seconds = solve(methods)
         times = [seconds]
         if seconds < _QUICK_SECONDS:
-            # The first run may have paid for more than compiling.
-            times = [solve(methods)[1] for _ in range(3)]
+            # The first run may have paid for more than compiling, and short ones are easily disturbed.
+            times = [solve(methods)[1] for _ in range(3 if seconds > _SHORT_SECONDS else 15)]
         length, rule = methods[-1].lengths(solved.state)
     except OutOfTime:
         return dataclasses.replace(result, status=OUT_OF_TIME, seconds=budget, compile_seconds=clock.compile_seconds)

@@ -6,6 +6,8 @@ import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# One worker for each core: LAPACK's own threads would only fight with the others.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax
 
@@ -17,7 +19,20 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 # The files that take longest, longest first: started last, one of them would keep a single worker busy at the end.
-LONGEST = ("test_cli.py", "test_oracles.py", "test_spectral.py", "test_examples.py", "test_docs.py", "test_readme.py")
+LONGEST = (
+    "test_oracles.py",
+    "test_solvers.py",
+    "test_spectral.py",
+    "test_shooting.py",
+    "test_nodal.py",
+    "test_transport.py",
+    "test_cli.py",
+    "test_pairwise.py",
+    "test_images.py",
+    "test_examples.py",
+    "test_docs.py",
+    "test_readme.py",
+)
 
 
 def pytest_collection_modifyitems(items):

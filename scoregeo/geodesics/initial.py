@@ -1,28 +1,40 @@
 """The initial value problem: diffrax integrates the geodesic equation."""
 
+from collections.abc import Callable
 from typing import Any
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import optimistix as optx
+from jaxtyping import Array, Bool, Float
 
 from .._results import RESULTS
 from .._types import Point, Scalar, Vector, as_point
 from ..metrics import AbstractMetric
-from .boundary import check_metric, check_times, raise_if_failed, raise_unless_successful
-from .curves import IntegratedCurve
+from .boundary import check_metric, check_times, raise_if_failed
+from .curves import AbstractCurve, IntegratedCurve
 from .geodesic import Geodesic
 
+# An integration gives up at its least step. What stopped it lies within a few such steps ahead: look so far.
+_LOOK_AHEAD = (0.0, 1.0, 10.0, 100.0, 1000.0)
 
-def default_controller(dtype: Any) -> diffrax.PIDController:
+
+def default_controller(dtype: Any, scale: Scalar | float = 1.0) -> diffrax.PIDController:
     """Adaptive steps with tolerances for ``dtype``; a vector field that turns NaN ends the solve at once.
 
-    Without ``dtmin`` an integration into NaN would reject steps until ``max_steps`` is used up.
+    Without ``dtmin`` an integration into NaN would reject steps until ``max_steps`` is used up. ``scale`` multiplies
+    the absolute tolerance.
     """
     rtol, atol, dtmin = (1e-10, 1e-12, 1e-12) if jnp.finfo(dtype).bits >= 64 else (1e-6, 1e-7, 1e-7)
-    return diffrax.PIDController(rtol=rtol, atol=atol, dtmin=dtmin, force_dtmin=False)
+    return diffrax.PIDController(rtol=rtol, atol=atol * scale, dtmin=dtmin, force_dtmin=False)
+
+
+def times_ahead(stepsize_controller: diffrax.AbstractStepSizeController, dtype: Any) -> Float[Array, " k"]:
+    """How far ahead of where an integration gave up to look for the reason, in multiples of its least step."""
+    least = getattr(stepsize_controller, "dtmin", None)
+    return jnp.asarray(_LOOK_AHEAD, dtype) * jnp.asarray(jnp.finfo(dtype).eps if least is None else least, dtype)
 
 
 def geodesic_equation(t: Scalar, state: tuple[Point, Vector], metric: AbstractMetric) -> tuple[Vector, Vector]:
@@ -44,6 +56,7 @@ def integrate(
     stepsize_controller: diffrax.AbstractStepSizeController,
     adjoint: diffrax.AbstractAdjoint,
     max_steps: int,
+    event: diffrax.Event | None = None,
 ) -> diffrax.Solution:
     """diffrax's solution of the geodesic equation from ``(x, v)`` at ``t0`` to ``t1``. Never raises."""
     term = diffrax.ODETerm(geodesic_equation)
@@ -58,55 +71,203 @@ def integrate(
         saveat=saveat,
         stepsize_controller=stepsize_controller,
         adjoint=adjoint,
+        event=event,
         max_steps=max_steps,
         throw=False,
     )
 
 
-def promote_result(result: diffrax.RESULTS, *final: Array) -> RESULTS:
-    """diffrax's code as ours; a step size that shrank to nothing on a non-finite path is `metric_nonfinite`."""
-    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(a)) for a in final]))
-    result = RESULTS.promote(result)
-    bad = (result == RESULTS.dt_min_reached) | ((result == RESULTS.successful) & ~finite)
-    return RESULTS.where(bad, RESULTS.metric_nonfinite, result)
+class FirstCrossing(optx.AbstractRootFinder):
+    """Bisection for diffrax's event times, by signs alone: positive at ``lower``, not positive at ``upper``.
+
+    Ends when no number is left between the two and returns ``upper``: where the event has just happened. Where none
+    has (another lane of a batch had one), diffrax asks for the root of ``upper - t``, and this is ``upper`` exactly;
+    `optimistix.Bisection` and `optimistix.Newton` may end below it, and diffrax would drop the sample at ``upper``.
+    """
+
+    rtol: float = 0.0
+    atol: float = 0.0
+    norm: Callable = jnp.abs
+
+    def init(self, fn, y, args, options, f_struct, aux_struct, tags):
+        """See `optimistix.AbstractRootFinder`."""
+        return jnp.asarray(options["lower"], y.dtype), jnp.asarray(options["upper"], y.dtype)
+
+    def step(self, fn, y, args, options, state, tags):
+        """See `optimistix.AbstractRootFinder`."""
+        lower, upper = state
+        middle = lower + (upper - lower) / 2
+        value, aux = fn(middle, args)
+        before = value > 0
+        return y, (jnp.where(before, middle, lower), jnp.where(before, upper, middle)), aux
+
+    def terminate(self, fn, y, args, options, state, tags):
+        """See `optimistix.AbstractRootFinder`."""
+        lower, upper = state
+        middle = lower + (upper - lower) / 2
+        return (middle <= lower) | (middle >= upper), optx.RESULTS.successful
+
+    def postprocess(self, fn, y, aux, args, options, state, tags, result):
+        """See `optimistix.AbstractRootFinder`."""
+        return state[1], aux, {}
+
+
+class Stops(eqx.Module):
+    """What ends a geodesic before t = 1, as one condition for diffrax: positive at the start, zero where it stops.
+
+    One condition, the smaller of two, and not diffrax's list of them: of two that happen in one step, diffrax takes the
+    first in the list, not the first in time.
+    """
+
+    event: Callable[[Point, Vector], Scalar] | None
+    sign: Scalar | None
+    watch_domain: bool = eqx.field(static=True)
+
+    def __init__(self, metric: AbstractMetric, x: Point, v: Vector, event: Callable[[Point, Vector], Scalar] | None):
+        self.event = event
+        self.watch_domain = depends_on_point(metric.domain, x)
+        self.sign = None
+        if event is not None:
+            # On the zero set itself, the side of the start is where the geodesic goes first.
+            value, slope = jax.jvp(event, (x, v), geodesic_equation(None, (x, v), metric))
+            self.sign = jax.lax.stop_gradient(jnp.where(jnp.where(value == 0, slope, value) < 0, -1, 1).astype(x.dtype))
+
+    def values(self, metric: AbstractMetric, x: Point, v: Vector) -> tuple[Scalar, Scalar]:
+        """Of the event and of the domain; infinite for one that is not watched."""
+        never = jnp.asarray(jnp.inf, x.dtype)
+        event = never if self.event is None else self.sign * self.event(x, v).astype(x.dtype)
+        return event, metric.domain(x).astype(x.dtype) if self.watch_domain else never
+
+    def __call__(self, t: Scalar, y: tuple[Point, Vector], args: AbstractMetric, **kwargs: Any) -> Scalar:
+        """The condition as diffrax calls it."""
+        # In the default precision, which diffrax takes for granted here.
+        return jnp.minimum(*self.values(args, *y)).astype(jnp.result_type(float))
+
+    def diffrax_event(self) -> diffrax.Event | None:
+        """The event for `diffrax.diffeqsolve`, none where nothing is watched."""
+        if self.event is None and not self.watch_domain:
+            return None
+        return diffrax.Event(self, root_finder=FirstCrossing(), direction=False)
+
+    def starts_inside(self, metric: AbstractMetric, x: Point) -> Bool[Array, ""]:
+        """Whether ``x`` is in the domain of the metric."""
+        return metric.domain(x) > 0 if self.watch_domain else jnp.asarray(True)
+
+
+class StoppedCurve(AbstractCurve):
+    """A curve that is known up to time ``t_end``: NaN later."""
+
+    curve: AbstractCurve
+    t_end: Scalar
+    backwards: bool = eqx.field(static=True, default=False)
+
+    def __call__(self, t: Scalar) -> tuple[Point, Vector]:
+        """Point and velocity at time ``t``."""
+        t = 1 - t if self.backwards else t
+        # Not to be evaluated later than that either: even unused, infinite values have NaN for a derivative.
+        state = self.curve(jnp.minimum(t, jax.lax.stop_gradient(self.t_end)))
+        x, v = jax.tree.map(lambda a: jnp.where(t <= self.t_end, a, jnp.nan), state)
+        return x, -v if self.backwards else v
+
+    def reverse(self) -> "StoppedCurve":
+        """The same curve walked backwards."""
+        return StoppedCurve(self.curve, self.t_end, not self.backwards)
+
+
+def depends_on_point(fn: Callable[[Point], Scalar], x: Point) -> bool:
+    """Whether ``fn`` looks at its argument at all; a domain that does not is everywhere, and need not be watched."""
+    jaxpr = jax.make_jaxpr(fn)(x).jaxpr
+    used = [*jaxpr.outvars, *(v for equation in jaxpr.eqns for v in equation.invars)]
+    return any(v is jaxpr.invars[0] for v in used)
+
+
+def all_finite(*arrays: Array) -> Bool[Array, ""]:
+    """Whether no entry is NaN or infinite."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(a)) for a in arrays]))
+
+
+def reason(
+    metric: AbstractMetric, stops: Stops, result: RESULTS, x: Point, v: Vector, ahead: Float[Array, " k"]
+) -> RESULTS:
+    """diffrax's ``result`` for an integration that ended at ``(x, v)``, with its causes told apart.
+
+    An event is one of the user's or the border of the domain, whichever was crossed. A step size that shrank to
+    nothing is the border of the domain or NaN if that is what lies ``ahead``, else it stays ``dt_min_reached``.
+    """
+    event, inside = stops.values(metric, x, v)
+    left = (result == RESULTS.event_occurred) & (inside <= event)
+    points = x + ahead[:, None] * v
+    accelerations = jax.vmap(metric.acceleration, (0, None))(points, v)
+    stuck = result == RESULTS.dt_min_reached
+    if stops.watch_domain:
+        left |= stuck & jnp.any(jax.vmap(metric.domain)(points) <= 0)
+    unknown = (result == RESULTS.successful) & ~all_finite(x, v) | stuck & ~all_finite(x, v, accelerations)
+    result = RESULTS.where(unknown, RESULTS.metric_nonfinite, result)
+    return RESULTS.where(left, RESULTS.outside_domain, result)
 
 
 @eqx.filter_jit
-def _shoot(metric, x, v, ts, dense, solver, stepsize_controller, adjoint, max_steps):
-    saveat = diffrax.SaveAt(ts=ts, t1=True, dense=dense)
+def _shoot(metric, x, v, ts, dense, solver, stepsize_controller, adjoint, max_steps, event):
+    stops = Stops(metric, x, v, event)
+    inside = stops.starts_inside(metric, x)
+    # Outside of its domain, a metric is not to be integrated. diffrax refuses times after the last.
+    t1, times = (jnp.where(inside, t, 0) for t in (1.0, ts)) if stops.watch_domain else (1.0, ts)
+    saveat = diffrax.SaveAt(subs=[diffrax.SubSaveAt(ts=times), diffrax.SubSaveAt(t1=True)], dense=dense)
     solution = integrate(
         metric,
         x,
         v,
         0.0,
-        1.0,
+        t1,
         saveat=saveat,
         solver=solver,
         stepsize_controller=stepsize_controller,
         adjoint=adjoint,
         max_steps=max_steps,
+        event=stops.diffrax_event(),
     )
-    points, velocities = jax.tree.map(lambda a: a[:-1], solution.ys)
-    end_point, end_velocity = jax.tree.map(lambda a: a[-1], solution.ys)
+    end_point, end_velocity = jax.tree.map(lambda a: a[0], solution.ys[1])
+    t_end = solution.ts[1][0].astype(x.dtype)
+    # diffrax marks what it did not reach as infinite.
+    reached = (ts <= t_end) & jnp.isfinite(solution.ts[0])
+    points, velocities = jax.tree.map(lambda a: jnp.where(reached[:, None], a, jnp.nan), solution.ys[0])
+
     inner_product = metric.at(x)
     squared_speed = inner_product.squared_norm(v)
-    squared_speeds = jax.vmap(lambda p, w: metric.at(p).squared_norm(w))(points, velocities)
-    last = metric.at(end_point).squared_norm(end_velocity)
-    drift = jnp.max(jnp.abs(jnp.append(squared_speeds, last) - squared_speed))
-    residual = drift / jnp.where(squared_speed > 0, squared_speed, 1)
-    length = inner_product.norm(v)
-    stats = {"steps": solution.stats["num_steps"], "rejected_steps": solution.stats["num_rejected_steps"]}
+    # The certificate is no function to differentiate, and NaN after the end none of its business.
+    samples = jax.tree.map(lambda a, start: jnp.where(reached[:, None], a, start), (points, velocities), (x, v))
+    samples = jax.tree.map(lambda a, end: jnp.concatenate([a, end[None]]), samples, (end_point, end_velocity))
+    squared_speeds = jax.vmap(lambda p, w: metric.at(p).squared_norm(w))(*samples)
+    drift = jnp.max(jnp.abs(squared_speeds - squared_speed))
+    residual = jax.lax.stop_gradient(drift / jnp.where(squared_speed > 0, squared_speed, 1))
+    length = inner_product.norm(v) * t_end
+
+    result = reason(
+        metric,
+        stops,
+        RESULTS.promote(solution.result),
+        end_point,
+        end_velocity,
+        times_ahead(stepsize_controller, x.dtype),
+    )
+    known = all_finite(squared_speed, residual) | (failure(result) != RESULTS.successful)
+    result = RESULTS.where(known, result, RESULTS.metric_nonfinite)
+    stats = {
+        "steps": solution.stats["num_steps"],
+        "rejected_steps": solution.stats["num_rejected_steps"],
+        "t_end": t_end,
+    }
     geodesic = Geodesic(
         ts=ts,
         points=points,
         velocities=velocities,
         length=length,
-        energy=squared_speed / 2,
+        energy=squared_speed * t_end / 2,
         error=residual * length / 2,
         residual=residual,
-        result=promote_result(solution.result, end_point, end_velocity),
+        result=RESULTS.where(inside, result, RESULTS.outside_domain),
         stats=stats,
-        curve=IntegratedCurve(solution.interpolation) if dense else None,
+        curve=StoppedCurve(IntegratedCurve(solution.interpolation), t_end) if dense else None,
     )
     return geodesic, end_point
 
@@ -117,6 +278,7 @@ def shoot(
     v: Vector,
     *,
     ts: Float[Array, " n"] | None = None,
+    event: Callable[[Point, Vector], Scalar] | None = None,
     dense: bool = True,
     solver: diffrax.AbstractSolver | None = None,
     stepsize_controller: diffrax.AbstractStepSizeController | None = None,
@@ -124,12 +286,16 @@ def shoot(
     max_steps: int = 1024,
     throw: bool = True,
 ) -> Geodesic:
-    """The geodesic from ``x`` with initial velocity ``v``, over t in [0, 1].
+    """The geodesic from ``x`` with initial velocity ``v``, over t in [0, 1] or up to an event.
 
     **Arguments**
 
     - ``metric``: the metric; ``x``, ``v``: point and tangent vector, shape ``(d,)``. ``|v|_G`` is the length.
     - ``ts``: times in [0, 1] at which the result is sampled; default 65 equally spaced ones.
+    - ``event``: a function ``(x, v) -> scalar`` of point and velocity; where it changes sign the geodesic ends, with
+      ``RESULTS.event_occurred``, which is no failure. A start where it is zero does not count. The crossing is located
+      to rounding on the integrator's dense output; two crossings within one step cancel out. As for any function under
+      ``jit``, a new one compiles again: values that change belong in a ``jax.tree_util.Partial`` or equinox module.
     - ``dense``: keep diffrax's dense output, so that ``evaluate`` works at any time. It holds ``max_steps`` steps: for
       d in the thousands pass ``False`` or fewer steps.
     - ``solver``, ``stepsize_controller``, ``adjoint``, ``max_steps``: diffrax's; default ``Tsit5`` with adaptive steps
@@ -138,32 +304,58 @@ def shoot(
     - ``throw``: raise ``RuntimeError`` with advice if the integration fails. With ``False`` read ``result``.
 
     **Returns** a `Geodesic`; its ``residual`` is the largest relative drift of the squared speed, which is constant
-    along an exact geodesic. Source: MATH 2 (do Carmo, Riemannian Geometry, ch. 3).
+    along an exact geodesic. ``stats["t_end"]`` is the time reached: 1, or less after an event or a failure; samples
+    later than that are NaN, ``length`` and ``energy`` those of the part up to it. Failures are
+    ``RESULTS.outside_domain`` (``metric.domain`` reached zero, or was not positive at ``x``), ``metric_nonfinite``,
+    ``dt_min_reached`` (too stiff for the smallest step, though finite) and ``max_steps_reached``.
+
+    Source: MATH 2 (do Carmo, Riemannian Geometry, ch. 3).
 
     >>> import jax.numpy as jnp
     >>> from scoregeo import EuclideanMetric, shoot
-    >>> shoot(EuclideanMetric(), jnp.zeros(2), jnp.array([1.0, 2.0])).evaluate(0.5).tolist()
+    >>> shoot(EuclideanMetric(), jnp.zeros(2), jnp.array([1.0, 2.0])).evaluate(0.5).round(4).tolist()
     [0.5, 1.0]
+    >>> unit_circle = lambda x, v: x @ x - 1
+    >>> stopped = shoot(EuclideanMetric(), jnp.zeros(2), jnp.array([4.0, 0.0]), event=unit_circle)
+    >>> round(float(stopped.stats["t_end"]), 4), round(float(stopped.length), 4)
+    (0.25, 1.0)
     """
-    return _checked_shoot(metric, x, v, ts, dense, solver, stepsize_controller, adjoint, max_steps, throw)[0]
+    return _checked_shoot(metric, x, v, ts, dense, solver, stepsize_controller, adjoint, max_steps, event, throw)[0]
 
 
 def end_point(
     metric: AbstractMetric, x: Point, v: Vector, *, max_steps: int = 4096, throw: bool = True, **settings: Any
 ) -> Point:
-    """The end point of `shoot`, without dense output: what `exp` is."""
-    settings = {"solver": None, "stepsize_controller": None, "adjoint": None} | settings
+    """The end point of `shoot`, without dense output: what `exp` is. With an ``event``, the point where it happens."""
+    settings = {"solver": None, "stepsize_controller": None, "adjoint": None, "event": None} | settings
     ts = jnp.ones((1,), jnp.result_type(float))
     geodesic, end = _checked_shoot(metric, x, v, ts, False, max_steps=max_steps, throw=False, **settings)
-    return raise_if_failed(end, geodesic.result) if throw else end
+    return raise_if_failed(end, failure(geodesic.result)) if throw else end
 
 
-def _checked_shoot(metric, x, v, ts, dense, solver, stepsize_controller, adjoint, max_steps, throw):
+def failure(result: RESULTS) -> RESULTS:
+    """``result``, with ``successful`` for an event: geodesics that end at one are as good as any other."""
+    return RESULTS.where(result == RESULTS.event_occurred, RESULTS.successful, result)
+
+
+def check_event(event: Any, x: Point, v: Vector) -> None:
+    """Raise unless ``event`` is a function of a point and a velocity that returns a real number."""
+    if event is None:
+        return
+    if not callable(event):
+        raise TypeError(f"`event` must be a function (x, v) -> scalar, got {type(event).__name__}")
+    value = eqx.filter_eval_shape(event, x, v)
+    if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
+        raise ValueError(f"`event` must return a real scalar that changes sign at the event, got {value}")
+
+
+def _checked_shoot(metric, x, v, ts, dense, solver, stepsize_controller, adjoint, max_steps, event, throw):
     x = as_point(x, "x")
     v = as_point(v, "v", dim=x.size)
     dtype = jnp.result_type(x, v)
     x, v = x.astype(dtype), v.astype(dtype)
     check_metric(metric, x)
+    check_event(event, x, v)
     geodesic, end = _shoot(
         metric,
         x,
@@ -174,5 +366,6 @@ def _checked_shoot(metric, x, v, ts, dense, solver, stepsize_controller, adjoint
         default_controller(dtype) if stepsize_controller is None else stepsize_controller,
         diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint,
         max_steps,
+        event,
     )
-    return (raise_unless_successful(geodesic) if throw else geodesic), end
+    return (raise_if_failed(geodesic, failure(geodesic.result)) if throw else geodesic), end

@@ -1,0 +1,36 @@
+"""How the benchmarks take times: compiled before, results waited for, medians, compile time apart."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def compiled(function: Callable, *arguments: Any) -> tuple[Callable, dict[str, float]]:
+    """``function`` compiled for these arguments, and the seconds that took: of the wall, and of all cores."""
+    wall, cores = time.perf_counter(), time.process_time()
+    program = jax.jit(function).lower(*arguments).compile()
+    return program, {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cores}
+
+
+def in_turns(*calls: Callable, repeats: int = 5, limit: float = 10.0) -> list[float]:
+    """Median seconds of each of ``calls``, run in turns, as the load of a machine changes.
+
+    At most ``repeats`` rounds, no more once all took ``limit``, and at least one; one before them is not counted.
+    """
+    rounds = []
+    while len(rounds) < 2 or (len(rounds) <= repeats and np.sum(rounds) < limit):
+        times = []
+        for call in calls:
+            start = time.perf_counter()
+            jax.block_until_ready(call())
+            times.append(time.perf_counter() - start)
+        rounds.append(times)
+    return np.median(rounds[1:], 0).tolist()
+
+
+def median_seconds(function: Callable, *arguments: Any, repeats: int = 5, limit: float = 10.0) -> float:
+    """`in_turns` of one function."""
+    return in_turns(lambda: function(*arguments), repeats=repeats, limit=limit)[0]

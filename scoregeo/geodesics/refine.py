@@ -1,0 +1,84 @@
+"""Refinement: one solver's geodesic as the start of another."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._results import RESULTS
+from .._types import Point
+from ..metrics import AbstractMetric
+from .boundary import AbstractBoundarySolver, check_solver
+from .curves import AbstractCurve, Polyline
+from .geodesic import Geodesic
+
+# Lengths that differ by more than this times their estimated errors belong to different geodesics.
+_FACTOR = 10
+
+
+class Refine(AbstractBoundarySolver):
+    """Solves with ``first``, and again with ``then`` from the geodesic found: ``Refine(SpectralNewton(), Shooting())``.
+
+    The first solver is there to get close from anywhere, the second for the last digits.
+
+    **Returns** (`solve`) the geodesic of ``then``, its own ``error`` included: that the two lengths agree within their
+    errors says nothing more than the second estimate does. Where they do not, to ten times the sum of both estimates
+    and the square root of the rounding error, ``then`` has gone to another geodesic; the result is what it found, with
+    the code ``ends_missed`` (and the other length in ``stats``).
+
+    The first failure wins in ``result``; only that ``first`` did not reach its accuracy does not matter where ``then``
+    does. Where ``first`` fails, ``then`` still starts from what it left, which costs nothing under ``jax.vmap``.
+    ``stats``: those of ``then``, and with the prefix ``first_`` those of ``first``, its ``length`` and its ``error``.
+
+    >>> import jax.numpy as jnp
+    >>> from scoregeo import GaussianScore, SpectralNewton, SteinMetric, geodesic
+    >>> from scoregeo.geodesics.refine import Refine
+    >>> from scoregeo.geodesics.shooting import Shooting
+    >>> metric = SteinMetric(GaussianScore(jnp.zeros(2), jnp.eye(2)))
+    >>> solver = Refine(SpectralNewton(max_elements=1), Shooting(segments=4))
+    >>> round(float(geodesic(metric, jnp.array([-1.0, 0.5]), jnp.array([1.0, 0.7]), solver=solver).length), 4)
+    2.2213
+    """
+
+    first: AbstractBoundarySolver
+    then: AbstractBoundarySolver
+
+    def __check_init__(self):
+        check_solver(self.first)
+        check_solver(self.then)
+
+    def solve(
+        self, metric: AbstractMetric, x: Point, y: Point, init: AbstractCurve, ts: Float[Array, " n"]
+    ) -> Geodesic:
+        """See `AbstractBoundarySolver.solve`."""
+        # Sampled where a polyline passes its nodes, for solvers that return no curve.
+        times = jnp.linspace(0, 1, 65, dtype=x.dtype)
+        # The result does not depend on where it started: no derivative goes through the first solve.
+        frozen = jax.lax.stop_gradient
+        start = self.first.solve(_frozen(metric), frozen(x), frozen(y), init, times)
+        curve = Polyline(start.points) if start.curve is None else start.curve
+        end = self.then.solve(metric, x, y, curve, ts)
+
+        length = frozen(end.length)
+        allowed = _FACTOR * (start.error + end.error) + jnp.sqrt(jnp.finfo(x.dtype).eps) * length
+        elsewhere = ~(jnp.abs(length - start.length) <= allowed)
+        result = RESULTS.where((end.result == RESULTS.successful) & elsewhere, RESULTS.ends_missed, end.result)
+        good_start = (start.result == RESULTS.successful) | (start.result == RESULTS.accuracy_not_reached)
+        result = RESULTS.where(good_start, result, start.result)
+        before = {**start.stats, "length": start.length, "error": start.error}
+        stats = {**end.stats, **{f"first_{name}": value for name, value in before.items()}}
+        return Geodesic(
+            ts=end.ts,
+            points=end.points,
+            velocities=end.velocities,
+            length=end.length,
+            energy=end.energy,
+            error=end.error,
+            residual=end.residual,
+            result=result,
+            stats=stats,
+            curve=end.curve,
+        )
+
+
+def _frozen(metric: AbstractMetric) -> AbstractMetric:
+    return jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if isinstance(leaf, jax.Array) else leaf, metric)

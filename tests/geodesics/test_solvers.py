@@ -1,0 +1,146 @@
+"""Every boundary solver on one set of named problems with known answers, in both precisions; and on impossible ones.
+
+All problems are kernel densities of three centres in the plane, so each solver is compiled once for a precision.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from scoregeo import (
+    RESULTS,
+    EnergyDescent,
+    Georce,
+    KernelDensityScore,
+    MultiStart,
+    Refine,
+    Shooting,
+    SpectralNewton,
+    SteinMetric,
+    geodesic,
+)
+
+SPECTRAL = SpectralNewton(path_rtol=1e-6)
+# Each with the relative accuracy of the length that it promises on the smooth problems, and on three modes.
+SOLVERS = {
+    "spectral": (SPECTRAL, 1e-8, 1e-8),
+    "multistart": (MultiStart(SpectralNewton(path_rtol=1.0), bends=2), 1e-8, 1e-8),
+    "refine": (Refine(SPECTRAL, Shooting()), 1e-9, 1e-9),
+    "shooting": (Shooting(), 1e-9, None),
+    "descent": (EnergyDescent(nodes=129), 1e-4, 1e-4),
+    "georce": (Georce(), 1e-3, None),
+}
+TOLERANCE_32 = 2e-4
+THREE = np.array([[-1.5, 0.0], [1.5, 0.0], [0.0, 1.5]])
+ONE = np.zeros((3, 2))
+
+
+def radial(r, c):
+    """Distance from the mode of an isotropic Gaussian (MATH 9), with c = sqrt(strength) / variance."""
+    return 0.5 * (r * np.sqrt(1 + (c * r) ** 2) + np.arcsinh(c * r) / c)
+
+
+# centres, bandwidth, strength, x, y, length
+PROBLEMS = {
+    "euclid": (THREE, 0.5, 0.0, (-1.0, 0.5), (1.0, 0.7), np.hypot(2.0, 0.2)),
+    "gaussian radial": (ONE, 1.0, 2.0, (0.0, 0.0), (1.2, 0.9), radial(1.5, np.sqrt(2.0))),
+    "gaussian ray": (ONE, 2.0, 4.0, (0.6, 0.8), (1.8, 2.4), radial(3.0, 0.5) - radial(1.0, 0.5)),
+    "three modes": (THREE, 0.5, 1.0, (-1.5, 0.2), (1.4, -0.3), 5.0550293850979),
+}
+
+
+def run(name, dtype):
+    solver = SOLVERS[name][0]
+
+    @jax.jit
+    def solve(centres, bandwidth, strength, x, y):
+        metric = SteinMetric(KernelDensityScore(centres, bandwidth), strength)
+        return geodesic(metric, x, y, solver=solver, ts=jnp.linspace(0, 1, 5), throw=False)
+
+    return lambda *problem: solve(*(jnp.asarray(a, dtype) for a in problem))
+
+
+@pytest.fixture(scope="module", params=list(SOLVERS))
+def solver(request):
+    return request.param, run(request.param, jnp.float64)
+
+
+@pytest.mark.parametrize("problem", list(PROBLEMS))
+def test_lengths(solver, problem):
+    name, solve = solver
+    *arguments, length = PROBLEMS[problem]
+    _, smooth, hard = SOLVERS[name]
+    tolerance = hard if problem == "three modes" else smooth
+    result = solve(*arguments)
+    if tolerance is None:
+        # Too hard for this solver from a straight line: whatever it says, it must not claim a wrong length.
+        honest = abs(float(result.length) - length) < 1e-3 * length
+        assert honest or result.result != RESULTS.successful
+        return
+    assert result.result == RESULTS.successful
+    error = abs(float(result.length) - length)
+    assert error < tolerance * length
+    assert error < 10 * float(result.error) + 1e-10
+    np.testing.assert_allclose(result.points[0], arguments[3], atol=1e-9)
+    np.testing.assert_allclose(result.points[-1], arguments[4], atol=1e-9)
+    np.testing.assert_allclose(result.energy, result.length**2 / 2, rtol=1e-6)
+
+
+def test_equal_end_points(solver):
+    _, solve = solver
+    result = solve(THREE, 0.5, 1.0, (-1.0, 0.5), (-1.0, 0.5))
+    assert float(result.length) < 1e-12
+    assert result.result == RESULTS.successful
+    np.testing.assert_allclose(result.points, np.broadcast_to((-1.0, 0.5), (5, 2)), atol=1e-9)
+
+
+def test_nan_on_the_path(solver):
+    _, solve = solver
+    result = solve(THREE * np.nan, 0.5, 1.0, (-1.0, 0.5), (1.0, 0.7))
+    assert result.result == RESULTS.metric_nonfinite
+
+
+def test_enormous_strength_is_solved_or_refused(solver):
+    """From a mode outwards at strength 1e6 (MATH 9 knows the length): right within its error, or not successful."""
+    _, solve = solver
+    result = solve(ONE, 1.0, 1e6, (0.0, 0.0), (1.2, 0.9))
+    exact = radial(1.5, 1e3)
+    error = abs(float(result.length) - exact)
+    assert result.result != RESULTS.successful or error < max(1e-3 * exact, 10 * float(result.error))
+
+
+@pytest.mark.parametrize("name", ["spectral", "refine", "shooting", "descent", "georce"])
+def test_single_precision(name):
+    solve = run(name, jnp.float32)
+    for problem in ("euclid", "gaussian radial"):
+        *arguments, length = PROBLEMS[problem]
+        result = solve(*arguments)
+        assert result.length.dtype == result.points.dtype == jnp.float32
+        assert result.result == RESULTS.successful
+        assert abs(float(result.length) - length) < max(TOLERANCE_32, SOLVERS[name][1]) * length
+
+
+@pytest.mark.parametrize("name", ["refine", "multistart"])
+def test_gradients_of_compositions(name):
+    """``jit(vmap(grad))`` with respect to end points, strength and closed-over centres, against central differences."""
+    solver = SOLVERS[name][0]
+
+    def length(x, y, strength, centres):
+        metric = SteinMetric(KernelDensityScore(centres, 0.8), strength)
+        return geodesic(metric, x, y, solver=solver, ts=(0.0, 1.0), throw=False).length
+
+    x, y = jnp.array([-1.0, 0.5]), jnp.array([1.0, 0.7])
+    both = jax.jit(jax.vmap(jax.value_and_grad(length, argnums=(0, 1, 2, 3)), in_axes=(0, None, None, None)))
+    h, strength, centres = 1e-4, jnp.asarray(0.5), jnp.asarray(THREE)
+    side = jnp.array([0.3, -0.8])
+    starts = jnp.stack([x, x + h * side, x - h * side])
+    values, slopes = both(starts, y, strength, centres)
+    np.testing.assert_allclose(slopes[0][0] @ side, (values[1] - values[2]) / (2 * h), atol=1e-6)
+    step = jax.random.normal(jax.random.key(0), centres.shape)
+    for argument, change in ((1, side), (2, 1.0), (3, step)):
+        moved = [[y, strength, centres] for _ in range(2)]
+        for sign, arguments in zip((1, -1), moved, strict=True):
+            arguments[argument - 1] = arguments[argument - 1] + sign * h * change
+        ahead, behind = (both(starts, *arguments)[0][0] for arguments in moved)
+        np.testing.assert_allclose(jnp.sum(slopes[argument][0] * change), (ahead - behind) / (2 * h), atol=1e-6)
