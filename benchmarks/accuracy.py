@@ -125,7 +125,7 @@ def ladder(
     for attempt in found:
         yield attempt
         kept.append(attempt)
-        spent += (attempt.seconds or 0) * max(attempt.repeats, 1)
+        spent += attempt.seconds or 0
         if length is not None and reached(kept, length, TARGETS[-1]):
             return
         if spent > budget:

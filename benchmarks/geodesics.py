@@ -12,7 +12,7 @@ with the tables and NAME.png. Parts:
   at a much tighter setting. Methods have ladders of settings and all start from the straight line (`competitors` has
   the protocol); failures stay in the tables. The budget is for one solve; where scoregeo is quick, competitors get 100
   times as long as it (but a second) and no more. The ladder of a method on a problem ends when it has met 1e-8, or when
-  its solves, repeats included, took more than the budget.
+  its settings together took more than the budget.
 - batches: pairs of points under `jax.vmap` against one at a time, and a hard pair among easy ones.
 - scaling: exponents of the time in the dimension and in the coefficients of the path.
 - unet: the share of network calls in the time of a solve with a convolutional network at d = 3072.

@@ -18,7 +18,8 @@ class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
     outside_domain = (
         "An end point lies outside the domain of the metric, or the path could not be kept inside it. Check "
         "`metric.domain(x)`, which must be positive, at both end points; where the domain is not convex, give a path "
-        "inside it as `init`."
+        "inside it as `init`. From a point and a velocity (`shoot`): the geodesic leaves the domain; `stats['t_end']` "
+        "says when."
     )
     solver_steps_reached = (
         "The boundary solver used all its steps before its gradient was small. Try a larger `max_steps`, a smaller "
@@ -30,12 +31,13 @@ class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
     )
     accuracy_not_reached = (
         "The path is a geodesic of its discretisation, but the estimated error of the length is above `rtol`. Try "
-        "more `max_elements` (SpectralNewton) or `segments`, `Refine(SpectralNewton(), Shooting())`, or a larger "
-        "`rtol`; the estimate is in `geodesic.error`."
+        "more `max_elements` (SpectralNewton) or `nodes` (Georce, EnergyDescent), "
+        "`Refine(SpectralNewton(), Shooting())`, or a larger `rtol`; the estimate is in `geodesic.error`."
     )
     ends_missed = (
         "Shooting did not reach the end point: the root find stopped before its defects were small. Try more "
-        "`segments`, or start from a solved geodesic: `Refine(SpectralNewton(), Shooting())`."
+        "`segments`, or start from a solved geodesic: `Refine(SpectralNewton(), Shooting())`. From `Refine` itself: "
+        "the second solver went to another geodesic than the first (`stats['first_length']`)."
     )
 
 

@@ -29,8 +29,8 @@ _LENGTH_ONLY = SpectralNewton(path_rtol=1.0)
 def exp(metric: AbstractMetric, x: Point, v: Vector, **settings: Any) -> Point:
     """The exponential map: where the geodesic from ``x`` with initial velocity ``v`` is at time 1, shape ``(d,)``.
 
-    Keyword arguments are those of `shoot` (``solver``, ``stepsize_controller``, ``adjoint``, ``max_steps``, ``throw``).
-    Reverse mode by default; for forward mode pass ``adjoint=diffrax.DirectAdjoint()``.
+    Keyword arguments are those of `shoot` (``solver``, ``stepsize_controller``, ``adjoint``, ``max_steps``, ``event``,
+    ``throw``). Reverse mode by default; for forward mode pass ``adjoint=diffrax.DirectAdjoint()``.
 
     >>> import jax.numpy as jnp
     >>> from scoregeo import EuclideanMetric, exp

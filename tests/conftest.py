@@ -8,6 +8,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 # One worker for each core: LAPACK's own threads would only fight with the others.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Tests compile for longer than they run: less optimisation takes a third of the time.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 
 import jax
 

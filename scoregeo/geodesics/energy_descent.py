@@ -34,8 +34,7 @@ class EnergyDescent(AbstractNodalSolver):
     theorem on the discrete energy. Raises ``TypeError`` for a ``minimiser`` that is none.
 
     >>> import jax.numpy as jnp
-    >>> from scoregeo import geodesic
-    >>> from scoregeo.geodesics.energy_descent import EnergyDescent
+    >>> from scoregeo import EnergyDescent, geodesic
     >>> from scoregeo.metrics.models import HyperbolicHalfSpace
     >>> path = geodesic(HyperbolicHalfSpace(), jnp.array([0.0, 1.0]), jnp.array([0.0, 2.0]), solver=EnergyDescent())
     >>> round(float(path.length), 5)  # log(2)

@@ -28,7 +28,8 @@ class Geodesic(eqx.Module):
     - ``result``: a `RESULTS` code; ``geodesic.result == RESULTS.successful`` works on batches.
     - ``stats``: dictionary of counts (Newton steps, metric evaluations, degree, ...), and for boundary value solves
       ``path_error``, the estimated relative error of the path (of its velocity, in the mean): the square root, roughly,
-      of that of the length.
+      of that of the length. After `shoot`, ``t_end`` is the time reached: where an event or a failure stopped it before
+      1, later samples are NaN and ``length`` is that of the part travelled.
     """
 
     ts: Float[Array, " n"]

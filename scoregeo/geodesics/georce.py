@@ -46,8 +46,7 @@ class Georce(AbstractNodalSolver):
     theorem on the discrete energy.
 
     >>> import jax.numpy as jnp
-    >>> from scoregeo import geodesic
-    >>> from scoregeo.geodesics.georce import Georce
+    >>> from scoregeo import Georce, geodesic
     >>> from scoregeo.metrics.models import HyperbolicHalfSpace
     >>> path = geodesic(HyperbolicHalfSpace(), jnp.array([0.0, 1.0]), jnp.array([0.0, 2.0]), solver=Georce())
     >>> round(float(path.length), 3)  # log(2)

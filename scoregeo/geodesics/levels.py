@@ -172,7 +172,7 @@ def advance(problem: PathEnergy, state: SolveState, level: int, levels: Levels) 
         counts=Counts(
             state.counts.newton + moving,
             state.counts.cg + descent.cg_steps,
-            state.counts.metric + q * (1 + descent.cg_steps + moving * (1 + descent.halvings)),
+            state.counts.metric + q * (1 + descent.cg_steps + descent.tries),
         ),
     )
     found = left & ~accepted

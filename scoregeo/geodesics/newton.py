@@ -34,7 +34,7 @@ class Descent(NamedTuple):
     c: Coefficients
     accepted: Array
     cg_steps: Array
-    halvings: Array
+    tries: Array
 
 
 def _dot(a, b):
@@ -96,13 +96,14 @@ def descend(
 
     def worse(carry):
         a, new, k = carry
-        return ~(new <= energy + 1e-4 * a * slope + noise) & (k < 30) & active
+        return ~(new <= energy + 1e-4 * a * slope + noise) & (k < 31) & active
 
     def halve(carry):
         a, _, k = carry
         return a / 2, problem(basis, at.c + a / 2 * p, fraction), k + 1
 
-    first = (jnp.ones_like(energy), problem(basis, at.c + p, fraction), jnp.zeros((), jnp.int32))
-    a, new, halvings = jax.lax.while_loop(worse, halve, first)
+    # The full step, too, is tried in the loop: its energy is compiled once, and not evaluated where nothing moves.
+    start = (jnp.full_like(energy, 2), jnp.full_like(energy, jnp.inf), jnp.zeros((), jnp.int32))
+    a, new, tries = jax.lax.while_loop(worse, halve, start)
     accepted = active & (new <= energy + noise)
-    return Descent(jnp.where(accepted, at.c + a * p, at.c), accepted, cg_steps, halvings)
+    return Descent(jnp.where(accepted, at.c + a * p, at.c), accepted, cg_steps, tries)

@@ -30,9 +30,7 @@ class Refine(AbstractBoundarySolver):
     ``stats``: those of ``then``, and with the prefix ``first_`` those of ``first``, its ``length`` and its ``error``.
 
     >>> import jax.numpy as jnp
-    >>> from scoregeo import GaussianScore, SpectralNewton, SteinMetric, geodesic
-    >>> from scoregeo.geodesics.refine import Refine
-    >>> from scoregeo.geodesics.shooting import Shooting
+    >>> from scoregeo import GaussianScore, Refine, Shooting, SpectralNewton, SteinMetric, geodesic
     >>> metric = SteinMetric(GaussianScore(jnp.zeros(2), jnp.eye(2)))
     >>> solver = Refine(SpectralNewton(max_elements=1), Shooting(segments=4))
     >>> round(float(geodesic(metric, jnp.array([-1.0, 0.5]), jnp.array([1.0, 0.7]), solver=solver).length), 4)

@@ -13,6 +13,8 @@ from scoregeo import (
     GaussianScore,
     KernelDensityScore,
     MatrixMetric,
+    Refine,
+    Shooting,
     SpectralNewton,
     SteinMetric,
     exp,
@@ -21,8 +23,6 @@ from scoregeo import (
     shoot,
     verify,
 )
-from scoregeo.geodesics.refine import Refine
-from scoregeo.geodesics.shooting import Shooting
 
 X, Y = jnp.array([-1.0, 0.5]), jnp.array([1.0, 0.7])
 W = jnp.array([[0.3, 1.0], [-1.2, 0.2]])
