@@ -8,8 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
-from rich.console import Console
-from rich.progress import track
 
 from ._results import RESULTS
 from ._types import Point, Points, Scalar, Vector, as_points, is_concrete
@@ -169,7 +167,7 @@ def _solve_pairs(metric, xs, ys, rows, columns, solver, batch_size, mesh, progre
     indices = np.stack([rows[order], columns[order]], 1)
     if all(map(is_concrete, jax.tree.leaves((arrays, xs, ys)))):
         data = _replicated((arrays, xs, ys), mesh)
-        bar = track(indices, description="distances", console=Console(stderr=True), disable=not progress)
+        bar = _with_progress(indices) if progress else indices
         solved = [_solve_block(*data, _replicated(block, mesh), static, mesh) for block in bar]
         solved = jax.tree.map(lambda *parts: jnp.stack(parts), *solved)
     else:
@@ -177,6 +175,13 @@ def _solve_pairs(metric, xs, ys, rows, columns, solver, batch_size, mesh, progre
     inverse = np.zeros(pairs, int)
     inverse[order.reshape(-1)] = np.arange(order.size)
     return jax.tree.map(lambda leaf: leaf.reshape(-1)[inverse], solved)
+
+
+def _with_progress(blocks):
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(blocks, description="distances", console=Console(stderr=True))
 
 
 def _replicated(tree, mesh):

@@ -30,7 +30,7 @@ LONGEST = (
     "test_transport.py",
     "test_cli.py",
     "test_pairwise.py",
-    "test_images.py",
+    "test_image_scores.py",
     "test_examples.py",
     "test_docs.py",
     "test_readme.py",

@@ -72,7 +72,7 @@ class Shooting(AbstractBoundarySolver):
     integration ``integration_steps``), ``metric_nonfinite`` or ``outside_domain``.
 
     >>> import jax.numpy as jnp
-    >>> from scoregeo import GaussianScore, SteinMetric, geodesic
+    >>> from scoregeo import GaussianScore, Shooting, SteinMetric, geodesic
     >>> metric = SteinMetric(GaussianScore(jnp.zeros(2), jnp.eye(2)))
     >>> x, y = jnp.array([-1.0, 0.5]), jnp.array([1.0, 0.7])
     >>> round(float(geodesic(metric, x, y, solver=Shooting(segments=4)).length), 4)

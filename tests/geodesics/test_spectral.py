@@ -35,7 +35,7 @@ from scoregeo.geodesics.preconditioner import (
 from scoregeo.geodesics.spectral import polynomial_curve
 
 SMALL = SpectralNewton(max_elements=4)
-ONE_LEVEL = SpectralNewton(degree=24, max_elements=1, rtol=1e-6, path_rtol=1.0, continuation=0)
+ONE_LEVEL = SpectralNewton(degree=24, max_elements=1, rtol=1e-6, path_rtol=1.0, tolerance=1e-10, continuation=0)
 X, Y = jnp.array([-1.0, 0.5]), jnp.array([1.0, 0.7])
 
 
