@@ -36,8 +36,8 @@ class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
     )
     ends_missed = (
         "Shooting did not reach the end point: the root find stopped before its defects were small. Try more "
-        "`segments`, or start from a solved geodesic: `Refine(SpectralNewton(), Shooting())`. From `Refine` itself: "
-        "the second solver went to another geodesic than the first (`stats['first_length']`)."
+        "`segments`, or start from a solved geodesic: `Refine(SpectralNewton(), Shooting())`. From `Refine` or "
+        "`MultiStart` itself: solved again from the geodesic that was found, the path went to another one."
     )
 
 

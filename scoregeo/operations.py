@@ -112,7 +112,8 @@ def pairwise_dist(
 
     - ``solver``: default `SpectralNewton`, aiming at the length alone.
     - ``batch_size``: how many pairs are solved side by side on one device, which bounds the memory; default as many as
-      fit in about 256 MiB. Within a batch, pairs that are solved make room for others.
+      have their paths in about 256 MiB with `SpectralNewton`; other solvers may need more for a pair. Within a batch,
+      pairs that are solved make room for others.
     - ``mesh``: a `jax.sharding.Mesh` with one axis, as of ``jax.make_mesh((8,), ("pairs",))``: pairs are divided among
       its devices. After ``jax.distributed.initialize`` these may belong to several processes: each calls this function
       with the same arguments and gets the whole matrix.
@@ -168,7 +169,11 @@ def _solve_pairs(metric, xs, ys, rows, columns, solver, batch_size, mesh, progre
     if all(map(is_concrete, jax.tree.leaves((arrays, xs, ys)))):
         data = _replicated((arrays, xs, ys), mesh)
         bar = _with_progress(indices) if progress else indices
-        solved = [_solve_block(*data, _replicated(block, mesh), static, mesh) for block in bar]
+        solved = []
+        for block in bar:
+            solved.append(_solve_block(*data, _replicated(block, mesh), static, mesh))
+            if progress:
+                jax.block_until_ready(solved[-1])  # or the bar would show what has been asked for, not what is done
         solved = jax.tree.map(lambda *parts: jnp.stack(parts), *solved)
     else:
         solved = jax.lax.map(lambda block: _solve_block(arrays, xs, ys, block, static, mesh), jnp.asarray(indices))

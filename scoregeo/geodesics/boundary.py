@@ -81,6 +81,7 @@ def check_start(init: Any, x: Point, y: Point) -> AbstractStart | AbstractCurve:
         for name, gap in zip(("start", "end"), gaps, strict=True):
             if not gap <= allowed:
                 raise ValueError(f"`init` must {name} where the geodesic does, but is {gap:.3g} away from it")
+    init = jax.tree.map(lambda a: a.astype(x.dtype) if eqx.is_inexact_array(a) else a, init)
     if isinstance(init, Polyline):
         return Polyline(init.nodes.at[0].set(x).at[-1].set(y))
     return init

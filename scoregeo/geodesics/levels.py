@@ -63,6 +63,7 @@ class SolveState(NamedTuple):
     error: Scalar  # estimated error of the length
     path_error: Scalar
     status: Array  # of the Newton iteration
+    known: Array  # `best` is stationary on its level
     done: Array  # the length is as accurate as asked for
     open: Array  # another level, or another adaptation of the last one, may improve the path
     passes: Array  # through the last level
@@ -82,20 +83,21 @@ def initial_state(start: Coefficients, levels: Levels) -> SolveState:
     inf = jnp.asarray(jnp.inf, start.dtype)
     no, yes = jnp.asarray(False), jnp.asarray(True)
     counts = Counts(zero, zero, zero)
-    return SolveState(path, zero, inf, inf, inf, zero + RUNNING, no, yes, zero, path, yes, yes, zero, zero, inf, counts)
+    return SolveState(
+        path, zero, inf, inf, inf, zero + RUNNING, no, no, yes, zero, path, yes, yes, zero, zero, inf, counts
+    )
 
 
 def enter(state: SolveState) -> SolveState:
     """The state at the beginning of a level; also for a batch of states."""
     zero = jnp.zeros_like(state.attempt)
-    known = state.status == STATIONARY
     return state._replace(
         status=jnp.where(state.open, RUNNING, state.status),
         active=state.open,
         fresh=state.open,
         attempt=zero,
         steps=zero,
-        coarse_length=jnp.where(known, safe_sqrt(2 * state.energy), jnp.inf),
+        coarse_length=jnp.where(state.known, safe_sqrt(2 * state.energy), jnp.inf),
     )
 
 
@@ -144,14 +146,16 @@ def advance(problem: PathEnergy, state: SolveState, level: int, levels: Levels) 
     length = safe_sqrt(2 * at.energy)
     shortening, path_error = relative_gain(at)
     estimate = jnp.abs(length - state.coarse_length) + shortening + 4 * eps * length
-    stationary = path_error <= tolerance
+    # The start is never taken for a geodesic unseen: it may be a saddle, which only a step finds out.
+    stationary = (path_error <= tolerance) & ~(direct & first & (level == 0))
     accepted = direct & first & (estimate <= levels.rtol * length) & (path_error <= levels.path_rtol)
     moving = finite & ~stationary & ~accepted & (state.steps < levels.max_steps)
     descent = descend(problem, basis, at, fraction, moving, levels.max_cg)
 
     stuck = moving & ~descent.accepted
     # Where rounding stops the descent just above the tolerance, the path is as good as this precision gives.
-    stationary = finite & (stationary | accepted | (stuck & (path_error <= 1e3 * tolerance)))
+    floor = jnp.maximum(tolerance, jnp.minimum(1e3 * tolerance, 10 * eps**0.5))
+    stationary = finite & (stationary | accepted | (stuck & (path_error <= floor)))
     status = jnp.where(stationary, STATIONARY, jnp.where(stuck, STALLED, RUNNING))
     status = jnp.where(finite, status, NONFINITE).astype(jnp.int32)
     ended = (status != RUNNING) | (state.steps >= levels.max_steps)
@@ -175,21 +179,23 @@ def advance(problem: PathEnergy, state: SolveState, level: int, levels: Levels) 
             state.counts.metric + q * (1 + descent.cg_steps + descent.tries),
         ),
     )
-    found = left & ~accepted
+    # A failure must not take the place of what was found before.
+    found = left & ~accepted & (stationary | ~state.known)
     if level == len(levels.elements) - 1:
         # `judge` decides whether this is better than what there was.
         return state._replace(
             energy=jnp.where(left & accepted, at.energy, state.energy),
             error=jnp.where(left & accepted, estimate, state.error),
             path_error=jnp.where(left & accepted, path_error, state.path_error),
-            coarse_length=jnp.where(found, length, state.coarse_length),
+            coarse_length=jnp.where(left & ~accepted, length, state.coarse_length),
         )
     return state._replace(
         best=jax.tree.map(lambda new, old: jnp.where(found, new, old), work, state.best),
         level=jnp.where(found, level, state.level).astype(jnp.int32),
-        energy=jnp.where(left, at.energy, state.energy),
-        error=jnp.where(left, jnp.where(accepted, estimate, jnp.inf), state.error),
-        path_error=jnp.where(left, path_error, state.path_error),
+        known=state.known | (found & stationary),
+        energy=jnp.where(found | (left & accepted), at.energy, state.energy),
+        error=jnp.where(left & accepted, estimate, jnp.where(found, jnp.inf, state.error)),
+        path_error=jnp.where(found | (left & accepted), path_error, state.path_error),
     )
 
 
@@ -208,21 +214,26 @@ def judge(problem: PathEnergy, state: SolveState, levels: Levels) -> SolveState:
     stationary = state.status == STATIONARY
     error = jnp.where(stationary, error, jnp.inf)
     first = state.passes == 0
-    better = first | (stationary & finite & (path_error < state.path_error))
+    found = stationary & finite
+    better = jnp.where(first, found | ~state.known, found & (path_error < state.path_error))
     clearly = first | (path_error < state.path_error / 2)
     status = jnp.where(stationary & ~finite, NONFINITE, state.status)
     choose = lambda new, old: jnp.where(better, new, old)  # noqa: E731
-    error, path_error = choose(error, state.error), choose(path_error, state.path_error)
-    exact = (error <= levels.rtol * length) & (path_error <= levels.path_rtol)
+    error, path_error, energy = jax.tree.map(
+        choose, (error, path_error, at.energy), (state.error, state.path_error, state.energy)
+    )
+    accurate = error <= levels.rtol * safe_sqrt(2 * energy)
+    exact = accurate & (path_error <= levels.path_rtol)
     return state._replace(
         best=jax.tree.map(choose, state.work, state.best),
         level=choose(last, state.level).astype(jnp.int32),
-        energy=choose(at.energy, state.energy),
+        known=state.known | found,
+        energy=energy,
         error=error,
         path_error=path_error,
         status=jnp.where(first, status, STATIONARY).astype(jnp.int32),
-        done=error <= levels.rtol * length,
-        open=stationary & finite & clearly & ~exact & (state.passes < levels.adaptations),
+        done=accurate & jnp.isfinite(energy) & (found | ~first),
+        open=found & clearly & ~exact & (state.passes < levels.adaptations),
         passes=state.passes + 1,
         active=jnp.zeros_like(state.active),
         counts=state.counts._replace(metric=state.counts.metric + basis.times.size),

@@ -13,6 +13,7 @@ import lineax as lx
 from jaxtyping import Array
 
 from .._types import Matrix, Point, Points, Scalar, Vector
+from ..metrics.inner_products import safe_sqrt
 from .flow import (
     CONVERGED,
     MISSED,

@@ -71,25 +71,32 @@ class MultiStart(AbstractBoundarySolver):
         t = jnp.asarray(np.linspace(0, 1, _NODES), x.dtype)
         curves = [init, Polyline(jnp.stack([x, y]))]
         curves += [bent_line(x, y, offset) for offset in _offsets(metric, x, y, self.bends)]
-        curves += [start(metric, x, y) for start in self.starts]
+        for start in self.starts:
+            start.check(x.size)
+            curves.append(start(metric, x, y))
+        # Frozen: a derivative through all solves would cost as much for each, and be NaN where one of them failed.
+        frozen = jax.tree.map(lambda a: jax.lax.stop_gradient(a) if eqx.is_inexact_array(a) else a, (metric, x, y))
         nodes = jax.lax.stop_gradient(jnp.stack([jax.vmap(curve)(t)[0] for curve in curves]))
-        found = jax.vmap(lambda nodes: self.solver.solve(metric, x, y, Polyline(nodes), ts))(nodes)
+        found = jax.vmap(lambda nodes: self.solver.solve(*frozen, Polyline(nodes), t))(nodes)
 
         converged = found.result == RESULTS.successful
-        # Among failures, the shortest of the finite ones: it is the most use.
+        # The shortest are often those with sharp bends, which miss their accuracy by a little: they compete too. Among
+        # failures, the shortest of the finite ones is the most use.
+        geodesics = converged | (found.result == RESULTS.accuracy_not_reached)
         finite = jnp.isfinite(found.length)
-        any_converged = jnp.any(converged)
-        order = jnp.where(converged | (~any_converged & finite), found.length, jnp.inf)
+        order = jnp.where(geodesics | (~jnp.any(geodesics) & finite), found.length, jnp.inf)
         best = jax.tree.map(lambda leaf: leaf[jnp.argmin(order)], found)
-        if found.curve is None:
-            middles = found.points
-        else:
-            middles = jax.vmap(lambda curve: jax.vmap(curve)(jnp.linspace(0, 1, 17, dtype=x.dtype))[0])(found.curve)
+        curve = Polyline(best.points) if best.curve is None else best.curve
+        result = self.solver.solve(metric, x, y, curve, ts)
+        # From its own curve a solver stays where it is; if it did not, this is not the shortest.
+        slack = 10 * (best.error + result.error) + 1e-6 * best.length
+        left = jnp.isfinite(best.length) & (jax.lax.stop_gradient(result.length) > best.length + slack)
+        code = RESULTS.where(left & (result.result == RESULTS.successful), RESULTS.ends_missed, result.result)
         stats = {
-            "local_geodesics": count_distinct(jax.lax.stop_gradient(middles), converged),
+            "local_geodesics": count_distinct(found.points, converged),
             "converged_starts": jnp.sum(converged),
         }
-        return eqx.tree_at(lambda g: g.stats, best, best.stats | stats)
+        return eqx.tree_at(lambda g: (g.stats, g.result), result, (result.stats | stats, code))
 
 
 def _offsets(metric: AbstractMetric, x: Point, y: Point, bends: int) -> list[Vector]:
@@ -99,9 +106,10 @@ def _offsets(metric: AbstractMetric, x: Point, y: Point, bends: int) -> list[Vec
     safe = jnp.where(squared > 0, squared, 1)
 
     def sideways(direction: Vector, otherwise: Vector) -> Vector:
+        before = jnp.linalg.norm(direction)
         direction = direction - (direction @ chord) / safe * chord
         norm = jnp.linalg.norm(direction)
-        usable = jnp.isfinite(norm) & (norm > 1e-6 * jnp.sqrt(safe))
+        usable = jnp.isfinite(norm) & (norm > 1e-6 * before)
         return jnp.where(usable, direction / jnp.where(usable, norm, 1), otherwise)
 
     keys = jax.random.split(jax.random.key(0), max(1, (bends + 1) // 2))

@@ -47,7 +47,8 @@ class SpectralNewton(AbstractBoundarySolver):
       far as ``max_elements`` allows; default 1e-8 in float64, 1e-5 in float32. The error of the length is about its
       square, so `dist` aims at no more than ``rtol``; `log` and pictures need the path.
     - ``degree``: of the polynomials. The first level is one polynomial for the whole path.
-    - ``max_elements``: the number of polynomials not to exceed; it grows fourfold, and every level is compiled.
+    - ``max_elements``: the number of polynomials not to exceed; it grows fourfold (1, 4, 16, ...), and every level is
+      compiled.
     - ``quadrature``: quadrature points per coefficient. With as many points as coefficients (1), paths in a stiff
       metric cheat between the points; the error estimate checks that a finer rule gives the same length.
     - ``tolerance``: a level is solved when the preconditioned norm of the gradient is below this times that of the
@@ -95,7 +96,7 @@ class SpectralNewton(AbstractBoundarySolver):
             value = getattr(self, name)
             if name == "batch_size" and value is None:
                 continue
-            if not isinstance(value, int) or value < least:
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"`{name}` must be an integer of at least {least}, got {value!r}")
         for name in ("rtol", "path_rtol", "tolerance"):
             value = getattr(self, name)

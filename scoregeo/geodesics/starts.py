@@ -89,13 +89,16 @@ class GraphInit(AbstractStart):
         self.points = as_points(points, "points")
         if not is_concrete(self.points):
             raise TypeError("`points` must be concrete: construct GraphInit outside `jit`, `vmap` and `grad`")
-        n = self.points.shape[0]
+        # Copies would only be one another's neighbours.
+        values = np.unique(np.asarray(self.points), axis=0)
+        self.points, n = jnp.asarray(values), len(values)
         if not isinstance(neighbors, int | np.integer) or isinstance(neighbors, bool) or not 1 <= neighbors < n:
-            raise ValueError(f"`neighbors` must be an integer from 1 to {n - 1} for {n} points, got {neighbors!r}")
+            raise ValueError(
+                f"`neighbors` must be an integer from 1 to {n - 1} for {n} different points, got {neighbors!r}"
+            )
         self.neighbors = int(neighbors)
         from scipy.spatial import KDTree
 
-        values = np.asarray(self.points, np.float64)
         _, nearest = KDTree(values).query(values, self.neighbors + 1)
         pairs = np.stack([np.repeat(np.arange(n), self.neighbors + 1), nearest.reshape(-1)], -1)
         pairs = np.unique(np.sort(pairs[pairs[:, 0] != pairs[:, 1]], -1), axis=0)
@@ -133,9 +136,15 @@ class GraphInit(AbstractStart):
 
 
 def segment_length(metric: AbstractMetric, a: Point, b: Point) -> Float[Array, ""]:
-    """Length in ``metric`` of the straight segment from ``a`` to ``b``, by four Gauss points."""
+    """Length in ``metric`` of the straight segment from ``a`` to ``b``, by four Gauss points; infinite outside the
+    domain."""
     nodes, weights = np.polynomial.legendre.leggauss(4)
-    lengths = jax.vmap(lambda t: metric.norm(a + t * (b - a), b - a))(jnp.asarray((nodes + 1) / 2, a.dtype))
+
+    def speed(t):
+        x = a + t * (b - a)
+        return jnp.where(metric.domain(x) > 0, metric.norm(x, b - a), jnp.inf)
+
+    lengths = jax.vmap(speed)(jnp.asarray((nodes + 1) / 2, a.dtype))
     return jnp.asarray(weights / 2, a.dtype) @ lengths
 
 

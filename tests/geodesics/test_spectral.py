@@ -302,6 +302,23 @@ def test_saddles_are_left():
     np.testing.assert_allclose(short.points[:, 1], 0, atol=1e-6)  # 1.35 < 1.50888: there it is shortest
 
 
+@pytest.mark.parametrize("tolerance", [None, 1e-2])
+def test_an_unstable_line_is_left_at_loose_tolerances(tolerance):
+    """Along the crest of G = (1 + 10 exp(-10 y^2)) I the line is stationary, 13.27 long; round it, the way is 6.488."""
+    crest = MatrixMetric(lambda x: (1 + 10 * jnp.exp(-10 * x[1] ** 2)) * jnp.eye(2))
+    solver = SpectralNewton(rtol=2e-2, path_rtol=1.0, max_elements=1, tolerance=tolerance)
+    length = dist(crest, jnp.array([-2.0, 0.0]), jnp.array([2.0, 0.0]), solver=solver, throw=False)
+    assert abs(float(length) - 6.488) < 0.1
+
+
+def test_a_start_in_another_precision():
+    metric = SteinMetric(GaussianScore(jnp.zeros(2), jnp.eye(2)), 1.0)
+    double = geodesic(metric, X, Y, solver=ONE_LEVEL)
+    single = geodesic(metric, X.astype(jnp.float32), Y.astype(jnp.float32), solver=ONE_LEVEL, init=double, throw=False)
+    assert single.length.dtype == jnp.float32
+    np.testing.assert_allclose(single.length, double.length, rtol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_precision_is_that_of_the_points(dtype):
     """An analytic score in float64 and points in float32, and the other way round."""
