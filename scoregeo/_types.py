@@ -24,6 +24,11 @@ def is_concrete(x: Any) -> bool:
     return not isinstance(x, jax.core.Tracer)
 
 
+def frozen(tree: Any) -> Any:
+    """``tree`` as a constant: no derivative flows through its arrays."""
+    return jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if isinstance(leaf, jax.Array) else leaf, tree)
+
+
 def as_float(x: Any, name: str) -> Array:
     """``x`` as a floating-point array. Integers become the default float; complex, boolean, text are refused."""
     try:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from ._results import RESULTS
 from ._types import Point, Points, Scalar, Vector, as_points, is_concrete
-from .geodesics import AbstractBoundarySolver, AbstractStart, Geodesic, Polyline, SpectralNewton, geodesic
+from .geodesics import AbstractBoundarySolver, AbstractStart, Geodesic, SpectralNewton, StraightLine, geodesic
 from .geodesics.boundary import check_metric, check_solver
 from .geodesics.initial import end_point
 from .metrics import AbstractMetric
@@ -201,7 +201,7 @@ def _solve_block(arrays, xs, ys, pairs, static, mesh):
     def solve(arrays, xs, ys, pairs):
         metric, solver = eqx.combine(arrays, static)
         xs, ys = xs[pairs[0]], ys[pairs[1]]
-        result = jax.vmap(lambda x, y: solver.solve(metric, x, y, Polyline(jnp.stack([x, y])), _ends(x)))(xs, ys)
+        result = jax.vmap(lambda x, y: solver.solve(metric, x, y, StraightLine()(metric, x, y), _ends(x)))(xs, ys)
         return result.length, result.result
 
     if mesh is None:

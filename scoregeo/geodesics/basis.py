@@ -12,7 +12,6 @@ path bends, sharp bends cost no more than gentle ones.
 """
 
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
@@ -165,8 +164,3 @@ class Basis(eqx.Module):
 def uniform_breaks(elements: int, dtype) -> Breaks:
     """``elements`` equal elements of [0, 1]."""
     return jnp.asarray(np.linspace(0, 1, elements + 1), dtype)
-
-
-def sample(curve: Callable, ts: Float[Array, " n"]) -> tuple[Points, Points]:
-    """Points and velocities of ``curve`` at ``ts``, each ``(n, d)``."""
-    return jax.vmap(curve)(ts)

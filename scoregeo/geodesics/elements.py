@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from .._types import Point
 from .basis import Basis, Breaks, Coefficients, legendre_values
+from .curves import PiecewisePolynomial
 
 _NEIGHBOURS = 3
 
@@ -44,6 +45,17 @@ def adapted_breaks(path: Path, x: Point, y: Point, basis: Basis, elements: int) 
     times = jnp.concatenate([zero, t, one])
     cumulative = 0.2 * times + 0.8 * jnp.concatenate([zero, turning, one])
     return jnp.interp(jnp.linspace(0, 1, elements + 1, dtype=t.dtype), cumulative, times).at[0].set(0).at[-1].set(1)
+
+
+def polynomial_curve(x: Point, y: Point, path: Path) -> PiecewisePolynomial:
+    """``path`` as a curve that can be evaluated anywhere."""
+    widths = jnp.diff(path.breaks)
+    used = widths > 0
+    root = jnp.sqrt(jnp.where(used, widths, 1))
+    steps = jnp.where(used, root, 0)[:, None] * path.c[:, 0]
+    starts = x + path.breaks[:-1, None] * (y - x) + jnp.cumsum(steps, 0) - steps
+    velocities = (path.c / root[:, None, None]).at[:, 0].add(y - x)
+    return PiecewisePolynomial(path.breaks, starts, velocities)
 
 
 def halved_breaks(breaks: Breaks) -> Breaks:

@@ -1,13 +1,11 @@
 """An error estimate for the length of any curve, whichever solver found it."""
 
 import jax
-import jax.numpy as jnp
 
 from .._types import Scalar
-from ..metrics.inner_products import safe_sqrt
 from .basis import Basis, uniform_breaks
 from .curves import AbstractCurve
-from .levels import relative_gain
+from .levels import estimated_error
 from .newton import evaluate
 from .path_energy import PathEnergy
 
@@ -25,7 +23,5 @@ def estimate_error(problem: PathEnergy, curve: AbstractCurve, length: Scalar) ->
     basis = Basis(uniform_breaks(_ELEMENTS, problem.x.dtype), _DEGREE, 2 * _DEGREE)
     _, velocities = jax.lax.stop_gradient(jax.vmap(curve)(basis.times))
     at = evaluate(problem, basis, basis.project_velocity(velocities, problem.x, problem.y))
-    shortening, path_error = relative_gain(at)
-    new = safe_sqrt(2 * at.energy)
-    error = jnp.abs(new - jax.lax.stop_gradient(length)) + shortening + 4 * jnp.finfo(new.dtype).eps * new
+    _, error, path_error = estimated_error(at, jax.lax.stop_gradient(length))
     return error, path_error

@@ -205,15 +205,3 @@ def replayed(
         return x, v, infos
 
     return jax.vmap(one)(starts, velocities, knots)
-
-
-def split_dynamic(tree: Any, tangent: Any) -> tuple[Any, Any, Any]:
-    """The differentiable leaves of ``tree``, the others, and ``tangent`` with zeros where it has none."""
-    dynamic, static = eqx.partition(tree, eqx.is_inexact_array)
-    dots = jax.tree.map(
-        lambda p, t: jnp.zeros_like(p) if t is None and p is not None else t,
-        dynamic,
-        tangent,
-        is_leaf=lambda leaf: leaf is None,
-    )
-    return dynamic, static, dots

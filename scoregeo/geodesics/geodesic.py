@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from .._results import RESULTS
 from .._types import Points, Scalar, is_concrete
-from .curves import AbstractCurve
+from .curves import AbstractCurve, Polyline
 
 
 class Geodesic(eqx.Module):
@@ -85,3 +85,8 @@ class Geodesic(eqx.Module):
             self.stats,
             None if self.curve is None else self.curve.reverse(),
         )
+
+
+def curve_of(geodesic: Geodesic) -> AbstractCurve:
+    """The curve of ``geodesic``; straight lines between its points, taken to be equally spaced, if it has none."""
+    return Polyline(geodesic.points) if geodesic.curve is None else geodesic.curve

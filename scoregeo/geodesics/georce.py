@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 from .._types import Points, Scalar
 from ..metrics import IdentityPlusRankOne
 from .basis import Basis, Coefficients, uniform_breaks
+from .newton import rounding
 from .nodal import AbstractNodalSolver, Minimum, relative_gradient
 from .path_energy import PathEnergy
 from .preconditioner import AbstractPreconditioner
@@ -168,8 +169,3 @@ def line_search(evaluate, c: Coefficients, energy: Scalar, p: Coefficients, slop
     first = (jnp.ones_like(energy), energy, jnp.zeros_like(c), jnp.asarray(False), jnp.zeros((), jnp.int32))
     a, new, g, found, _ = jax.lax.while_loop(again, trial, first)
     return c + 2 * a * p, new, g, found & (slope <= 0)
-
-
-def rounding(energy: Scalar) -> Scalar:
-    """What rounding may change in a computed ``energy``."""
-    return 8 * jnp.finfo(energy.dtype).eps * jnp.abs(energy)

@@ -121,12 +121,17 @@ def begin(problem: PathEnergy, start: Coefficients, state: SolveState, level: in
     return state._replace(work=work, fresh=jnp.zeros_like(state.fresh))
 
 
-def relative_gain(at: Evaluation) -> tuple[Scalar, Scalar]:
-    """What a Newton step expects to shorten the path by, and to change its velocity by, relative to it."""
+def estimated_error(at: Evaluation, other_length: Scalar) -> tuple[Scalar, Scalar, Scalar]:
+    """Length of the path ``at``, its estimated error given another value of it, and that of the path, relative to it.
+
+    The error is the difference of the two lengths, what a Newton step expects to shorten the path by, and rounding;
+    that of the path, what the step expects to change its velocity by.
+    """
     positive = at.energy > 0
     length = safe_sqrt(2 * at.energy)
     shortening = jnp.where(positive, at.gain / (2 * jnp.where(positive, length, 1)), 0)
-    return shortening, jnp.where(positive, safe_sqrt(at.gain / jnp.where(positive, 2 * at.energy, 1)), 0)
+    error = jnp.abs(length - other_length) + shortening + 4 * jnp.finfo(length.dtype).eps * length
+    return length, error, jnp.where(positive, safe_sqrt(at.gain / jnp.where(positive, 2 * at.energy, 1)), 0)
 
 
 def advance(problem: PathEnergy, state: SolveState, level: int, levels: Levels) -> SolveState:
@@ -143,9 +148,7 @@ def advance(problem: PathEnergy, state: SolveState, level: int, levels: Levels) 
 
     at = evaluate(problem, basis, state.work.c[:elements], fraction)
     finite = jnp.isfinite(at.energy) & jnp.isfinite(at.gain)
-    length = safe_sqrt(2 * at.energy)
-    shortening, path_error = relative_gain(at)
-    estimate = jnp.abs(length - state.coarse_length) + shortening + 4 * eps * length
+    length, estimate, path_error = estimated_error(at, state.coarse_length)
     # The start is never taken for a geodesic unseen: it may be a saddle, which only a step finds out.
     stationary = (path_error <= tolerance) & ~(direct & first & (level == 0))
     accepted = direct & first & (estimate <= levels.rtol * length) & (path_error <= levels.path_rtol)
@@ -207,9 +210,7 @@ def judge(problem: PathEnergy, state: SolveState, levels: Levels) -> SolveState:
     last = len(levels.elements) - 1
     basis = levels.basis(halved_breaks(state.work.breaks))
     at = evaluate(problem, basis, transfer(state.work, basis))
-    length = safe_sqrt(2 * at.energy)
-    shortening, path_error = relative_gain(at)
-    error = jnp.abs(length - state.coarse_length) + shortening + 4 * jnp.finfo(length.dtype).eps * length
+    _, error, path_error = estimated_error(at, state.coarse_length)
     finite = jnp.isfinite(at.energy) & jnp.isfinite(at.gain)
     stationary = state.status == STATIONARY
     error = jnp.where(stationary, error, jnp.inf)

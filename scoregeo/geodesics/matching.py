@@ -26,8 +26,8 @@ from .flow import (
     flow_segments,
     mean_speed,
     replayed,
-    split_dynamic,
 )
+from .implicit import split_dynamic
 
 # Where the defects do not fall, the step is divided by this, at most so many times.
 _BACKTRACK, _MAX_BACKTRACKS = 3.0, 10

@@ -7,13 +7,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .._results import RESULTS
-from .._types import Point, Points, Scalar, Vector
+from .._types import Point, Points, Scalar, Vector, frozen
 from ..metrics import AbstractMetric
 from .boundary import AbstractBoundarySolver, check_solver
 from .curves import AbstractCurve, Polyline
-from .geodesic import Geodesic
+from .geodesic import Geodesic, curve_of
 from .spectral import SpectralNewton
-from .starts import AbstractStart, bent_line
+from .starts import AbstractStart, StraightLine, bent_line
 
 _NODES = 65
 # Two paths whose points come closer than this, relative to the longest way between them, are the same geodesic.
@@ -69,15 +69,15 @@ class MultiStart(AbstractBoundarySolver):
     ) -> Geodesic:
         """See `AbstractBoundarySolver.solve`."""
         t = jnp.asarray(np.linspace(0, 1, _NODES), x.dtype)
-        curves = [init, Polyline(jnp.stack([x, y]))]
+        curves = [init, StraightLine()(metric, x, y)]
         curves += [bent_line(x, y, offset) for offset in _offsets(metric, x, y, self.bends)]
         for start in self.starts:
             start.check(x.size)
             curves.append(start(metric, x, y))
         # Frozen: a derivative through all solves would cost as much for each, and be NaN where one of them failed.
-        frozen = jax.tree.map(lambda a: jax.lax.stop_gradient(a) if eqx.is_inexact_array(a) else a, (metric, x, y))
+        constants = frozen((metric, x, y))
         nodes = jax.lax.stop_gradient(jnp.stack([jax.vmap(curve)(t)[0] for curve in curves]))
-        found = jax.vmap(lambda nodes: self.solver.solve(*frozen, Polyline(nodes), t))(nodes)
+        found = jax.vmap(lambda nodes: self.solver.solve(*constants, Polyline(nodes), t))(nodes)
 
         converged = found.result == RESULTS.successful
         # The shortest are often those with sharp bends, which miss their accuracy by a little: they compete too. Among
@@ -86,8 +86,7 @@ class MultiStart(AbstractBoundarySolver):
         finite = jnp.isfinite(found.length)
         order = jnp.where(geodesics | (~jnp.any(geodesics) & finite), found.length, jnp.inf)
         best = jax.tree.map(lambda leaf: leaf[jnp.argmin(order)], found)
-        curve = Polyline(best.points) if best.curve is None else best.curve
-        result = self.solver.solve(metric, x, y, curve, ts)
+        result = self.solver.solve(metric, x, y, curve_of(best), ts)
         # From its own curve a solver stays where it is; if it did not, this is not the shortest.
         slack = 10 * (best.error + result.error) + 1e-6 * best.length
         left = jnp.isfinite(best.length) & (jax.lax.stop_gradient(result.length) > best.length + slack)

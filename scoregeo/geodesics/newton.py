@@ -79,6 +79,11 @@ def conjugate_gradients(hessian, solve, g, z, gain, target, max_steps, escape=0.
     return p, j
 
 
+def rounding(energy: Scalar) -> Scalar:
+    """What rounding may change in a computed ``energy``."""
+    return 8 * jnp.finfo(energy.dtype).eps * jnp.abs(energy)
+
+
 def descend(
     problem: PathEnergy, basis: Basis, at: Evaluation, fraction: Scalar | float, active: Array, max_cg: int
 ) -> Descent:
@@ -92,7 +97,7 @@ def descend(
     slope = _dot(at.g, p)
     downhill = slope < 0
     p, slope = jnp.where(downhill, p, at.z), jnp.where(downhill, slope, -gain)
-    noise = 8 * jnp.finfo(energy.dtype).eps * energy
+    noise = rounding(energy)
 
     def worse(carry):
         a, new, k = carry

@@ -26,12 +26,14 @@ from .._types import Point, Scalar
 from ..metrics import AbstractMetric
 from ..metrics.inner_products import safe_sqrt
 from .basis import Basis, Coefficients, uniform_breaks
-from .boundary import AbstractBoundarySolver
-from .curves import AbstractCurve, PiecewisePolynomial
+from .boundary import AbstractBoundarySolver, check_counts, check_fractions
+from .curves import AbstractCurve
+from .elements import Path, polynomial_curve
 from .estimate import estimate_error
 from .geodesic import Geodesic
-from .newton import conjugate_gradients
+from .implicit import coefficients_tangent, split_dynamic
 from .path_energy import PathEnergy
+from .starts import sideways_nudge
 
 _MAX_CG = 1000
 
@@ -72,14 +74,8 @@ class AbstractNodalSolver(AbstractBoundarySolver):
         """Lower the discrete energy of ``problem`` from ``start``, for at most ``max_steps`` steps."""
 
     def __check_init__(self):
-        for name, least in (("nodes", 5), ("max_steps", 1)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"`{name}` must be an integer of at least {least}, got {value!r}")
-        for name in ("tolerance", "rtol"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value <= 1:
-                raise ValueError(f"`{name}` must be positive and at most 1, got {value!r}")
+        check_counts(self, nodes=5, max_steps=1)
+        check_fractions(self, "tolerance", "rtol")
 
     def gradient_tolerance(self, dtype) -> float:
         """``tolerance`` with its default filled in."""
@@ -96,7 +92,7 @@ class AbstractNodalSolver(AbstractBoundarySolver):
         basis, c = smooth_path(x, y, found.c)
         energy = problem(basis, c)
         length = safe_sqrt(2 * energy)
-        curve = cubic_curve(x, y, c)
+        curve = polynomial_curve(x, y, Path(c, basis.breaks))
         points, velocities = jax.vmap(curve)(ts)
 
         frozen = problem.frozen()
@@ -108,7 +104,7 @@ class AbstractNodalSolver(AbstractBoundarySolver):
 
         # Rules look at neither end, or only at one; and an energy may be finite where a sample is not.
         seen = jnp.concatenate([x[None], y[None], fixed[0], jax.lax.stop_gradient(basis.path(x, y, c)[0])])
-        inside = jnp.all(jax.vmap(lambda p: frozen.domain(p) > 0)(seen))
+        inside = frozen.inside(seen)
         at_ends = frozen.over_points(frozen.density, seen[:2], jnp.broadcast_to(y - x, (2, x.size)))
         finite = jnp.isfinite(energy) & jnp.isfinite(residual) & jnp.all(jnp.isfinite(at_ends))
         converged = found.gradient <= self.gradient_tolerance(x.dtype)
@@ -133,14 +129,11 @@ class AbstractNodalSolver(AbstractBoundarySolver):
 def starting_segments(init: AbstractCurve, x: Point, y: Point, segments: int) -> Coefficients:
     """``init`` sampled at the nodes, as coefficients ``(segments, 1, d)``, imperceptibly bent sideways.
 
-    The bend lets the solver see the way down from a straight line that is stationary, but no minimum, because the
-    problem is symmetric about it (as in `spectral.starting_coefficients`).
+    The bend lets the solver see the way down from a line that is stationary, but no minimum: see `sideways_nudge`.
     """
     ts = uniform_breaks(segments, x.dtype)
     nodes, _ = jax.vmap(init)(ts)
-    direction = jax.random.normal(jax.random.key(0), x.shape, x.dtype)
-    size = jnp.finfo(x.dtype).eps ** (1 / 3) * safe_sqrt(jnp.sum((y - x) ** 2) / jnp.sum(direction**2))
-    nodes = nodes + (ts * (1 - ts))[:, None] * (size * direction)
+    nodes = nodes + (ts * (1 - ts))[:, None] * sideways_nudge(x, y)
     # Its velocities less that of the straight path; less their mean, the path ends at y.
     deviation = segments * jnp.diff(nodes, axis=0) - (y - x)
     return ((deviation - jnp.mean(deviation, 0)) / jnp.sqrt(segments))[:, None]
@@ -164,16 +157,6 @@ def smooth_path(x: Point, y: Point, c: Coefficients) -> tuple[Basis, Coefficient
     return fine, jnp.stack([v, first, second], 1) / jnp.sqrt(segments).astype(v.dtype)
 
 
-def cubic_curve(x: Point, y: Point, c: Coefficients) -> PiecewisePolynomial:
-    """The piecewise polynomial with coefficients ``c`` ``(T, m, d)`` on equal segments, as a curve."""
-    segments = c.shape[0]
-    breaks = uniform_breaks(segments, c.dtype)
-    deviation = jnp.cumsum(c[:, 0], 0) - c[:, 0]
-    starts = x + breaks[:-1, None] * (y - x) + deviation / jnp.sqrt(segments).astype(c.dtype)
-    velocities = (jnp.sqrt(segments).astype(c.dtype) * c).at[:, 0].add(y - x)
-    return PiecewisePolynomial(breaks, starts, velocities)
-
-
 @eqx.filter_custom_jvp
 def stationary_nodes(problem: PathEnergy, start: Coefficients, solver: AbstractNodalSolver) -> Minimum:
     """``solver.minimise``, differentiable with respect to everything in ``problem``, forward and in reverse.
@@ -188,31 +171,9 @@ def stationary_nodes(problem: PathEnergy, start: Coefficients, solver: AbstractN
 def _stationary_nodes_jvp(primals, tangents):
     problem, start, solver = primals
     found = stationary_nodes(problem, start, solver)
-    dynamic, static = eqx.partition(problem, eqx.is_inexact_array)
-    dynamic_tangent = jax.tree.map(
-        lambda p, t: jnp.zeros_like(p) if t is None and p is not None else t,
-        dynamic,
-        tangents[0],
-        is_leaf=lambda leaf: leaf is None,
-    )
-    basis = solver.basis(start.dtype)
-
-    def gradient(dynamic, c):
-        return jax.grad(lambda c: eqx.combine(dynamic, static)(basis, c))(c)
-
-    _, dg = jax.jvp(lambda p: gradient(p, found.c), (dynamic,), (dynamic_tangent,))
-    hessian = jax.linearize(lambda c: gradient(dynamic, c), found.c)[1]
-    preconditioner = eqx.combine(dynamic, static).frozen().preconditioner(basis, found.c)
+    dynamic, static, dots = split_dynamic(problem, tangents[0])
     accuracy = 1e2 * jnp.finfo(start.dtype).eps
-
-    def solve(matvec, b):
-        # The inverse on coefficients of paths that end where they should; the others do not move the path.
-        b = basis.project(b)
-        z = preconditioner.solve(b)
-        size = jnp.sum(b * z)
-        return conjugate_gradients(matvec, preconditioner.solve, -b, z, size, accuracy**2 * size, _MAX_CG)[0]
-
-    dc = jax.lax.custom_linear_solve(hessian, -dg, solve, symmetric=True)
+    dc = coefficients_tangent(dynamic, static, dots, solver.basis(start.dtype), found.c, accuracy, _MAX_CG)
     zeros = jax.tree.map(lambda leaf: jnp.zeros_like(leaf) if eqx.is_inexact_array(leaf) else None, found)
     return found, zeros._replace(c=dc)
 

@@ -11,9 +11,9 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from .._types import Point, Scalar
+from .._types import Point, Points, Scalar, frozen
 from ..metrics import AbstractMetric, DiagonalInnerProduct, IdentityPlusRankOne
 from .basis import Basis, Coefficients
 from .preconditioner import (
@@ -53,7 +53,11 @@ class PathEnergy(eqx.Module):
 
     def frozen(self) -> "PathEnergy":
         """The same energy as a constant: no derivative flows through it."""
-        return jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_array(leaf) else leaf, self)
+        return frozen(self)
+
+    def inside(self, points: Points) -> Bool[Array, ""]:
+        """Whether all ``points`` ``(n, d)`` are in the domain of the metric."""
+        return jnp.all(jax.vmap(lambda point: self.domain(point) > 0)(points))
 
     def over_points(self, function: Callable, *arrays: Array) -> Any:
         """``function`` of one point each, over the points of a path."""

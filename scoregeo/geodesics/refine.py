@@ -1,15 +1,15 @@
 """Refinement: one solver's geodesic as the start of another."""
 
-import jax
+import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._results import RESULTS
-from .._types import Point
+from .._types import Point, frozen
 from ..metrics import AbstractMetric
 from .boundary import AbstractBoundarySolver, check_solver
-from .curves import AbstractCurve, Polyline
-from .geodesic import Geodesic
+from .curves import AbstractCurve
+from .geodesic import Geodesic, curve_of
 
 # Lengths that differ by more than this times their estimated errors belong to different geodesics.
 _FACTOR = 10
@@ -51,10 +51,8 @@ class Refine(AbstractBoundarySolver):
         # Sampled where a polyline passes its nodes, for solvers that return no curve.
         times = jnp.linspace(0, 1, 65, dtype=x.dtype)
         # The result does not depend on where it started: no derivative goes through the first solve.
-        frozen = jax.lax.stop_gradient
-        start = self.first.solve(_frozen(metric), frozen(x), frozen(y), init, times)
-        curve = Polyline(start.points) if start.curve is None else start.curve
-        end = self.then.solve(metric, x, y, curve, ts)
+        start = self.first.solve(*frozen((metric, x, y)), init, times)
+        end = self.then.solve(metric, x, y, curve_of(start), ts)
 
         length = frozen(end.length)
         allowed = _FACTOR * (start.error + end.error) + jnp.sqrt(jnp.finfo(x.dtype).eps) * length
@@ -64,19 +62,4 @@ class Refine(AbstractBoundarySolver):
         result = RESULTS.where(good_start, result, start.result)
         before = {**start.stats, "length": start.length, "error": start.error}
         stats = {**end.stats, **{f"first_{name}": value for name, value in before.items()}}
-        return Geodesic(
-            ts=end.ts,
-            points=end.points,
-            velocities=end.velocities,
-            length=end.length,
-            energy=end.energy,
-            error=end.error,
-            residual=end.residual,
-            result=result,
-            stats=stats,
-            curve=end.curve,
-        )
-
-
-def _frozen(metric: AbstractMetric) -> AbstractMetric:
-    return jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if isinstance(leaf, jax.Array) else leaf, metric)
+        return eqx.tree_at(lambda g: (g.result, g.stats), end, (result, stats))

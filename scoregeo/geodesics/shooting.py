@@ -31,10 +31,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._results import RESULTS
-from .._types import Point, Points, Scalar
+from .._types import Point, Points, Scalar, frozen
 from ..metrics import AbstractMetric
 from ..metrics.inner_products import safe_sqrt
-from .boundary import AbstractBoundarySolver
+from .boundary import AbstractBoundarySolver, check_counts, check_fractions
 from .curves import AbstractCurve
 from .flow import CONVERGED, MISSED, NONFINITE, OUTSIDE, RUNNING, TOO_LONG, Flow, FlowProblem, ShootingSettings
 from .geodesic import Geodesic
@@ -89,22 +89,9 @@ class Shooting(AbstractBoundarySolver):
     max_gmres: int = eqx.field(static=True, default=200)
 
     def __check_init__(self):
-        for name, least in (
-            ("segments", 1),
-            ("max_steps", 1),
-            ("integration_steps", 2),
-            ("max_dense", 0),
-            ("max_gmres", 1),
-        ):
-            value = getattr(self, name)
-            if name == "integration_steps" and value is None:
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"`{name}` must be an integer of at least {least}, got {value!r}")
-        for name in ("rtol", "tolerance"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value <= 1:
-                raise ValueError(f"`{name}` must be positive and at most 1, got {value!r}")
+        least = None if self.integration_steps is None else 2
+        check_counts(self, segments=1, max_steps=1, integration_steps=least, max_dense=0, max_gmres=1)
+        check_fractions(self, "rtol", "tolerance")
         if not isinstance(self.solver, diffrax.AbstractERK):
             raise TypeError(
                 f"`solver` must be an explicit Runge-Kutta method such as diffrax.Dopri8(), got {self.solver!r}"
@@ -134,11 +121,8 @@ class Shooting(AbstractBoundarySolver):
         curve = flow.curve
         points, velocities = jax.vmap(curve)(ts)
 
-        frozen, fixed = jax.lax.stop_gradient(
-            (eqx.filter(problem, eqx.is_array), (root.states, flow, points, velocities))
-        )
-        frozen = eqx.combine(frozen, problem)
-        certificate = _certificate(frozen, *fixed)
+        constant = frozen(problem)
+        certificate = _certificate(constant, *frozen((root.states, flow, points, velocities)))
         energy = stationary_energy(certificate.energy, problem, curve)
         path_error = root.correction + certificate.defect + certificate.drift
         length = safe_sqrt(2 * energy)
@@ -146,7 +130,7 @@ class Shooting(AbstractBoundarySolver):
         error = certificate.error + jax.lax.stop_gradient(length) * (path_error**2 / 2 + settings.rtol + 4 * eps)
 
         # The first of these that is true says how it ended.
-        ends_outside, path_outside, path_finite = _inspect(frozen, init)
+        ends_outside, path_outside, path_finite = _inspect(constant, init)
         too_long = root.status == TOO_LONG
         status = jnp.select(
             [

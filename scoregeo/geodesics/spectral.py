@@ -23,12 +23,13 @@ from .._types import Point
 from ..metrics import AbstractMetric
 from ..metrics.inner_products import safe_sqrt
 from .basis import Coefficients, uniform_breaks
-from .boundary import AbstractBoundarySolver
-from .curves import AbstractCurve, PiecewisePolynomial
-from .elements import Path
+from .boundary import AbstractBoundarySolver, check_counts, check_fractions
+from .curves import AbstractCurve
+from .elements import polynomial_curve
 from .geodesic import Geodesic
 from .levels import NONFINITE, RUNNING, STALLED, Levels, SolveState
 from .path_energy import PathEnergy
+from .starts import sideways_nudge
 from .stationary import stationary_path
 
 # Of the number of elements between levels. Doubling would fit problems more closely, but compiling a level costs about
@@ -83,25 +84,18 @@ class SpectralNewton(AbstractBoundarySolver):
     checkpoint: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
-        for name, least in (
-            ("degree", 2),
-            ("max_elements", 1),
-            ("quadrature", 1),
-            ("max_steps", 1),
-            ("max_cg", 1),
-            ("continuation", 0),
-            ("adaptations", 0),
-            ("batch_size", 1),
-        ):
-            value = getattr(self, name)
-            if name == "batch_size" and value is None:
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"`{name}` must be an integer of at least {least}, got {value!r}")
-        for name in ("rtol", "path_rtol", "tolerance"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value <= 1:
-                raise ValueError(f"`{name}` must be positive and at most 1, got {value!r}")
+        check_counts(
+            self,
+            degree=2,
+            max_elements=1,
+            quadrature=1,
+            max_steps=1,
+            max_cg=1,
+            continuation=0,
+            adaptations=0,
+            batch_size=None if self.batch_size is None else 1,
+        )
+        check_fractions(self, "rtol", "path_rtol", "tolerance")
 
     def levels(self, dtype) -> Levels:
         """The settings with their defaults for ``dtype`` filled in."""
@@ -142,8 +136,7 @@ class SpectralNewton(AbstractBoundarySolver):
         fixed = jax.lax.stop_gradient((points, velocities))
         densities = frozen.over_points(frozen.density, *fixed)
         residual = jnp.max(jnp.abs(densities - state.energy)) / jnp.where(state.energy > 0, state.energy, 1)
-        ends_inside = (frozen.domain(x) > 0) & (frozen.domain(y) > 0)
-        inside = ends_inside & jnp.all(jax.vmap(lambda p: frozen.domain(p) > 0)(fixed[0]))
+        inside = frozen.inside(jnp.concatenate([x[None], y[None], fixed[0]]))
         nonfinite = RESULTS.where(inside, RESULTS.metric_nonfinite, RESULTS.outside_domain)
         result = _result(state, nonfinite)
         stats = {
@@ -169,30 +162,12 @@ class SpectralNewton(AbstractBoundarySolver):
 
 
 def starting_coefficients(init: AbstractCurve, x: Point, y: Point, levels: Levels) -> Coefficients:
-    """``init`` on equal elements, as many as the last level has, imperceptibly bent sideways.
-
-    Where the problem is symmetric about a line, the line is stationary even if it is no minimum (between opposite
-    points of a Gaussian, beyond its conjugate points); off it, the solver sees the way down. The bend is the same for
-    the path walked backwards: distances stay symmetric.
-    """
+    """``init`` on equal elements, as many as the last level has, bent by `sideways_nudge`."""
     basis = levels.basis(uniform_breaks(levels.elements[-1], x.dtype))
     _, velocities = jax.vmap(init)(basis.times)
-    direction = jax.random.normal(jax.random.key(0), x.shape, x.dtype)
-    size = jnp.finfo(x.dtype).eps ** (1 / 3) * safe_sqrt(jnp.sum((y - x) ** 2) / jnp.sum(direction**2))
     # The derivative of a bow t (1 - t).
-    bow = (1 - 2 * basis.times)[:, None] * (size * direction)
+    bow = (1 - 2 * basis.times)[:, None] * sideways_nudge(x, y)
     return basis.project_velocity(velocities + bow, x, y)
-
-
-def polynomial_curve(x: Point, y: Point, path: Path) -> PiecewisePolynomial:
-    """``path`` as a curve that can be evaluated anywhere."""
-    widths = jnp.diff(path.breaks)
-    used = widths > 0
-    root = jnp.sqrt(jnp.where(used, widths, 1))
-    steps = jnp.where(used, root, 0)[:, None] * path.c[:, 0]
-    starts = x + path.breaks[:-1, None] * (y - x) + jnp.cumsum(steps, 0) - steps
-    velocities = (path.c / root[:, None, None]).at[:, 0].add(y - x)
-    return PiecewisePolynomial(path.breaks, starts, velocities)
 
 
 def _result(state: SolveState, nonfinite: RESULTS) -> RESULTS:

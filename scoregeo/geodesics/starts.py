@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .._types import Point, Points, Vector, as_point, as_points, is_concrete
+from .._types import Point, Points, Vector, as_point, as_points, frozen, is_concrete
 from ..metrics import AbstractMetric
+from ..metrics.inner_products import safe_sqrt
 from .curves import AbstractCurve, Polyline
 
 _NODES = 65
@@ -110,9 +111,7 @@ class GraphInit(AbstractStart):
     def __call__(self, metric: AbstractMetric, x: Point, y: Point) -> Polyline:
         points = self.points.astype(x.dtype)
         # Frozen: where a solve starts has no derivative, and SciPy could give none.
-        metric, x, y = jax.tree.map(
-            lambda a: jax.lax.stop_gradient(a) if eqx.is_inexact_array(a) else a, (metric, x, y)
-        )
+        metric, x, y = frozen((metric, x, y))
         weights = jax.lax.map(
             lambda edge: segment_length(metric, points[edge[0]], points[edge[1]]), self.edges, batch_size=256
         )
@@ -133,6 +132,17 @@ class GraphInit(AbstractStart):
             vmap_method="sequential",
         )
         return Polyline(nodes)
+
+
+def sideways_nudge(x: Point, y: Point) -> Vector:
+    """A vector, imperceptibly small, to bend the path from ``x`` to ``y`` by; the same for the way back.
+
+    Where the problem is symmetric about a line, the line is stationary even if it is no minimum (between opposite
+    points of a Gaussian, beyond its conjugate points); off it, a solver sees the way down.
+    """
+    direction = jax.random.normal(jax.random.key(0), x.shape, x.dtype)
+    size = jnp.finfo(x.dtype).eps ** (1 / 3) * safe_sqrt(jnp.sum((y - x) ** 2) / jnp.sum(direction**2))
+    return size * direction
 
 
 def segment_length(metric: AbstractMetric, a: Point, b: Point) -> Float[Array, ""]:

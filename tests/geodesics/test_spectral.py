@@ -24,7 +24,7 @@ from scoregeo import (
 )
 from scoregeo.diffusion import MLP, Denoiser, Potential
 from scoregeo.geodesics.basis import Basis, legendre_values
-from scoregeo.geodesics.elements import Path, adapted_breaks, halved_breaks, transfer
+from scoregeo.geodesics.elements import Path, adapted_breaks, halved_breaks, polynomial_curve, transfer
 from scoregeo.geodesics.path_energy import PathEnergy
 from scoregeo.geodesics.preconditioner import (
     CondensedPreconditioner,
@@ -32,7 +32,6 @@ from scoregeo.geodesics.preconditioner import (
     DiagonalPreconditioner,
     WoodburyPreconditioner,
 )
-from scoregeo.geodesics.spectral import polynomial_curve
 
 SMALL = SpectralNewton(max_elements=4)
 ONE_LEVEL = SpectralNewton(degree=24, max_elements=1, rtol=1e-6, path_rtol=1.0, tolerance=1e-10, continuation=0)
