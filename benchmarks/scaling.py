@@ -57,7 +57,7 @@ def growth_with_dimension(dimensions=(64, 192, 784, 3072)) -> dict:
 def growth_with_coefficients(d: int, elements=(1, 4, 16)) -> dict:
     """Degree 16 on more and more elements, n coefficients for every dimension.
 
-    Unreachable accuracy makes the solver go through all levels, of which each is four times as large as the one before.
+    Unreachable accuracy makes the solver go through both levels, of which the second costs most.
     """
     rows = []
     for k in elements:

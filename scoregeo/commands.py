@@ -9,10 +9,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from ._atomic import write_figure, write_npz
 from .cli import CommandError, Distance, Geodesic
 from .datasets import Dataset, Standardization
-from .demo import GEOMETRY_FILE, POINTS_FILE, Geometry, double_precision, geodesic_table, solve, write_figure
 from .diffusion import DiffusionModel
+from .recorded import GEOMETRY_FILE, POINTS_FILE, Geometry, double_precision, geodesic_table, solve
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,21 +153,15 @@ def run_geodesic(arguments: Geodesic, console: Any) -> None:
         figure = None if arguments.picture is None else _picture(arguments, problem, path)
         if arguments.out is not None:
             scale = 1.0 if units is None else np.asarray(units.scale)
-            _write_npz(
+            write_npz(
                 arguments.out, ts=path.ts, points=points, velocities=np.asarray(path.velocities) * scale, **record
             )
             console.print(f"wrote {arguments.out}")
         if figure is not None:
-            write_figure(figure, arguments.picture)
+            write_figure(arguments.picture, figure)
             console.print(f"wrote {arguments.picture}")
     if not record["converged"]:
         raise CommandError(f"the solve did not converge: {record['status']}")
-
-
-def _write_npz(path: pathlib.Path, **arrays: Any) -> None:
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    np.savez(temporary, **arrays)
-    os.replace(temporary, path)
 
 
 def _picture(arguments: Geodesic, problem: Problem, path: Any) -> Any:

@@ -1,16 +1,12 @@
 """The main job: from data to a trained score, a metric, certified geodesics between real points, pictures and a
 report."""
 
-import contextlib
 import dataclasses
-import json
 import os
 import pathlib
 import platform
 import shutil
-import tempfile
 import time
-from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
@@ -19,56 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import datasets
-from ._results import RESULTS
-from ._types import Point, Points
+from ._atomic import make_writable, write_figure, write_json
+from ._types import Points
 from .diffusion import DiffusionModel, FitConfig, ScoreReport, evaluate_score, fit
-from .geodesics import AbstractBoundarySolver, Geodesic, SpectralNewton, geodesic, verify
-from .metrics import AbstractMetric, SteinMetric
+from .geodesics import Geodesic, geodesic
+from .metrics import SteinMetric
+from .recorded import POINTS_FILE, SOLVER, Geometry, double_precision, geodesic_table, solve
 from .scores import AbstractScore, log_prob_along
-
-# Lengths to four digits at least: refining further tells nothing about the data, whose score is known to two.
-SOLVER = SpectralNewton(rtol=1e-4, path_rtol=1e-3)
-GEOMETRY_FILE = "geometry.json"
-POINTS_FILE = "points.npy"
-
-
-@dataclasses.dataclass(frozen=True)
-class Geometry:
-    """Which metric of a model to use: ``I + strength s s^T`` with the score at noise level ``sigma``.
-
-    ``contrast`` says how ``strength`` was chosen: the median of ``strength |s|^2`` over the data, so that moving along
-    the score costs ``sqrt(1 + contrast)`` times as much as moving across it. Kept beside a model, with the shape of its
-    images.
-    """
-
-    sigma: float
-    strength: float
-    contrast: float
-    image_shape: tuple[int, ...] | None = None
-
-    def metric(self, model: DiffusionModel) -> SteinMetric:
-        """The Stein metric of ``model``."""
-        return SteinMetric(model.score_at(self.sigma), self.strength)
-
-    def save(self, directory: pathlib.Path) -> None:
-        """Write ``geometry.json`` beside a model."""
-        write_json(directory / GEOMETRY_FILE, dataclasses.asdict(self))
-
-    @classmethod
-    def load(cls, directory: pathlib.Path) -> "Geometry":
-        """Read ``geometry.json``; raises ``ValueError`` if it is missing or damaged."""
-        path = directory / GEOMETRY_FILE
-        try:
-            values = json.loads(path.read_text())
-            shape = values.pop("image_shape")
-            numbers = {name: float(value) for name, value in values.items()}
-            return cls(**numbers, image_shape=None if shape is None else tuple(int(side) for side in shape))
-        except FileNotFoundError as error:
-            raise FileNotFoundError(
-                f"`--model` {directory} has no {GEOMETRY_FILE}; give --sigma and --strength"
-            ) from error
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"`--model` {directory} is damaged: {GEOMETRY_FILE} is not what scoregeo wrote") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,39 +39,6 @@ def calibrate(score: AbstractScore, points: Points, contrast: float) -> float:
     """The strength at which the median of ``strength |s|^2`` over ``points`` ``(n, d)`` is ``contrast``."""
     squares = jnp.sum(jax.vmap(score)(points) ** 2, -1)
     return contrast / float(jnp.median(squares))
-
-
-@contextlib.contextmanager
-def double_precision():
-    """Float64 inside the block: the geometry of a float32 network is worth certifying in double precision."""
-    with jax.enable_x64(True):
-        yield
-
-
-def solve(
-    metric: AbstractMetric, x: Point, y: Point, solver: AbstractBoundarySolver = SOLVER
-) -> tuple[Geodesic, dict[str, Any]]:
-    """A geodesic and what is known about it, for a report: length, error, residual, diffrax defect, status, time."""
-    start = time.perf_counter()
-    path = jax.block_until_ready(geodesic(metric, x, y, solver=solver, throw=False))
-    seconds = time.perf_counter() - start
-    record = {
-        "length": float(path.length),
-        "euclidean": float(jnp.linalg.norm(y - x)),
-        "error": float(path.error),
-        "residual": float(path.residual),
-        "defect": float(verify(metric, path)),
-        "status": "converged" if bool(path.result == RESULTS.successful) else RESULTS[path.result].split(". ")[0],
-        "converged": bool(path.result == RESULTS.successful),
-        **{name: count.item() for name, count in path.stats.items()},
-        "seconds": seconds,
-    }
-    return path, record
-
-
-def straight_line(x: Point, y: Point, ts: jax.Array) -> Points:
-    """Points of the straight line at times ``ts`` ``(n,)``."""
-    return x + ts[:, None] * (y - x)
 
 
 def moons(quick: bool, seed: int) -> Task:
@@ -269,35 +189,11 @@ def check_score(model: DiffusionModel, task: Task) -> ScoreReport | None:
 def middle_log_density(score: AbstractScore, path: Geodesic) -> dict[str, float]:
     """log p half-way, relative to the start, on the geodesic and on the straight line."""
     ts = jnp.linspace(0, 1, 201, dtype=path.points.dtype)
-    line = straight_line(path.points[0], path.points[-1], ts)
+    line = jnp.linspace(path.points[0], path.points[-1], ts.size)
     return {
         "log_p_middle": float(log_prob_along(score, path.evaluate(ts))[100]),
         "log_p_middle_straight": float(log_prob_along(score, line)[100]),
     }
-
-
-def geodesic_table(records: list[Mapping[str, Any]]) -> Any:
-    """Lengths, certificates and status of solved geodesics, as a ``rich`` table."""
-    from rich.table import Table
-
-    table = Table(title="geodesics of I + strength s s^T")
-    for column in ("from", "to", "length", "error", "straight", "residual", "defect", "elements", "seconds"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("status", no_wrap=True)
-    for r in records:
-        table.add_row(
-            str(r["from"]),
-            str(r["to"]),
-            f"{r['length']:.6f}",
-            f"{r['error']:.0e}",
-            f"{r['euclidean']:.4f}",
-            f"{r['residual']:.0e}",
-            f"{r['defect']:.0e}",
-            str(r["elements"]),
-            f"{r['seconds']:.1f}",
-            r["status"],
-        )
-    return table
 
 
 def draw(name: str, task: Task, metric: SteinMetric, paths: list[Geodesic], out: pathlib.Path) -> list[pathlib.Path]:
@@ -313,40 +209,8 @@ def draw(name: str, task: Task, metric: SteinMetric, paths: list[Geodesic], out:
     else:
         figure = pictures.projection(task.dataset, paths)
         target = out / f"{name}-projection.png"
-    write_figure(figure, target)
+    write_figure(target, figure)
     return [target]
-
-
-def write_json(path: pathlib.Path, values: Any) -> None:
-    """Write ``values`` to a temporary file beside ``path`` and rename it; what is not finite becomes null."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(_finite(values), indent=2, allow_nan=False) + "\n")
-    os.replace(temporary, path)
-
-
-def _finite(values: Any) -> Any:
-    if isinstance(values, dict):
-        return {name: _finite(value) for name, value in values.items()}
-    if isinstance(values, list | tuple):
-        return [_finite(value) for value in values]
-    return None if isinstance(values, float) and not np.isfinite(values) else values
-
-
-def write_figure(figure: Any, path: pathlib.Path) -> None:
-    """Write a matplotlib figure to a temporary file beside ``path`` and rename it."""
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    figure.savefig(temporary, dpi=150)
-    os.replace(temporary, path)
-
-
-def make_writable(directory: pathlib.Path, name: str) -> None:
-    """Make ``directory`` if needed and try to write into it; raises ``OSError`` naming the argument if that fails."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
-    except OSError as error:
-        raise OSError(f"`{name}` must be a folder that can be written, got {directory}: {error.strerror}") from error
 
 
 def versions() -> dict[str, str]:

@@ -16,14 +16,15 @@ ALLOWED = {
     "_types": set(),
     "_results": set(),
     "_files": set(),  # files to plain arrays: knows of nothing to its right
+    "_atomic": set(),
     "scores": FOUNDATION,
     "datasets": FOUNDATION | {"_files", "scores"},
-    "diffusion": FOUNDATION | {"scores", "datasets"},
+    "diffusion": FOUNDATION | {"_atomic", "scores", "datasets"},
     "metrics": FOUNDATION | {"scores"},
     "geodesics": FOUNDATION | {"scores", "metrics"},
     "operations": FOUNDATION | {"scores", "metrics", "geodesics"},
 }
-LEAVES = {"plotting", "cli", "commands", "demo", "__init__", "__main__"}
+LEAVES = {"plotting", "cli", "commands", "demo", "recorded", "__init__", "__main__"}
 
 # Which parts may import a library at all.
 LIBRARIES = {

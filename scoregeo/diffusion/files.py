@@ -9,12 +9,13 @@ import hashlib
 import json
 import os
 import pathlib
-import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
+
+from .._atomic import temporary_name
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -126,12 +127,9 @@ def read_weights(directory: str | os.PathLike, sha256: str) -> dict[str, np.ndar
 @contextlib.contextmanager
 def _temporary(path: pathlib.Path, content: bytes) -> Iterator[pathlib.Path]:
     """A file with the given content beside ``path``, on disk; removed at the end if nobody renamed it."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
+    with temporary_name(path) as temporary:
         with open(temporary, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -64,7 +64,8 @@ class Grams(NamedTuple):
 
 
 class Basis(eqx.Module):
-    """The expansion (1) on ``breaks`` ``(k + 1,)``, with a Gauss rule of ``points`` nodes on each element.
+    """The expansion (1) on ``breaks`` ``(k + 1,)``, with a Gauss rule of ``points`` nodes on each element, or another
+    ``rule``: local times, weights, and there p and phi, ``(points, m)`` each.
 
     ``weights`` ``(k * points,)`` are those of all nodes, in order of time.
     """
@@ -74,20 +75,31 @@ class Basis(eqx.Module):
     local_weights: Float[Array, " points"]
     p: Float[Array, "points m"]
     phi: Float[Array, "points m"]
+    _local: Float[Array, "two_points m"]  # both
+    _scales: Float[Array, "k two_points 1"]  # of velocities and points on each element, after the product with _local
+    # From the first coefficients of all elements to those after `project`, and the displacements to where elements
+    # start.
+    _across: Float[Array, "two_k k"]
 
-    def __init__(self, breaks: Breaks, m: int, points: int):
+    def __init__(self, breaks: Breaks, m: int, points: int, rule: tuple[np.ndarray, ...] | None = None):
         self.breaks = breaks
-        self.u, self.local_weights, self.p, self.phi = (jnp.asarray(a, breaks.dtype) for a in _tables(m, points))
+        tables = _tables(m, points) if rule is None else rule
+        self.u, self.local_weights, self.p, self.phi = (jnp.asarray(a, breaks.dtype) for a in tables)
+        self._local = jnp.concatenate([self.p, self.phi])
+        h = self.widths
+        # Elements of width zero are unused.
+        root = jnp.sqrt(jnp.where(h > 0, h, 1))
+        scales = jnp.where(h[:, None] > 0, jnp.stack([1 / root, root], 1), 0)
+        self._scales = jnp.repeat(scales, points, 1)[..., None]
+        root = jnp.sqrt(h)
+        projection = jnp.eye(h.size, dtype=h.dtype) - root[:, None] * root
+        earlier = jnp.tril(jnp.ones((h.size, h.size), h.dtype), -1)
+        self._across = jnp.concatenate([projection, (earlier * root) @ projection])
 
     @property
     def widths(self) -> Float[Array, " k"]:
         """Widths of the elements."""
         return jnp.diff(self.breaks)
-
-    def _over_root(self, values: Float[Array, "k n d"]) -> Float[Array, "k n d"]:
-        """``values`` over the square roots of the widths; zero on elements of width zero, which are unused."""
-        used = self.widths > 0
-        return jnp.where(used, 1 / jnp.sqrt(jnp.where(used, self.widths, 1)), 0)[:, None, None] * values
 
     @property
     def times(self) -> Float[Array, " q"]:
@@ -104,33 +116,30 @@ class Basis(eqx.Module):
         root = jnp.sqrt(self.widths)
         return c.at[:, 0].add(-root[:, None] * (root @ c[:, 0]))
 
-    def _ends(self, c: Coefficients) -> Points:
-        """Displacement up to the start of each element, relative to the straight path, ``(k, d)``."""
-        steps = jnp.sqrt(self.widths)[:, None] * c[:, 0]
-        return jnp.cumsum(steps, 0) - steps
-
     def path(self, x: Point, y: Point, c: Coefficients) -> tuple[Points, Points]:
         """Points and velocities of the path with coefficients ``c`` at all quadrature times, each ``(q, d)``."""
-        displacement, deviation = self.deviation(self.project(c))
+        displacement, deviation = self.deviation(c)
         return x + self.times[:, None] * (y - x) + displacement, (y - x) + deviation
 
+    # The next two are what solvers do most often. They are written for few and simple operations, as each of these is
+    # compiled for a while and called at a cost.
+
     def deviation(self, c: Coefficients) -> tuple[Points, Points]:
-        """What the projected coefficients ``c`` add to points and velocities of the straight path, each ``(q, d)``."""
-        root = jnp.sqrt(self.widths)[:, None, None]
-        points = self._ends(c)[:, None] + root * jnp.einsum("qm,kmd->kqd", self.phi, c)
-        velocities = self._over_root(jnp.einsum("qm,kmd->kqd", self.p, c))
-        return points.reshape(-1, c.shape[-1]), velocities.reshape(-1, c.shape[-1])
+        """What the coefficients ``c``, projected, add to points and velocities of the straight path, ``(q, d)``."""
+        k, n, d = self.breaks.size - 1, self.u.size, c.shape[-1]
+        first = self._across @ c[:, 0]
+        c = jnp.concatenate([first[:k, None], c[:, 1:]], 1)
+        values = self._scales * jnp.einsum("qm,kmd->kqd", self._local, c)
+        return (first[k:, None] + values[:, n:]).reshape(-1, d), values[:, :n].reshape(-1, d)
 
     def adjoint(self, points: Points, velocities: Points) -> Coefficients:
-        """The transpose of `deviation` after `project`: from ``(q, d)`` each to coefficients."""
-        k, d = self.breaks.size - 1, points.shape[-1]
-        root = jnp.sqrt(self.widths)
-        points, velocities = points.reshape(k, -1, d), velocities.reshape(k, -1, d)
-        c = root[:, None, None] * jnp.einsum("qm,kqd->kmd", self.phi, points)
-        c = c + self._over_root(jnp.einsum("qm,kqd->kmd", self.p, velocities))
-        sums = jnp.sum(points, 1)
-        later = jnp.cumsum(sums[::-1], 0)[::-1] - sums
-        return self.project(c.at[:, 0].add(root[:, None] * later))
+        """The transpose of `deviation`: from ``(q, d)`` each to coefficients."""
+        k, n, d = self.breaks.size - 1, self.u.size, points.shape[-1]
+        points, velocities = points.reshape(k, n, d), velocities.reshape(k, n, d)
+        values = self._scales * jnp.concatenate([velocities, points], 1)
+        c = jnp.einsum("qm,kqd->kmd", self._local, values)
+        first = self._across.T @ jnp.concatenate([c[:, 0], jnp.sum(points, 1)])
+        return jnp.concatenate([first[:, None], c[:, 1:]], 1)
 
     def project_velocity(self, velocity: Points, x: Point, y: Point) -> Coefficients:
         """Coefficients of the path from ``x`` to ``y`` nearest, in energy, to one with ``velocity`` ``(q, d)``."""

@@ -1,9 +1,12 @@
 """Where a path wants its elements, and how a path is carried from one set of elements to another."""
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from numpy.polynomial import legendre
 
 from .._types import Point
 from .basis import Basis, Breaks, Coefficients, legendre_values
@@ -58,10 +61,32 @@ def polynomial_curve(x: Point, y: Point, path: Path) -> PiecewisePolynomial:
     return PiecewisePolynomial(path.breaks, starts, velocities)
 
 
-def halved_breaks(breaks: Breaks) -> Breaks:
-    """Every element divided into two."""
-    middles = (breaks[1:] + breaks[:-1]) / 2
-    return jnp.append(jnp.stack([breaks[:-1], middles], 1).reshape(-1), breaks[-1])
+def halved(path: Path) -> Path:
+    """The same path with every element divided into two."""
+    middles = (path.breaks[1:] + path.breaks[:-1]) / 2
+    breaks = jnp.append(jnp.stack([path.breaks[:-1], middles], 1).reshape(-1), path.breaks[-1])
+    k, m, d = path.c.shape
+    return Path(jnp.einsum("sij,kjd->ksid", _divided(m, 2).astype(path.c.dtype), path.c).reshape(2 * k, m, d), breaks)
+
+
+def merged(c: Coefficients, parts: int) -> Coefficients:
+    """The coefficients nearest to ``c`` on elements of equal width, when as many as ``parts`` become one."""
+    if parts == 1:
+        return c
+    k, m, d = c.shape
+    return jnp.einsum("sij,ksid->kjd", _divided(m, parts).astype(c.dtype), c.reshape(k // parts, parts, m, d))
+
+
+@functools.lru_cache(maxsize=64)
+def _divided(m: int, parts: int) -> np.ndarray:
+    """From the coefficients of an element to those of its ``parts`` equal parts, ``(parts, m, m)``."""
+    nodes, weights = legendre.leggauss(m)
+    root = np.sqrt(2 * np.arange(m) + 1)
+    here = legendre.legvander(nodes, m - 1) * root
+    # The local coordinate in the whole element, from that in each part; both in [-1, 1].
+    across = (nodes + 1 + 2 * np.arange(parts)[:, None]) / parts - 1
+    whole = legendre.legvander(across, m - 1) * root
+    return np.einsum("q,qi,sqj->sij", weights / 2, here, whole) / parts**0.5
 
 
 def transfer(path: Path, basis: Basis) -> Coefficients:

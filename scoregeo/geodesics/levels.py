@@ -16,7 +16,7 @@ from jaxtyping import Array
 from .._types import Scalar
 from ..metrics.inner_products import safe_sqrt
 from .basis import Basis, Breaks, Coefficients, uniform_breaks
-from .elements import Path, adapted_breaks, halved_breaks, transfer
+from .elements import Path, adapted_breaks, halved, merged, transfer
 from .newton import Evaluation, descend, evaluate
 from .path_energy import PathEnergy
 
@@ -109,14 +109,12 @@ def _padded(path_c: Coefficients, breaks: Breaks, like: Path) -> Path:
 def begin(problem: PathEnergy, start: Coefficients, state: SolveState, level: int, levels: Levels) -> SolveState:
     """Make the path to work on: the best one on elements adapted to it, or the start on equal ones."""
     elements = levels.elements[level]
-    breaks = uniform_breaks(elements, start.dtype)
-    source = Path(start, uniform_breaks(levels.elements[-1], start.dtype))
+    path = Path(merged(start, levels.elements[-1] // elements), uniform_breaks(elements, start.dtype))
     if level > 0:
-        adapted = adapted_breaks(state.best, problem.x, problem.y, levels.basis(state.best.breaks), elements)
-        direct = state.attempt == 0
-        breaks = jnp.where(direct, adapted, breaks)
-        source = jax.tree.map(lambda best, other: jnp.where(direct, best, other), state.best, source)
-    made = _padded(transfer(source, levels.basis(breaks)), breaks, state.work)
+        breaks = adapted_breaks(state.best, problem.x, problem.y, levels.basis(state.best.breaks), elements)
+        adapted = Path(transfer(state.best, levels.basis(breaks)), breaks)
+        path = jax.tree.map(lambda new, old: jnp.where(state.attempt == 0, new, old), adapted, path)
+    made = _padded(*path, state.work)
     work = jax.tree.map(lambda new, old: jnp.where(state.fresh, new, old), made, state.work)
     return state._replace(work=work, fresh=jnp.zeros_like(state.fresh))
 
@@ -208,8 +206,9 @@ def judge(problem: PathEnergy, state: SolveState, levels: Levels) -> SolveState:
     The path stays ``open`` to another adaptation of its elements while those help and it is not as accurate as asked.
     """
     last = len(levels.elements) - 1
-    basis = levels.basis(halved_breaks(state.work.breaks))
-    at = evaluate(problem, basis, transfer(state.work, basis))
+    path = halved(state.work)
+    basis = levels.basis(path.breaks)
+    at = evaluate(problem, basis, path.c)
     _, error, path_error = estimated_error(at, state.coarse_length)
     finite = jnp.isfinite(at.energy) & jnp.isfinite(at.gain)
     stationary = state.status == STATIONARY

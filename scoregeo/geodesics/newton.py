@@ -43,10 +43,18 @@ def _dot(a, b):
 
 def evaluate(problem: PathEnergy, basis: Basis, c: Coefficients, fraction: Scalar | float = 1.0) -> Evaluation:
     """Energy, gradient and preconditioner at the path with coefficients ``c``."""
-    (energy, g), linearised = jax.linearize(jax.value_and_grad(lambda c: problem(basis, c, fraction)), c)
+    weights = basis.weights
+
+    def gradient(points, velocities):
+        density = jax.value_and_grad(lambda x, v: problem.density(x, v, fraction), (0, 1))
+        densities, pulls = problem.over_points(density, points, velocities)
+        return weights @ densities, basis.adjoint(*(weights[:, None] * pull for pull in pulls))
+
+    # With respect to the path, which is linear in the coefficients.
+    (energy, g), linearised = jax.linearize(gradient, *basis.path(problem.x, problem.y, c))
     preconditioner = problem.preconditioner(basis, c, fraction)
     z = preconditioner.solve(-g)
-    return Evaluation(c, energy, g, z, _dot(-g, z), lambda d: linearised(d)[1], preconditioner)
+    return Evaluation(c, energy, g, z, _dot(-g, z), lambda d: linearised(*basis.deviation(d))[1], preconditioner)
 
 
 def conjugate_gradients(hessian, solve, g, z, gain, target, max_steps, escape=0.0):

@@ -75,70 +75,60 @@ class CondensedPreconditioner(AbstractPreconditioner):
     """
 
     basis: Basis
-    u: Float[Array, "k q d"]  # both scaled by sqrt(lam w)
-    jtv: Float[Array, "k q d"]
-    ends: Float[Array, "k q 2 d"]  # A_x
+    rows: Float[Array, "k q n"]  # A_b, scaled by sqrt(lam w)
+    ends: Float[Array, "k q n"]  # A_x, likewise
     factors: Float[Array, "k q q"]  # Cholesky factors of I + A_b A_b^T
+    solved_ends: Float[Array, "k q n"]  # (I + A_b A_b^T)^-1 A_x
     schur: Matrix  # and that of S
 
     def __init__(self, basis: Basis, u: Points, jtv: Points, strengths: Float[Array, " q"]):
         self.basis = basis
         k, n, d = basis.breaks.size - 1, basis.u.size, u.shape[-1]
         scale = jnp.sqrt(strengths * basis.weights)[:, None]
-        self.u, self.jtv = (scale * u).reshape(k, n, d), (scale * jtv).reshape(k, n, d)
-        h = basis.widths[:, None, None]
-        p, phi = basis.p[:, 1:], basis.phi[:, 1:]
-
-        def products(a, b):
-            # Many small products: in few dimensions one fused loop is faster than as many calls for matrix products.
-            if d <= 4:
-                return jnp.sum(a[:, :, None] * b[:, None], -1)
-            return jnp.einsum("kqd,krd->kqr", a, b)
-
-        cross = products(self.u, self.jtv) * (p @ phi.T)
-        gram = products(self.u, self.u) * (p @ p.T) / h + cross + cross.swapaxes(1, 2)
-        gram = gram + products(self.jtv, self.jtv) * (phi @ phi.T) * h
+        u, jtv = (scale * u).reshape(k, n, 1, d), (scale * jtv).reshape(k, n, 1, d)
+        h = basis.widths[:, None, None, None]
+        p, phi = basis.p[:, 1:, None], basis.phi[:, 1:, None]
+        self.rows = (u * p / jnp.sqrt(h) + jtv * phi * jnp.sqrt(h)).reshape(k, n, -1)
+        gram = self.rows @ self.rows.swapaxes(1, 2)
         # Rounding makes a large Gram matrix slightly indefinite; a preconditioner may be off by that much.
         jitter = 1 + n * jnp.finfo(gram.dtype).eps * jnp.max(jnp.diagonal(gram, axis1=1, axis2=2), 1)
         self.factors = jnp.linalg.cholesky(gram + jitter[:, None, None] * jnp.eye(n, dtype=gram.dtype))
-        late = basis.u[:, None]
-        self.ends = jnp.stack([(1 - late) * self.jtv - self.u / h, late * self.jtv + self.u / h], 2)
+        late = jnp.stack([1 - basis.u, basis.u], -1)[..., None]
+        sign = jnp.asarray([[-1.0], [1.0]], h.dtype)
+        self.ends = (late * jtv + sign * u / h).reshape(k, n, -1)
 
-        flat = self.ends.reshape(k, n, 2 * d)
-        half = jax.scipy.linalg.solve_triangular(self.factors, flat, lower=True)
-        local = jnp.einsum("kqi,kqj->kij", half, half).reshape(k, 2, d, 2, d)
-        euclid = jnp.asarray([[1.0, -1.0], [-1.0, 1.0]], h.dtype)[:, None, :, None] * jnp.eye(d, dtype=h.dtype)[:, None]
-        local = local + euclid / h[..., None, None]
-        e = jnp.arange(k)
-        schur = jnp.zeros((k + 1, d, k + 1, d), h.dtype)
-        for left in (0, 1):
-            for right in (0, 1):
-                schur = schur.at[e + left, :, e + right].add(local[:, left, :, right])
-        inner = (k - 1) * d
-        self.schur = jnp.linalg.cholesky(schur[1:-1, :, 1:-1].reshape(inner, inner))
+        self.solved_ends = self._inverse(self.ends)
+        local = (self.ends.swapaxes(1, 2) @ self.solved_ends).reshape(k, 2, d, 2, d)
+        euclid = (sign * sign.T)[:, None, :, None] * jnp.eye(d, dtype=h.dtype)[:, None]
+        local = local + euclid / h[..., None]
+        # Block tridiagonal, as a sum of shifted diagonals: scattering blocks takes longer to run and to compile.
+        blocks = {
+            0: local[1:, 0, :, 0] + local[:-1, 1, :, 1],
+            1: local[1:, 0, :, 1],
+            -1: local[:-1, 1, :, 0],
+        }
+        shifts = {offset: jnp.eye(k - 1, k=offset, dtype=h.dtype)[:, None, :, None] for offset in blocks}
+        schur = sum(block[:, :, None, :] * shifts[offset] for offset, block in blocks.items())
+        self.schur = jnp.linalg.cholesky(schur.reshape((k - 1) * d, (k - 1) * d))
+
+    def _inverse(self, b: Float[Array, "k q n"]) -> Float[Array, "k q n"]:
+        return jax.scipy.linalg.cho_solve((self.factors, True), b)
 
     def solve(self, r: Coefficients) -> Coefficients:
-        k, _, d = r.shape
+        k, m, d = r.shape
         root = jnp.sqrt(self.basis.widths)[:, None]
-        p, phi = self.basis.p[:, 1:], self.basis.phi[:, 1:]
-        inside = r[:, 1:]
-        rows = jnp.einsum("kqd,qm,kmd->kq", self.u, p, inside) / root
-        rows = rows + jnp.einsum("kqd,qm,kmd->kq", self.jtv, phi, inside) * root
-
-        def inverse(rows):
-            return jax.scipy.linalg.cho_solve((self.factors, True), rows[..., None])[..., 0]
-
-        moved = -jnp.einsum("kqed,kq->ked", self.ends, inverse(rows))
+        inside = r[:, 1:].reshape(k, -1)
+        b = self._inverse(self.rows @ inside[..., None])[..., 0]
+        moved = -jnp.einsum("kqn,kq->kn", self.ends, b).reshape(k, 2, d)
         flux = r[:, 0] / root
         loads = (moved[:-1, 1] + flux[:-1]) + (moved[1:, 0] - flux[1:])
         displacements = jax.scipy.linalg.cho_solve((self.schur, True), loads.reshape(-1)).reshape(k - 1, d)
         displacements = jnp.pad(displacements, ((1, 1), (0, 0)))
-        ends = jnp.stack([displacements[:-1], displacements[1:]], 1)
-        b = inverse(rows + jnp.einsum("kqed,ked->kq", self.ends, ends))
-        correction = jnp.einsum("kq,kqd,qm->kmd", b, self.u, p) / root[..., None]
-        correction = correction + jnp.einsum("kq,kqd,qm->kmd", b, self.jtv, phi) * root[..., None]
+        ends = jnp.concatenate([displacements[:-1], displacements[1:]], 1)
+        b = b + jnp.einsum("kqn,kn->kq", self.solved_ends, ends)
+        bubbles = inside - jnp.einsum("kqn,kq->kn", self.rows, b)
         first = (displacements[1:] - displacements[:-1]) / root
-        return jnp.concatenate([first[:, None], inside - correction], 1)
+        return jnp.concatenate([first[:, None], bubbles.reshape(k, m - 1, d)], 1)
 
 
 class DiagonalPreconditioner(AbstractPreconditioner):

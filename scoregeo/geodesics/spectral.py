@@ -2,9 +2,9 @@
 
 The path is a polynomial on each of a few elements (see `basis`); its energy, over-integrated by Gauss quadrature at
 twice as many points as coefficients, is minimised by Newton's method with a preconditioner fitted to the structure of
-the metric (`newton`, `preconditioner`). Elements grow fourfold in number, and are drawn to where the path turns, until
-the error estimate meets ``rtol`` (`levels`, `elements`). Where a solve fails, it is repeated along a continuation from
-Euclid to the metric.
+the metric (`newton`, `preconditioner`). Elements grow in number, and are drawn to where the path turns, until the error
+estimate meets ``rtol`` (`levels`, `elements`). Where a solve fails, it is repeated along a continuation from Euclid to
+the metric.
 
 Error of the length L on one level, from one evaluation on the next (for the last one, on halved elements):
 
@@ -12,6 +12,8 @@ Error of the length L on one level, from one evaluation on the next (for the las
 
 the quadrature error, and what a Newton step with the finer coefficients expects to gain (dE / L).
 """
+
+import math
 
 import equinox as eqx
 import jax
@@ -32,9 +34,9 @@ from .path_energy import PathEnergy
 from .starts import sideways_nudge
 from .stationary import stationary_path
 
-# Of the number of elements between levels. Doubling would fit problems more closely, but compiling a level costs about
-# a second.
-_GROWTH = 4
+# Of the number of elements between levels, at most. Small steps would fit problems more closely, but compiling a level
+# takes more than a second.
+_GROWTH = 16
 
 
 class SpectralNewton(AbstractBoundarySolver):
@@ -48,8 +50,8 @@ class SpectralNewton(AbstractBoundarySolver):
       far as ``max_elements`` allows; default 1e-8 in float64, 1e-5 in float32. The error of the length is about its
       square, so `dist` aims at no more than ``rtol``; `log` and pictures need the path.
     - ``degree``: of the polynomials. The first level is one polynomial for the whole path.
-    - ``max_elements``: the number of polynomials not to exceed; it grows fourfold (1, 4, 16, ...), and every level is
-      compiled.
+    - ``max_elements``: the number of polynomials not to exceed; it grows at most 16-fold from level to level (1 and 12
+      by default; 1, 8 and 64 for 64), and every level is compiled.
     - ``quadrature``: quadrature points per coefficient. With as many points as coefficients (1), paths in a stiff
       metric cheat between the points; the error estimate checks that a finer rule gives the same length.
     - ``tolerance``: a level is solved when the preconditioned norm of the gradient is below this times that of the
@@ -73,7 +75,7 @@ class SpectralNewton(AbstractBoundarySolver):
     rtol: float | None = eqx.field(static=True, default=None)
     path_rtol: float | None = eqx.field(static=True, default=None)
     degree: int = eqx.field(static=True, default=16)
-    max_elements: int = eqx.field(static=True, default=16)
+    max_elements: int = eqx.field(static=True, default=12)
     quadrature: int = eqx.field(static=True, default=2)
     tolerance: float | None = eqx.field(static=True, default=None)
     max_steps: int = eqx.field(static=True, default=60)
@@ -99,9 +101,11 @@ class SpectralNewton(AbstractBoundarySolver):
 
     def levels(self, dtype) -> Levels:
         """The settings with their defaults for ``dtype`` filled in."""
-        elements = [1]
-        while _GROWTH * elements[-1] <= self.max_elements:
-            elements.append(_GROWTH * elements[-1])
+        growth, steps = self.max_elements, 1
+        while growth > _GROWTH:
+            steps += 1
+            growth = math.floor(self.max_elements ** (1 / steps) + 1e-9)
+        elements = tuple(growth**i for i in range(steps + 1)) if growth > 1 else (1,)
         double = jnp.finfo(dtype).bits >= 64
         rtol = self.rtol if self.rtol is not None else (1e-8 if double else 1e-5)
         path_rtol = self.path_rtol if self.path_rtol is not None else (1e-8 if double else 1e-5)
@@ -111,7 +115,7 @@ class SpectralNewton(AbstractBoundarySolver):
         return Levels(
             self.degree,
             self.quadrature,
-            tuple(elements),
+            elements,
             rtol,
             path_rtol,
             tolerance,

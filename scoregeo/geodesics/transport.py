@@ -200,7 +200,9 @@ class PoleLadder(AbstractTransport):
         starts = jnp.concatenate([starts, last[None]])
         # From the start of the rung that a time falls on, a shorter one leads there.
         i = jnp.sum(knots[1:] <= ts[:, None], axis=-1)
-        values = jax.vmap(lambda w, t0, t1: self.rung(metric, curve, w, t0, t1))(starts[i], knots[i], ts)
+        # Not beyond the end: the curve may be anything there, and derivatives would meet it although values are masked.
+        seen = jnp.minimum(ts, t_end)
+        values = jax.vmap(lambda w, t0, t1: self.rung(metric, curve, w, t0, t1))(starts[i], knots[i], seen)
         values = jnp.where((ts <= t_end)[:, None], values, jnp.nan)
         finite = all_finite(jnp.where((ts <= t_end)[:, None], values, 0), last)
         return values, RESULTS.where(finite, RESULTS.successful, RESULTS.metric_nonfinite)
@@ -316,7 +318,8 @@ def _jacobi(method, metric, curve, j0, dj0, ts, t_end):
     # D_t J = J' + Gamma(gamma', J), at the start and, backwards, at the samples.
     state = j0, dj0 + transport_rate(metric, *start, j0)
     (values, slopes), result = method.integrate(jacobi_rate, metric, curve, state, ts, t_end)
-    points, velocities = jax.vmap(curve)(ts)
+    # Not beyond the end, where derivatives would meet what the curve may be there.
+    points, velocities = jax.vmap(curve)(jnp.minimum(ts, t_end))
     derivatives = slopes - jax.vmap(transport_rate, (None, 0, 0, 0))(metric, points, velocities, values)
     return (values, derivatives), result
 

@@ -44,7 +44,7 @@ def strips(dataset: Dataset, metric: SteinMetric, paths: Sequence[Geodesic], *, 
     figure = Figure(figsize=(13, 1.9 * len(paths) + 0.3), layout="constrained")
     axes = figure.subplots(len(paths), 2, width_ratios=(4.2, 1), squeeze=False)
     ts = np.linspace(0, 1, columns)
-    lines = [path.points[0] + ts[:, None] * (path.points[-1] - path.points[0]) for path in paths]
+    lines = [np.linspace(path.points[0], path.points[-1], columns) for path in paths]
     clean = np.asarray(dataset.undo(dataset.points))
     for (strip, profile), path, line in zip(axes, paths, lines, strict=True):
         rows = {"geodesic": dataset.undo(path.evaluate(ts)), "straight line": dataset.undo(line)}
@@ -94,7 +94,7 @@ def _profiles(ax, metric: SteinMetric, paths: Sequence[Geodesic]) -> None:
     score."""
     ts = jnp.linspace(0, 1, 201)
     for path in paths:
-        line = path.points[0] + ts[:, None] * (path.points[-1] - path.points[0])
+        line = jnp.linspace(path.points[0], path.points[-1], ts.size)
         first = path is paths[0]
         curves = ((path.evaluate(ts), "-", _GEODESIC, "geodesic"), (line, "--", _STRAIGHT, "straight line"))
         for points, style, color, label in curves:

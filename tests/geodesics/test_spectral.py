@@ -24,7 +24,7 @@ from scoregeo import (
 )
 from scoregeo.diffusion import MLP, Denoiser, Potential
 from scoregeo.geodesics.basis import Basis, legendre_values
-from scoregeo.geodesics.elements import Path, adapted_breaks, halved_breaks, polynomial_curve, transfer
+from scoregeo.geodesics.elements import Path, adapted_breaks, halved, merged, polynomial_curve, transfer
 from scoregeo.geodesics.path_energy import PathEnergy
 from scoregeo.geodesics.preconditioner import (
     CondensedPreconditioner,
@@ -113,14 +113,29 @@ class TestBasis:
 
     def test_transfer_is_exact_where_it_can_be(self):
         c = random_path(BREAKS, 4, 2)
-        finer = Basis(halved_breaks(BREAKS), 4, 8)
-        path = Path(transfer(Path(c, BREAKS), finer), finer.breaks)
+        path = halved(Path(c, BREAKS))
+        finer = Basis(path.breaks, 4, 8)
+        np.testing.assert_allclose(transfer(Path(c, BREAKS), finer), path.c, atol=1e-13)
         np.testing.assert_allclose(jnp.sum(path.c**2), jnp.sum(c**2), rtol=1e-13)
         x, y = jnp.zeros(2), jnp.ones(2)
         t = jnp.linspace(0, 1, 23)
         for i in (0, 1):
             fine, coarse = (jax.vmap(polynomial_curve(x, y, p))(t)[i] for p in (path, Path(c, BREAKS)))
             np.testing.assert_allclose(fine, coarse, atol=1e-12)
+
+    def test_merging_elements_is_a_projection(self):
+        """Onto fewer elements: as by quadrature, and back where the path is smooth enough."""
+        fine, coarse = Basis(jnp.linspace(0, 1, 7), 4, 8), Basis(jnp.linspace(0, 1, 3), 4, 8)
+        c = random_path(fine.breaks, 4, 2)
+        few = merged(c, 3)
+        velocities = fine.deviation(c)[1]
+        # Coefficient j of element e is the product of the velocity with p_j there.
+        t, e = fine.times, jnp.arange(fine.times.size) // 24
+        p = legendre_values(4, 2 * t - e)[0] * 2**0.5
+        products = jnp.einsum("q,qd,qj,qe->ejd", fine.weights, velocities, p, jax.nn.one_hot(e, 2))
+        np.testing.assert_allclose(few, products, atol=1e-13)
+        back = transfer(Path(few, coarse.breaks), fine)
+        np.testing.assert_allclose(merged(back, 3), few, atol=1e-13)
 
     def test_elements_gather_where_the_path_turns(self):
         """A path with a corner at 0.7: the narrowest elements are there, and none is wider than the fifth allows."""
