@@ -3,6 +3,7 @@
 from .config import FitConfig
 from .evaluation import ScoreReport, evaluate_score
 from .files import DamagedModelError
+from .held_out import HeldOutReport, MemorizationReport, evaluate_held_out, memorization
 from .losses import denoising_loss
 from .model import DiffusionModel, TrainingHistory
 from .networks import MLP, Potential
@@ -21,6 +22,8 @@ __all__ = [
     "Denoiser",
     "DiffusionModel",
     "FitConfig",
+    "HeldOutReport",
+    "MemorizationReport",
     "Potential",
     "ProbabilityFlow",
     "ReverseSDE",
@@ -29,6 +32,8 @@ __all__ = [
     "TrainingHistory",
     "TrainingInterrupted",
     "denoising_loss",
+    "evaluate_held_out",
     "evaluate_score",
     "fit",
+    "memorization",
 ]

@@ -109,9 +109,7 @@ def evaluate_score(
     >>> bool((report.score_error < 1e-5).all())
     True
     """
-    sigmas = np.asarray(sigmas, float)
-    if sigmas.ndim != 1 or sigmas.size == 0 or not (np.isfinite(sigmas) & (sigmas > 0)).all():
-        raise ValueError(f"`sigmas` must be a sequence of positive noise levels, got {sigmas.tolist()}")
+    sigmas = check_levels(sigmas)
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise ValueError(f"`n` must be an integer of at least 1, got {n!r}")
     point_key, noise_key, direction_key = jax.random.split(key, 3)
@@ -128,6 +126,14 @@ def evaluate_score(
         rows.append(_errors(score, exact, points + sigma * noise, directions))
     score_error, jvp_error, asymmetry = np.asarray(rows, float).T
     return ScoreReport(sigmas, score_error, jvp_error, asymmetry, n)
+
+
+def check_levels(sigmas: Sequence[float]) -> np.ndarray:
+    """Noise levels as an array; raises ``ValueError`` unless they are positive."""
+    sigmas = np.asarray(sigmas, float)
+    if sigmas.ndim != 1 or sigmas.size == 0 or not (np.isfinite(sigmas) & (sigmas > 0)).all():
+        raise ValueError(f"`sigmas` must be a sequence of positive noise levels, got {sigmas.tolist()}")
+    return sigmas
 
 
 @eqx.filter_jit
