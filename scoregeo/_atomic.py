@@ -44,6 +44,12 @@ def _finite(values: Any) -> Any:
     return None if isinstance(values, float) and not np.isfinite(values) else values
 
 
+def write_npy(path: pathlib.Path, array: np.ndarray) -> None:
+    """Write one array to a .npy file."""
+    with replacing(path) as temporary:
+        np.save(temporary, array)
+
+
 def write_npz(path: pathlib.Path, **arrays: Any) -> None:
     """Write ``arrays`` by name to a .npz file."""
     with replacing(path) as temporary:

@@ -1,16 +1,21 @@
-"""The command line: ``scoregeo demo``, ``scoregeo geodesic``, ``scoregeo distance``.
+"""The command line: ``scoregeo demo``, models (``train``, ``sample``, ``likelihood``, ``evaluate``), and their geometry
+(``geodesic``, ``distance``).
 
 Arguments are dataclasses (tyro). Everything heavy is imported by the command that needs it, so that ``--help`` is
 quick. A user's mistake ends with one line on standard error and exit status 2; an interrupt with 130.
 """
 
 import dataclasses
+import json
 import sys
+import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
+
+from .diffusion import FitConfig
 
 
 class CommandError(Exception):
@@ -42,6 +47,94 @@ class Demo:
             raise CommandError(
                 f"{len(failed)} geodesics did not converge: see the status in {self.out / 'report.json'}"
             )
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """Learn the score of the points in a file and save the model. An interrupted run goes on when started again."""
+
+    data: Path
+    """A .npy, .npz, .csv or .parquet file; points are standardised, and the model remembers how."""
+    out: Path
+    """Folder of the model: config.json, model.safetensors, and the points."""
+    config: tyro.conf.OmitArgPrefixes[FitConfig] = FitConfig()
+    """Settings of `fit`; schedule, weighting and levels by name, or as in config.json."""
+
+    def run(self) -> None:
+        """Do it."""
+        from . import model_commands
+
+        model_commands.run_train(self, _console())
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """Draw samples from a saved model."""
+
+    model: Path
+    """Folder of a saved model."""
+    out: Path
+    """A .npy file for the samples, in the units of the data."""
+    n: int = 1000
+    """How many."""
+    sampler: Literal["ode", "sde", "heun", "ddim", "dpm", "pc"] = "ode"
+    """Probability flow, reverse SDE, Heun (EDM), DDIM, DPM-Solver++(2M), predictor-corrector."""
+    steps: int | None = None
+    """Steps of the sampler; for all but ode, whose steps are adaptive."""
+    seed: int = 0
+    """The same seed gives the same samples."""
+
+    def run(self) -> None:
+        """Do it."""
+        from . import model_commands
+
+        model_commands.run_sample(self, _console())
+
+
+@dataclasses.dataclass(frozen=True)
+class Likelihood:
+    """The log density that a saved model gives the points of a file."""
+
+    model: Path
+    """Folder of a saved model."""
+    data: Path
+    """A file of points, in the units of the data."""
+    out: Path | None = None
+    """A .npy file for the log densities (nats, in the units of the data)."""
+    probes: int | None = None
+    """Random directions that estimate the trace, for high dimension; by default the trace is exact."""
+    seed: int = 0
+    """Of the probes."""
+
+    def run(self) -> None:
+        """Do it."""
+        from . import model_commands
+
+        model_commands.run_likelihood(self, _console())
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Judge a saved model by points that it was not trained on, and recommend a noise level for geometry."""
+
+    model: Path
+    """Folder of a saved model."""
+    data: Path
+    """A file of held-out points, in the units of the data."""
+    sigmas: tuple[float, ...] = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+    """Noise levels, in standardised units."""
+    samples: int = 500
+    """How many samples to compare with the training points; 0 for none."""
+    out: Path | None = None
+    """A .json file for the numbers."""
+    seed: int = 0
+    """Of everything random."""
+
+    def run(self) -> None:
+        """Do it."""
+        from . import model_commands
+
+        model_commands.run_evaluate(self, _console())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,10 +188,47 @@ def _console() -> Any:
     return console if console.is_terminal else Console(width=110)
 
 
+def _settings_by_name() -> tyro.constructors.ConstructorRegistry:
+    """How settings of `FitConfig` that are objects are written: the name of a kind, or JSON as in config.json."""
+    registry = tyro.constructors.ConstructorRegistry()
+    defaults = FitConfig().to_dict()
+    types = {name: hint for name, hint in typing.get_type_hints(FitConfig).items() if isinstance(defaults[name], dict)}
+    types["levels"] = typing.get_type_hints(FitConfig)["levels"]
+
+    @registry.primitive_rule
+    def _(info):
+        name = next((name for name, hint in types.items() if info.type == hint), None)
+        if name is None:
+            return None
+
+        def read(words):
+            (text,) = words
+            if text == "None":
+                return None
+            values = json.loads(text) if text.startswith("{") else {"kind": text}
+            return getattr(FitConfig.from_dict({name: values}), name)
+
+        def write(value):
+            values = dataclasses.replace(FitConfig(), **{name: value}).to_dict()[name]
+            if values is None:
+                return ["None"]
+            return [values["kind"] if read([values["kind"]]) == value else json.dumps(values)]
+
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1, metavar="NAME", instance_from_str=read, is_instance=lambda value: True, str_from_instance=write
+        )
+
+    return registry
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line ``arguments`` (default: those of the process)."""
     Command = (
         Annotated[Demo, tyro.conf.subcommand("demo")]
+        | Annotated[Train, tyro.conf.subcommand("train")]
+        | Annotated[Sample, tyro.conf.subcommand("sample")]
+        | Annotated[Likelihood, tyro.conf.subcommand("likelihood")]
+        | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
         | Annotated[Geodesic, tyro.conf.subcommand("geodesic")]
         | Annotated[Distance, tyro.conf.subcommand("distance")]
     )
@@ -108,6 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description="Riemannian geometry of score models: from data to geodesics.",
         args=arguments,
         config=(tyro.conf.OmitSubcommandPrefixes,),
+        registry=_settings_by_name(),
     )
     try:
         command.run()

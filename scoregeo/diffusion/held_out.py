@@ -198,6 +198,10 @@ class MemorizationReport:
     copies: float
     fresh_copies: float
 
+    def to_dict(self) -> dict[str, float]:
+        """The numbers by name, for JSON."""
+        return dataclasses.asdict(self)
+
 
 def memorization(
     samples: Float[Array, "m d"], train: Float[Array, "n d"], held_out: Float[Array, "k d"]

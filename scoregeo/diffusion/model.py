@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, PRNGKeyArray
 
-from .._types import Points, Scalar, as_float, is_concrete
+from .._types import Point, Points, Scalar, as_float, is_concrete
 from ..datasets import Standardization
 from ..scores import NetworkScore
 from .config import FitConfig
@@ -24,9 +24,11 @@ from .files import (
     unflatten,
     write_model,
 )
+from .guidance import GuidedScore
+from .likelihood import Likelihood, log_prob
 from .networks import network_from_dict
 from .parameterization import Denoiser
-from .sampling import AbstractSampler, ProbabilityFlow
+from .sampling import AbstractSampler, LearnedMarginalScore, ProbabilityFlow, sample_path
 from .schedules import AbstractSchedule
 
 _FORMAT = {"format": "scoregeo.DiffusionModel", "version": 1}
@@ -42,7 +44,8 @@ class TrainingHistory(eqx.Module):
     - ``held_out_loss``: loss of the averaged weights on the held-out points, always with the same noise; NaN without
       any.
 
-    A network that outputs zero has loss 1. The smallest possible loss is not 0 but what the data leave uncertain.
+    The held-out loss is always the plain one: 1 for a network that outputs zero, and at best not 0 but what the data
+    leave uncertain. The training loss is what was minimised, with weighting and all other terms.
     """
 
     steps: np.ndarray
@@ -139,26 +142,69 @@ class DiffusionModel(eqx.Module):
         """The schedule that the model was trained with and samples by."""
         return self.config.schedule
 
-    def score_at(self, sigma: float | Scalar) -> NetworkScore:
+    def score_at(self, sigma: float | Scalar, condition: Any = None) -> NetworkScore:
         """The score of the data with Gaussian noise of standard deviation ``sigma`` added.
 
-        ``sigma`` is a positive scalar in the units of the data, and may be traced. The result maps a point ``(d,)`` to
-        its score ``(d,)``; ``jax.vmap`` it over batches. Raises ``ValueError`` if ``sigma`` is not positive and finite.
+        ``sigma`` is a positive scalar in the units of the data, and may be traced. With a ``condition`` (a label or a
+        vector, if the network takes one) it is the score of the data that meet it. The result maps a point ``(d,)`` to
+        its score ``(d,)``; ``jax.vmap`` it over batches. Raises ``ValueError`` if ``sigma`` is not positive and finite,
+        or the network does not take this ``condition``.
 
-        Weights and ``sigma`` are leaves of the result: other values do not compile again. Below the distance between
-        neighbouring training points a learned score says more about the points than about their distribution.
+        Weights, ``sigma`` and ``condition`` are leaves of the result: other values do not compile again. Below the
+        distance between neighbouring training points a learned score says more about the points than about their
+        distribution.
         """
-        return NetworkScore(self.denoiser, _check_sigma(sigma), conservative=self.conservative)
+        denoiser, sigma = self.denoiser, _check_sigma(sigma)
+        if condition is not None:
+            # The network looks at a condition that is known now; in the score it is traced.
+            jax.eval_shape(lambda: denoiser.network_output(jnp.zeros(self.dim, self.dtype), sigma, condition))
+        return NetworkScore(denoiser, sigma, conservative=self.conservative, condition=condition)
 
-    def sample(self, key: PRNGKeyArray, n: int, *, sampler: AbstractSampler | None = None) -> Points:
+    def marginal_score(
+        self, condition: Any = None, guidance: float | Scalar = 1.0, interval: Any = None
+    ) -> LearnedMarginalScore | GuidedScore:
+        """The score ``(x_t, t) -> (d,)`` of ``x_t`` on the path of the model's schedule, as samplers use it.
+
+        With a ``condition``, ``guidance`` is the weight of classifier-free guidance (1: the conditional score), and
+        ``interval`` the noise levels at which it acts; see `GuidedScore`. Raises ``ValueError`` for guidance without a
+        condition.
+        """
+        score = LearnedMarginalScore(self.score_at(1.0, condition), self.schedule)
+        plain = is_concrete(guidance) and float(guidance) == 1
+        if plain and interval is None:
+            return score
+        if condition is None:
+            raise ValueError(f"`guidance` needs a `condition`, got None with guidance {guidance}")
+        unconditional = LearnedMarginalScore(self.score_at(1.0), self.schedule)
+        return GuidedScore(score, unconditional, guidance, interval=interval, schedule=self.schedule)
+
+    def sample(
+        self,
+        key: PRNGKeyArray,
+        n: int,
+        *,
+        sampler: AbstractSampler | None = None,
+        condition: Any = None,
+        guidance: float | Scalar = 1.0,
+    ) -> Points:
         """``n`` new points, shape ``(n, d)``, by `ProbabilityFlow()` unless another ``sampler`` is given.
 
-        Raises ``RuntimeError`` (with advice) if the integration fails for any of them.
+        ``condition`` is one label or vector for all of them, and ``guidance`` the weight of classifier-free guidance:
+        see `marginal_score`. Raises ``RuntimeError`` (with advice) if the integration fails for any of them.
         """
         sampler = ProbabilityFlow() if sampler is None else sampler
         if not isinstance(sampler, AbstractSampler):
             raise TypeError(f"`sampler` must be a sampler such as ProbabilityFlow(), got {type(sampler).__name__}")
-        return sampler.sample(self, key, n)
+        score = self.marginal_score(condition, guidance)
+        return sample_path(sampler, score, self.schedule, self.denoiser.mean[...], key, n)
+
+    def log_prob(self, x: Point | Points, **settings: Any) -> Likelihood:
+        """The log density of the data at ``x``, ``(d,)`` or ``(n, d)``, by the probability flow.
+
+        ``settings`` are those of `scoregeo.diffusion.log_prob`: the noise level, exact trace or probes, tolerances.
+        Numbers are in ``.log_prob``, in nats.
+        """
+        return log_prob(self, x, **settings)
 
     def replace(self, denoiser: Denoiser, history: TrainingHistory) -> "DiffusionModel":
         """This model with another denoiser and another history."""

@@ -20,6 +20,7 @@ the log density up to a constant, because ``c_in`` depends on ``r`` only (MATH.m
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -37,7 +38,8 @@ class Denoiser(nnx.Module):
 
     **Arguments**
 
-    - ``net``: a network ``(u, c_noise) -> (d,)`` with an integer ``dim``, see `networks`.
+    - ``net``: a network ``(u, c_noise) -> (d,)`` with an integer ``dim``, see `networks`. All methods pass their
+      ``condition`` on to it (a label or a vector, see `conditioning`); ``None`` stands for "no condition".
     - ``sigma_data``: standard deviation of the data over all points and coordinates, positive scalar.
     - ``mean``: mean of the data, shape ``(d,)``; zero by default.
 
@@ -62,22 +64,23 @@ class Denoiser(nnx.Module):
         """Whether the score is a gradient field by construction."""
         return bool(getattr(self.net, "conservative", False))
 
-    def network_output(self, x: Point, sigma: Scalar) -> Vector:
+    def network_output(self, x: Point, sigma: Scalar, condition: Any = None) -> Vector:
         """``F(c_in (x - mean), c_noise)``, the raw output of the network; shape ``(d,)``."""
-        return self._apply(self.net, x, sigma)
+        return self._apply(self.net, x, sigma, condition)
 
-    def __call__(self, x: Point, sigma: Scalar) -> Vector:
+    def __call__(self, x: Point, sigma: Scalar, condition: Any = None) -> Vector:
         """The score at ``x`` of the data with Gaussian noise of standard deviation ``sigma`` added; equation (2)."""
         u, total = self._centred(x, sigma)
-        return -u / total**2 + self.sigma_data[...] / (sigma * total) * self._apply(self.net, x, sigma)
+        return -u / total**2 + self.sigma_data[...] / (sigma * total) * self._apply(self.net, x, sigma, condition)
 
-    def denoise(self, x: Point, sigma: Scalar) -> Point:
+    def denoise(self, x: Point, sigma: Scalar, condition: Any = None) -> Point:
         """The expected clean point ``E[x_0 | x_0 + sigma eps = x]``; equation (1). Shape ``(d,)``."""
         u, total = self._centred(x, sigma)
         data = self.sigma_data[...]
-        return self.mean[...] + (data / total) ** 2 * u + sigma * data / total * self._apply(self.net, x, sigma)
+        output = self._apply(self.net, x, sigma, condition)
+        return self.mean[...] + (data / total) ** 2 * u + sigma * data / total * output
 
-    def log_prob(self, x: Point, sigma: Scalar) -> Scalar:
+    def log_prob(self, x: Point, sigma: Scalar, condition: Any = None) -> Scalar:
         """Log density of the noised data at ``x`` up to a constant that depends on ``sigma``; equation (3).
 
         Raises ``TypeError`` if the network is not a `Potential`.
@@ -88,12 +91,13 @@ class Denoiser(nnx.Module):
                 "Train with FitConfig(potential=True), or wrap the network in Potential."
             )
         u, total = self._centred(x, sigma)
-        value = self._apply(self.net.potential, x, sigma)
+        value = self._apply(self.net.potential, x, sigma, condition)
         return -0.5 * jnp.vdot(u, u) / total**2 + self.sigma_data[...] / sigma * value
 
     def _centred(self, x: Point, sigma: Scalar) -> tuple[Vector, Scalar]:
         return x - self.mean[...], jnp.sqrt(sigma**2 + self.sigma_data[...] ** 2)
 
-    def _apply(self, function: Callable, x: Point, sigma: Scalar) -> Array:
+    def _apply(self, function: Callable, x: Point, sigma: Scalar, condition: Any) -> Array:
         u, total = self._centred(x, sigma)
-        return function(u / total, jnp.log(sigma) / 4)
+        # A network of the user's own need not know of conditions.
+        return function(u / total, jnp.log(sigma) / 4, *(() if condition is None else (condition,)))

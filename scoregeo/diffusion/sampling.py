@@ -16,9 +16,12 @@ equally stiff at all noise levels: with ``dt/du = -2 sigma^2/g^2`` (schedules, e
     dx = (-(2 sigma^2/g^2) f x + 2 sigma^2 s) du + sqrt(2) sigma dw_u                             (2')
 
 The last step, from the smallest noise level to none, is the denoiser: ``x_0 = (x + sigma^2 s)/alpha``.
+
+`samplers` has the methods with steps of their own.
 """
 
 import abc
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -64,11 +67,6 @@ class AbstractSampler(eqx.Module):
     ) -> tuple[Point, diffrax.RESULTS]:
         """From ``x`` at time ``schedule.t_max`` to time ``schedule.t_min``, and how the integration ended."""
 
-    def sample(self, model: Any, key: PRNGKeyArray, n: int) -> Points:
-        """``n`` points from a `DiffusionModel`, shape ``(n, d)``; see `sample_path` for errors."""
-        score = LearnedMarginalScore(model.score_at(1.0), model.schedule)
-        return sample_path(self, score, model.schedule, model.denoiser.mean[...], key, n)
-
 
 class ProbabilityFlow(AbstractSampler):
     """Samples by the probability flow ordinary differential equation (1), with adaptive steps.
@@ -84,6 +82,11 @@ class ProbabilityFlow(AbstractSampler):
     atol: float = 1e-4
     solver: diffrax.AbstractSolver = diffrax.Tsit5()
     max_steps: int = 1000
+
+    def __check_init__(self):
+        check_number(self, "rtol", lambda value: value > 0, "positive")
+        check_number(self, "atol", lambda value: value > 0, "positive")
+        check_count(self, "max_steps", 1)
 
     def solve(self, score, schedule, x, key):
         """See `AbstractSampler.solve`; ``key`` is not used, the map from noise to data is deterministic."""
@@ -129,8 +132,7 @@ class ReverseSDE(AbstractSampler):
     solver: diffrax.AbstractSolver = diffrax.Heun()
 
     def __check_init__(self):
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
-            raise ValueError(f"`steps` must be an integer of at least 1, got {self.steps!r}")
+        check_count(self, "steps", 1)
 
     def solve(self, score, schedule, x, key):
         """See `AbstractSampler.solve`."""
@@ -194,6 +196,21 @@ def _sample(sampler, score, schedule, mean, key, n):
         return jnp.where(failed, jnp.nan, x), failed
 
     return jax.vmap(one)(start, jax.random.split(path_key, n))
+
+
+def check_count(settings: Any, name: str, least: int) -> None:
+    """Raise ``ValueError`` unless the field ``name`` of ``settings`` is an integer of at least ``least``."""
+    value = getattr(settings, name)
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"`{name}` must be an integer of at least {least}, got {value!r}")
+
+
+def check_number(settings: Any, name: str, accept: Callable[[float], bool], expected: str) -> None:
+    """Raise ``ValueError`` unless the field ``name`` of ``settings`` is a finite number that ``accept`` likes."""
+    value = getattr(settings, name)
+    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not (good and accept(value)):
+        raise ValueError(f"`{name}` must be a number that is {expected}, got {value!r}")
 
 
 def _span(schedule: AbstractSchedule, dtype: Any) -> tuple[Scalar, Scalar]:

@@ -10,7 +10,8 @@ import functools
 import hashlib
 import math
 import os
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,15 +21,19 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from .._types import Scalar, as_points
+from .conditioning import drop_condition
 from .config import FitConfig
 from .files import check_directory
-from .losses import denoising_loss
+from .losses import asymmetry_penalty, denoising_loss, second_order_loss, stable_loss
 from .model import DiffusionModel, TrainingHistory
 from .networks import MLP, Potential
 from .parameterization import Denoiser
 from .progress import Progress
+from .targets import Posterior
+from .weightings import LearnedWeighting
 
 _HELD_OUT_DRAWS = 2048  # noisy points in the held-out loss: enough for a standard error of about two per cent
+_WEIGHTING = "weighting"  # where the parameters of a learned weighting are among the weights of a run
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -70,6 +75,8 @@ def fit(
     checkpoint_dir: str | os.PathLike | None = None,
     progress: bool = True,
     standardization: Any = None,
+    conditions: Array | None = None,
+    callbacks: Sequence[Callable[[TrainingHistory], bool | None]] = (),
 ) -> DiffusionModel:
     """Learn the score of the distribution that ``data`` was drawn from, at all noise levels.
 
@@ -84,6 +91,10 @@ def fit(
       that run goes on from its last whole checkpoint.
     - ``progress``: report the loss on standard error, as a bar on a terminal and as lines elsewhere.
     - ``standardization``: the map that was applied to the data, kept with the model for those who need to undo it.
+    - ``conditions``: a class label ``0, 1, ...`` for each point, integers ``(n,)``, or a vector, ``(n, m)``: what
+      `DiffusionModel.score_at` and `DiffusionModel.sample` can then be asked for. A given ``network`` must take them.
+    - ``callbacks``: functions of the `TrainingHistory` that are called after every chunk of steps, in turn; one that
+      returns ``True`` ends the training. See `EarlyStop`, `JSONLines`.
 
     **Returns** a `DiffusionModel` with the averaged weights. Noise levels are standard deviations in the units of
     ``data``.
@@ -104,8 +115,9 @@ def fit(
         raise TypeError(f"`config` must be a FitConfig, got {type(config).__name__}")
     data = as_points(data, "data")
     data = data if data.dtype == jnp.float64 else data.astype(jnp.float32)
-    train, held_out = _split(data, config)
-    denoiser = _denoiser(train, config, network)
+    conditions = _as_conditions(conditions, len(data), config, data.dtype)
+    train, held_out = _split(_Sample(data, conditions), config)
+    denoiser = _denoiser(train.points, conditions, config, network)
     graphdef, weights, constants = nnx.split(denoiser, nnx.Param, ...)
     run = _Run(graphdef, nnx.to_pure_dict(constants), config, train, held_out)
     # Made before the training, so that a bad argument is not noticed after it.
@@ -117,7 +129,7 @@ def fit(
         from .checkpoint import Checkpoints
 
         check_directory(checkpoint_dir, "checkpoint_dir")
-        checkpoints = Checkpoints(checkpoint_dir, config, _fingerprint(data))
+        checkpoints = Checkpoints(checkpoint_dir, config, _fingerprint(data, conditions))
         state, history = checkpoints.restore(state, history)
     try:
         with Progress(config.steps, enabled=progress) as report:
@@ -134,12 +146,25 @@ def fit(
                 ):
                     checkpoints.save(state, history)
                 report.update(done, train_loss, held_out_loss)
+                # All of them: one that stops must not keep the others from seeing the last entry.
+                if any([callback(history) for callback in callbacks]):
+                    break
     except KeyboardInterrupt:
         if checkpoints:
             with contextlib.suppress(KeyboardInterrupt):  # a second Ctrl-C: the checkpoint before this one will do
                 checkpoints.save(state, history)
         raise TrainingInterrupted(int(state["step"]), checkpoints and checkpoints.last) from None
     return model.replace(run.merge(state["average"]), history)
+
+
+class _Sample(NamedTuple):
+    """Points ``(n, d)`` and their conditions: labels ``(n,)``, vectors ``(n, m)``, or ``None``."""
+
+    points: Array
+    conditions: Array | None
+
+    def __getitem__(self, index: Any) -> "_Sample":
+        return _Sample(*jax.tree.map(lambda a: a[index], tuple(self)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,11 +174,13 @@ class _Run:
     graphdef: Any
     constants: Any
     config: FitConfig
-    train: Array
-    held_out: Array | None
+    train: _Sample
+    held_out: _Sample | None
 
     def start(self, weights: Any) -> dict[str, Any]:
         """The state before the first step: pure dictionaries of arrays."""
+        if isinstance(self.config.weighting, LearnedWeighting):
+            weights = weights | {_WEIGHTING: self.config.weighting.initial(self.train.points.dtype)}
         optimiser = _optimiser(self.config).init(weights)
         key = jax.random.key_data(jax.random.fold_in(jax.random.key(self.config.seed), 1))
         return {
@@ -171,8 +198,8 @@ class _Run:
         return _chunk(self.graphdef, config, steps, state, self.constants, self.train, self.held_out)
 
     def merge(self, weights: Any) -> Denoiser:
-        """The denoiser with the given weights."""
-        return nnx.merge(self.graphdef, weights, self.constants)
+        """The denoiser with the given weights; those of a learned weighting are thrown away."""
+        return _denoiser_with(self.graphdef, weights, self.constants)
 
 
 # The state is not donated: the one before the chunk must survive an interrupt or a loss that is not finite.
@@ -181,17 +208,33 @@ def _chunk(graphdef, config, steps, state, constants, train, held_out):
     optimiser = _optimiser(config)
     key = jax.random.wrap_key_data(state["key"])
 
-    def mean_loss(weights, points, key):
-        denoiser = nnx.merge(graphdef, weights, constants)
+    def noise_and_levels(points, key):
         level_key, noise_key = jax.random.split(key)
-        levels = config.schedule.training_levels(level_key, len(points), points.dtype)
-        noise = jax.random.normal(noise_key, points.shape, points.dtype)
-        return jnp.mean(jax.vmap(denoising_loss, in_axes=(None, 0, 0, 0))(denoiser, points, noise, levels))
+        if config.levels is None:
+            levels = config.schedule.training_levels(level_key, len(points), points.dtype)
+        else:
+            levels = config.levels(level_key, len(points), config.schedule, points.dtype)
+        return jax.random.normal(noise_key, points.shape, points.dtype), levels
+
+    def mean_loss(weights, sample, noise, levels, reference, directions):
+        denoiser = _denoiser_with(graphdef, weights, constants)
+        loss = functools.partial(_point_loss, config, denoiser, weights.get(_WEIGHTING), reference)
+        return jnp.mean(jax.vmap(loss)(sample.points, noise, levels, directions, sample.conditions))
 
     def one_step(state, _):
         batch_key, loss_key = jax.random.split(jax.random.fold_in(key, state["step"]))
-        batch = train[jax.random.randint(batch_key, (config.batch_size,), 0, len(train))]
-        loss, gradient = jax.value_and_grad(mean_loss)(state["weights"], batch, loss_key)
+        n = len(train.points)
+        every = config.reference_size >= n
+        drawn = config.batch_size if every else max(config.batch_size, config.reference_size)
+        sample = train[jax.random.randint(batch_key, (drawn,), 0, n)]
+        reference = (train if every else sample).points if config.reference_size else None
+        sample = sample[: config.batch_size]
+        if sample.conditions is not None:
+            drop = jax.random.bernoulli(jax.random.fold_in(loss_key, 3), config.condition_dropout, (config.batch_size,))
+            sample = sample._replace(conditions=drop_condition(sample.conditions, drop))
+        noise, levels = noise_and_levels(sample.points, loss_key)
+        directions = jax.random.normal(jax.random.fold_in(loss_key, 2), noise.shape, noise.dtype)
+        loss, gradient = jax.value_and_grad(mean_loss)(state["weights"], sample, noise, levels, reference, directions)
         updates, moments = optimiser.update(gradient, state["optimiser"])
         weights = optax.apply_updates(state["weights"], updates)
         # Early on the average forgets faster, so that the random start has left it after a few dozen steps.
@@ -204,10 +247,35 @@ def _chunk(graphdef, config, steps, state, constants, train, held_out):
     if held_out is None:
         held_out_loss = jnp.full((), jnp.nan, losses.dtype)
     else:
-        # The same noise every time: the curve shows the weights, not the draw.
-        points = held_out[jnp.arange(_HELD_OUT_DRAWS) % len(held_out)]
-        held_out_loss = mean_loss(state["average"], points, jax.random.key(0))
+        # The same noise every time: the curve shows the weights, not the draw. Always the plain loss, so that runs with
+        # other weightings and targets can be compared.
+        sample = held_out[jnp.arange(_HELD_OUT_DRAWS) % len(held_out.points)]
+        noise, levels = noise_and_levels(sample.points, jax.random.key(0))
+        average = _denoiser_with(graphdef, state["average"], constants)
+        loss = functools.partial(denoising_loss, average)
+        held_out_loss = jnp.mean(jax.vmap(loss)(sample.points, noise, levels, sample.conditions))
     return state, (jnp.mean(losses), held_out_loss)
+
+
+def _denoiser_with(graphdef, weights, constants):
+    return nnx.merge(graphdef, {name: weights[name] for name in weights if name != _WEIGHTING}, constants)
+
+
+def _point_loss(config, denoiser, parameters, reference, x, noise, sigma, v, condition):
+    """The loss of one clean point, with everything that ``config`` adds to it, times its weight."""
+    noisy = x + sigma * noise
+    if reference is None:
+        loss = denoising_loss(denoiser, x, noise, sigma, condition)
+    else:
+        posterior = Posterior(reference, noisy, sigma)
+        loss = stable_loss(denoiser, posterior)
+        if config.second_order:
+            loss = loss + config.second_order * second_order_loss(denoiser, posterior, v)
+    if config.asymmetry and not denoiser.conservative:
+        loss = loss + config.asymmetry * asymmetry_penalty(denoiser, noisy, sigma, v, condition)
+    if isinstance(config.weighting, LearnedWeighting):
+        return config.weighting.apply(parameters, loss, sigma)
+    return config.weighting(sigma, denoiser.sigma_data[...], config.schedule) * loss
 
 
 def _optimiser(config: FitConfig) -> optax.GradientTransformation:
@@ -216,18 +284,43 @@ def _optimiser(config: FitConfig) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adam(rate))
 
 
-def _split(data: Array, config: FitConfig) -> tuple[Array, Array | None]:
+def _as_conditions(conditions: Any, n: int, config: FitConfig, dtype: Any) -> Array | None:
+    """Labels as integers or vectors as floats; raises ``ValueError`` for anything else."""
+    if conditions is None:
+        return None
+    values = np.asarray(conditions)
+    labels = values.ndim == 1 and values.dtype.kind in "iu"
+    vectors = values.ndim == 2 and values.dtype.kind in "iuf" and values.shape[1] > 0
+    if not (labels or vectors):
+        raise ValueError(
+            "`conditions` must be integer labels of shape (n,) or vectors of shape (n, m), "
+            f"got {values.dtype} of shape {values.shape}"
+        )
+    if len(values) != n:
+        raise ValueError(f"`conditions` must have one entry for each of the {n} points of `data`, got {len(values)}")
+    if labels and values.min() < 0:
+        raise ValueError(f"`conditions` must be labels from 0 on, got {values.min()}")
+    if vectors and not np.isfinite(values).all():
+        row, column = np.argwhere(~np.isfinite(values))[0]
+        raise ValueError(f"`conditions` must be finite, got {values[row, column]} in row {row}, column {column}")
+    if config.reference_size:
+        raise ValueError("`reference_size` must be 0 with `conditions`: the reference is drawn from all points")
+    return jnp.asarray(values, jnp.int32 if labels else dtype)
+
+
+def _split(data: _Sample, config: FitConfig) -> tuple[_Sample, _Sample | None]:
     """Training and held-out points, by a permutation that depends on the seed."""
-    if len(data) < 3:
-        raise ValueError(f"`data` must have at least 3 points, got {len(data)}")
+    n = len(data.points)
+    if n < 3:
+        raise ValueError(f"`data` must have at least 3 points, got {n}")
     if config.holdout == 0:
         return data, None
-    count = max(1, round(config.holdout * len(data)))
-    order = jax.random.permutation(jax.random.fold_in(jax.random.key(config.seed), 2), len(data))
+    count = max(1, round(config.holdout * n))
+    order = jax.random.permutation(jax.random.fold_in(jax.random.key(config.seed), 2), n)
     return data[order[count:]], data[order[:count]]
 
 
-def _denoiser(train: Array, config: FitConfig, network: nnx.Module | None) -> Denoiser:
+def _denoiser(train: Array, conditions: Array | None, config: FitConfig, network: nnx.Module | None) -> Denoiser:
     """The untrained denoiser, with the mean and the standard deviation of the training data."""
     # On the host in float64: the mean of many points must not lose digits.
     points = np.asarray(train, np.float64)
@@ -235,27 +328,40 @@ def _denoiser(train: Array, config: FitConfig, network: nnx.Module | None) -> De
     spread = float(np.sqrt(np.mean((points - mean) ** 2)))
     if not spread > 0:
         raise ValueError("`data` must have points that differ, got copies of one point (standard deviation 0)")
-    dim = train.shape[1]
+    dim, dtype = points.shape[1], train.dtype
     if network is None:
         key = jax.random.fold_in(jax.random.key(config.seed), 0)
-        network = MLP(dim, config.width, config.depth, key=key, dtype=train.dtype)
+        network = MLP(dim, config.width, config.depth, key=key, dtype=dtype, **_kind(conditions))
         network = Potential(network) if config.potential else network
     elif not isinstance(network, nnx.Module):
         raise TypeError(f"`network` must be a flax nnx.Module, got {type(network).__name__}")
     elif getattr(network, "dim", None) != dim:
         raise ValueError(f"`network` must have dim {dim} to match `data`, got {getattr(network, 'dim', None)}")
-    denoiser = Denoiser(network, spread, jnp.asarray(mean, train.dtype))
-    x, sigma = jnp.zeros(dim, train.dtype), jnp.ones((), train.dtype)
-    shape = jax.eval_shape(lambda: denoiser.network_output(x, sigma)).shape
+    denoiser = Denoiser(network, spread, jnp.asarray(mean, dtype))
+    x, sigma = jnp.zeros(dim, dtype), jnp.ones((), dtype)
+    # Of all labels the largest: a network that knows it knows the others.
+    condition = None if conditions is None else jnp.max(conditions, 0)
+    shape = jax.eval_shape(lambda: denoiser.network_output(x, sigma, condition)).shape
     if shape != (dim,):
         raise ValueError(f"`network` must return shape ({dim},) for a point of shape ({dim},), got {shape}")
     return denoiser
 
 
-def _fingerprint(data: Array) -> str:
+def _kind(conditions: Array | None) -> dict[str, int]:
+    """Which conditions a network has to take, in its own words."""
+    if conditions is None:
+        return {}
+    return {"classes": int(conditions.max()) + 1} if conditions.ndim == 1 else {"condition_dim": conditions.shape[1]}
+
+
+def _fingerprint(*arrays: Array | None) -> str:
     """A digest of the data, so that a checkpoint is not continued with other data."""
-    values = np.ascontiguousarray(data)
-    return hashlib.sha256(f"{values.shape}{values.dtype}".encode() + values.tobytes()).hexdigest()
+    digest = hashlib.sha256()
+    for array in arrays:
+        if array is not None:
+            values = np.ascontiguousarray(array)
+            digest.update(f"{values.shape}{values.dtype}".encode() + values.tobytes())
+    return digest.hexdigest()
 
 
 def _where(checkpoint: str | None) -> str:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
@@ -21,6 +22,8 @@ class NetworkScore(AbstractScore):
       a fresh network of the same shape, or new weights, do not compile again.
     - ``noise_level``: scalar passed on to the network (for a `DiffusionModel`, the standard deviation of the noise).
     - ``conservative``: ``True`` only if the network is a gradient field by construction.
+    - ``condition``: passed on to the network as its third argument, unless it is ``None``: a label or a vector, see
+      `scoregeo.diffusion`. May be traced.
 
     ``log_prob(x)`` works where the module has ``log_prob(x, noise_level)``.
     """
@@ -28,9 +31,12 @@ class NetworkScore(AbstractScore):
     graphdef: Any = eqx.field(static=True)
     weights: Any
     noise_level: Array
+    condition: Any
     conservative: bool = eqx.field(static=True)
 
-    def __init__(self, module: nnx.Module, noise_level: float | Array, *, conservative: bool = False):
+    def __init__(
+        self, module: nnx.Module, noise_level: float | Array, *, conservative: bool = False, condition: Any = None
+    ):
         if not isinstance(module, nnx.Module):
             raise TypeError(f"`module` must be a flax nnx.Module, got {type(module).__name__}")
         self.graphdef, state = nnx.split(module)
@@ -40,14 +46,19 @@ class NetworkScore(AbstractScore):
             raise ValueError(f"`noise_level` must be a scalar, got shape {self.noise_level.shape}")
         check_finite(self.noise_level, "noise_level")
         self.conservative = conservative
+        self.condition = jax.tree.map(jnp.asarray, condition)
 
     def module(self) -> nnx.Module:
         """The flax module with this score's weights."""
         return nnx.merge(self.graphdef, self.weights)
 
     def __call__(self, x: Point) -> Vector:
-        return check_score_value(self.module()(x, self.noise_level.astype(x.dtype)), x)
+        return check_score_value(self.module()(x, *self._arguments(x)), x)
 
     def log_prob(self, x: Point) -> Scalar:
         """Log density at ``x`` up to a constant, where the network has one."""
-        return self.module().log_prob(x, self.noise_level.astype(x.dtype))
+        return self.module().log_prob(x, *self._arguments(x))
+
+    def _arguments(self, x: Point) -> tuple:
+        condition = () if self.condition is None else (self.condition,)
+        return self.noise_level.astype(x.dtype), *condition

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from scoregeo.diffusion import MLP, Denoiser, Potential
 from scoregeo.scores import GaussianScore
@@ -80,6 +81,44 @@ def test_conservative_and_log_prob_follow_the_network(mlp):
     assert not free.conservative
     with pytest.raises(TypeError, match="`log_prob` needs a network that is a gradient; MLP is not"):
         free.log_prob(X, jnp.array(0.1))
+
+
+@pytest.mark.parametrize("sigma", [0.05, 2.0])
+def test_every_method_passes_the_condition_on(sigma):
+    """Against the formulas with a network that has the condition built in."""
+    told = _WithCondition(jnp.array([0.2, -0.5, 1.5]))
+    built_in = _WithCondition(told.scale[...], 0.7)
+    denoiser, fixed = (Denoiser(Potential(net), 0.8, MEAN) for net in (told, built_in))
+    sigma, condition = jnp.array(sigma), jnp.array(0.7)
+    for name in ("network_output", "__call__", "denoise", "log_prob"):
+        with_condition, without = (getattr(denoiser, name)(X, sigma, *c) for c in ((condition,), ()))
+        np.testing.assert_allclose(with_condition, getattr(fixed, name)(X, sigma), rtol=1e-13)
+        assert not np.allclose(with_condition, without)
+
+
+def test_a_network_that_knows_no_conditions_is_not_given_one():
+    class Plain(nnx.Module):
+        dim = 3
+
+        def __call__(self, x, c_noise):
+            return x * c_noise
+
+    for net in (Plain(), Potential(Plain())):
+        denoiser = Denoiser(net, 0.8, MEAN)
+        assert np.isfinite(denoiser(X, jnp.array(0.3))).all()
+        with pytest.raises(TypeError, match="positional argument"):
+            denoiser(X, jnp.array(0.3), 1)
+
+
+class _WithCondition(nnx.Module):
+    dim = 3
+
+    def __init__(self, scale, default=0.0):
+        self.scale, self.default = nnx.Param(scale), default
+
+    def __call__(self, x, c_noise, condition=None):
+        condition = self.default if condition is None else condition
+        return jnp.sin(self.scale[...] * x + c_noise + condition)
 
 
 def test_bad_mean_is_named(mlp):

@@ -1,5 +1,6 @@
 """Training: accuracy against the exact score, repeatable and resumable bit for bit, clear about bad input."""
 
+import dataclasses
 import json
 import pathlib
 import re
@@ -15,6 +16,7 @@ from flax import nnx
 
 from scoregeo.datasets import Standardization
 from scoregeo.diffusion import (
+    EDM,
     MLP,
     VP,
     DamagedModelError,
@@ -26,6 +28,15 @@ from scoregeo.diffusion import (
     fit,
     training,
 )
+from scoregeo.diffusion.losses import denoising_loss
+from scoregeo.diffusion.noise_levels import LogitNormalTimes, LogNormalLevels, UniformTimes
+from scoregeo.diffusion.weightings import (
+    EDMWeighting,
+    LearnedWeighting,
+    LikelihoodWeighting,
+    MinSNRWeighting,
+    SimpleWeighting,
+)
 
 SMALL = FitConfig(steps=60, batch_size=32, width=8, depth=2, potential=False, chunk_steps=20, checkpoint_every=20)
 POINTS = jax.random.normal(jax.random.key(0), (200, 2), jnp.float32)
@@ -36,7 +47,7 @@ def equal(a, b):
 
 
 def small(**changes):
-    return fit(POINTS, FitConfig(**{**SMALL.to_dict(), "schedule": SMALL.schedule, **changes}), progress=False)
+    return fit(POINTS, dataclasses.replace(SMALL, **changes), progress=False)
 
 
 def interrupt_after(monkeypatch, step):
@@ -87,6 +98,99 @@ class TestAccuracy:
         np.testing.assert_allclose(there(x + 100), here(x), rtol=1e-3)
 
 
+LOSSES = {
+    "simple, uniform times": {"weighting": SimpleWeighting(), "levels": UniformTimes()},
+    "likelihood, uniform times, VP": {
+        "weighting": LikelihoodWeighting(), "levels": UniformTimes(stratified=False), "schedule": VP(),
+    },
+    "min-SNR, logit-normal": {"weighting": MinSNRWeighting(), "levels": LogitNormalTimes()},
+    "learned, log-normal": {"weighting": LearnedWeighting(), "levels": LogNormalLevels(std=1.5)},
+    "stable target": {"reference_size": 64},
+    "second order, all points, potential": {"reference_size": 10_000, "second_order": 0.3, "potential": True},
+    "asymmetry": {"asymmetry": 0.5},
+    "everything": {
+        "weighting": LearnedWeighting(), "reference_size": 100, "second_order": 0.3, "asymmetry": 0.1,
+    },
+}  # fmt: skip
+
+
+class TestLosses:
+    """What can be set of the loss. Its parts have tests of their own; here they reach the training."""
+
+    @pytest.mark.parametrize("changes", LOSSES.values(), ids=LOSSES)
+    def test_training_is_finite_resumable_and_not_the_plain_one(self, changes, tmp_path, monkeypatch):
+        config = dataclasses.replace(SMALL, **changes)
+        whole = fit(POINTS, config, progress=False)
+        assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(whole.weights))
+        with monkeypatch.context() as patch:
+            interrupt_after(patch, 40)
+            with pytest.raises(TrainingInterrupted):
+                fit(POINTS, config, checkpoint_dir=tmp_path, progress=False)
+        resumed = fit(POINTS, config, checkpoint_dir=tmp_path, progress=False)
+        assert equal(resumed.weights, whole.weights)
+        assert resumed.history.to_dict() == whole.history.to_dict()
+        plain = {name: value for name, value in changes.items() if name in ("potential", "schedule")}
+        assert not equal(whole.weights, small(**plain).weights)
+
+    def test_a_stable_target_with_second_order_is_more_accurate(self, modes, trained):
+        """Both errors, with the same network and number of steps as the plain training."""
+        config = dataclasses.replace(trained.config, reference_size=1024, second_order=1.0)
+        better = fit(modes[0], config, progress=False)
+        ours, plain = (
+            evaluate_score(model, modes[1], (0.2, 0.5), key=jax.random.key(1)) for model in (better, trained)
+        )
+        assert (ours.score_error < np.array([0.09, 0.045])).all()
+        assert (ours.jvp_error < np.array([0.22, 0.08])).all()
+        assert (ours.score_error < 0.8 * plain.score_error).all()
+        assert (ours.jvp_error < 0.8 * plain.jvp_error).all()
+
+    def test_the_asymmetry_penalty_makes_a_free_network_more_of_a_gradient(self, modes):
+        config = FitConfig(steps=600, batch_size=128, width=32, depth=2, potential=False)
+        free, penalised = (
+            evaluate_score(fit(modes[0], c, progress=False), modes[1], (0.2,), key=jax.random.key(1))
+            for c in (config, dataclasses.replace(config, asymmetry=10.0))
+        )
+        assert penalised.asymmetry < 0.5 * free.asymmetry
+        assert penalised.score_error < 1.15 * free.score_error
+
+    def test_the_asymmetry_penalty_is_skipped_for_a_gradient_field(self):
+        assert equal(small(potential=True, asymmetry=3.0).weights, small(potential=True).weights)
+
+    def test_the_learned_weighting_learns_the_size_of_the_loss_and_is_thrown_away(self, monkeypatch):
+        last = {}
+        chunk = training._Run.chunk
+
+        def remember(self, state, steps):
+            new, losses = chunk(self, state, steps)
+            last.update(new["average"])
+            return new, losses
+
+        monkeypatch.setattr(training._Run, "chunk", remember)
+        # Two narrow groups: at noise between their width and their distance the clean point is known, the loss small.
+        data = jnp.sign(POINTS[:, :1]) + 0.05 * POINTS
+        config = FitConfig(
+            steps=1000, batch_size=128, width=32, depth=2, potential=False, weighting=LearnedWeighting(), holdout=0.0
+        )
+        model = fit(data, config, progress=False)
+        assert set(model.weights) == {"net", "mean", "sigma_data"}
+        noise = jax.random.normal(jax.random.key(0), (50, *data.shape), "float32")
+        losses = []
+        for sigma in jnp.array([0.03, 0.2, 1.0], "float32"):
+            loss = jax.vmap(jax.vmap(denoising_loss, (None, 0, 0, None)), (None, None, 0, None))
+            losses.append(float(loss(model.denoiser, data, noise, sigma).mean()))
+            u = LearnedWeighting().log_variance(last["weighting"], sigma)
+            np.testing.assert_allclose(u, np.log(losses[-1]), atol=0.5)
+        assert max(losses) > 4 * min(losses)  # so that no constant would pass
+
+    def test_the_held_out_loss_is_the_plain_one(self):
+        """Comparable between runs: without training the settings make no difference to it."""
+        losses = [
+            small(steps=1, warmup_steps=1, learning_rate=1e-30, **changes).history.held_out_loss[0]
+            for changes in ({}, LOSSES["learned, log-normal"] | {"levels": None}, LOSSES["everything"])
+        ]
+        np.testing.assert_allclose(losses[1:], losses[0], rtol=1e-6)
+
+
 class TestReproducibility:
     def test_the_same_seed_gives_the_same_weights(self):
         assert equal(small().weights, small().weights)
@@ -133,7 +237,7 @@ class TestInterrupt:
 
     def test_the_last_chunk_is_saved_between_checkpoints(self, tmp_path, monkeypatch):
         interrupt_after(monkeypatch, 40)
-        config = FitConfig(**{**SMALL.to_dict(), "schedule": SMALL.schedule, "checkpoint_every": 1000})
+        config = dataclasses.replace(SMALL, checkpoint_every=1000)
         with pytest.raises(TrainingInterrupted):
             fit(POINTS, config, checkpoint_dir=tmp_path, progress=False)
         assert [path.name for path in tmp_path.iterdir()] == ["40"]
@@ -175,7 +279,7 @@ class TestCheckpoints:
 
     def test_other_settings_are_named(self, tmp_path):
         fit(POINTS, SMALL, checkpoint_dir=tmp_path, progress=False)
-        other = FitConfig(**{**SMALL.to_dict(), "schedule": VP(), "learning_rate": 0.5})
+        other = dataclasses.replace(SMALL, schedule=VP(), learning_rate=0.5)
         with pytest.raises(
             ValueError, match=r"`checkpoint_dir` .*learning_rate: 0.5 here, 0.003 there; schedule: .*VP"
         ):
@@ -305,9 +409,50 @@ class Scalar(nnx.Module):
 
 class TestConfig:
     def test_round_trip_through_json(self):
-        config = FitConfig(steps=7, potential=False, schedule=VP(beta_max=5.0))
-        assert FitConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+        for config in (
+            FitConfig(steps=7, potential=False, schedule=VP(beta_max=5.0)),
+            FitConfig(weighting=MinSNRWeighting(gamma=2.0), levels=LogitNormalTimes(mean=0.5, stratified=False)),
+            FitConfig(weighting=LearnedWeighting(), reference_size=1024, second_order=0.3, asymmetry=0.1),
+        ):
+            assert FitConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
         assert FitConfig.from_dict({}) == FitConfig()
+
+    def test_differences_name_the_loss(self):
+        """A checkpoint of a run with another loss is refused with these lines."""
+        lines = FitConfig().differences(FitConfig(weighting=MinSNRWeighting(), reference_size=600))
+        assert len(lines) == 2
+        assert "EDMWeighting" in lines[0]
+        assert "MinSNRWeighting" in lines[0]
+        assert lines[1] == "reference_size: 0 here, 600 there"
+
+    @pytest.mark.parametrize(
+        ("values", "message"),
+        [
+            ({"weighting": {"kind": "EDM"}}, "`weighting` must be a dictionary whose `kind` is one of EDMWeighting, "),
+            ({"weighting": "EDMWeighting"}, "`weighting` must be a dictionary"),
+            (
+                {"levels": {"kind": "UniformTimes", "mean": 1}},
+                r"`levels` has unknown fields \['mean'\]; UniformTimes has",
+            ),
+            ({"weighting": {"kind": "MinSNRWeighting", "gamma": -1}}, "`gamma` must be a positive number, got -1"),
+        ],
+    )
+    def test_damaged_dictionaries_are_named(self, values, message):
+        with pytest.raises(ValueError, match=message):
+            FitConfig.from_dict(values)
+
+    def test_a_weighting_of_ones_own_trains_but_is_not_saved(self):
+        class Mine(EDMWeighting):
+            pass
+
+        with pytest.raises(TypeError, match=r"`weighting` must be one of EDMWeighting, .* to be saved, got Mine"):
+            small(weighting=Mine()).config.to_dict()
+
+    def test_sizes_that_do_not_fit_are_named(self):
+        with pytest.raises(ValueError, match="`reference_size` must be 0 or at least `batch_size` = 512, got 100"):
+            FitConfig(reference_size=100)
+        with pytest.raises(ValueError, match=r"`second_order` must be 0 without `reference_size`, got 0\.1"):
+            FitConfig(second_order=0.1)
 
     def test_unknown_settings_are_named(self):
         with pytest.raises(ValueError, match=r"no settings \['lr'\]; it has \['steps'"):
@@ -321,6 +466,8 @@ class TestConfig:
             {"steps": 0}, {"steps": 10.0}, {"batch_size": True}, {"warmup_steps": -1}, {"learning_rate": 0.0},
             {"learning_rate": float("nan")}, {"clip_norm": -1.0}, {"ema_decay": 1.0}, {"holdout": 0.9},
             {"width": "wide"},
+            {"weighting": "edm"}, {"levels": EDM()}, {"reference_size": 1024.0}, {"second_order": -1.0},
+            {"asymmetry": float("inf")},
             {"potential": 1}, {"schedule": "EDM"}, {"seed": -1}, {"chunk_steps": 0}, {"checkpoint_every": 0},
         ],
         ids=str,

@@ -1,0 +1,67 @@
+"""What `fit` calls after every chunk of steps: a function of the `TrainingHistory` so far.
+
+A callback that returns ``True`` ends the training; the model is then that of the steps done. A run that goes on from a
+checkpoint has its whole history, so callbacks need no memory of their own.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from .._atomic import replacing
+from .model import TrainingHistory
+
+
+@dataclasses.dataclass(frozen=True)
+class EarlyStop:
+    """End the training once the held-out loss has not improved for ``patience`` chunks.
+
+    The model keeps the averaged weights of the last step, not of the best one: the average changes slowly. Without
+    held-out points (``FitConfig(holdout=0)``) it never stops.
+
+    >>> import numpy as np
+    >>> from scoregeo.diffusion import EarlyStop, TrainingHistory
+    >>> history = TrainingHistory(np.arange(4), np.zeros(4), np.array([0.9, 0.7, 0.8, 0.75]))
+    >>> EarlyStop(patience=2)(history), EarlyStop(patience=3)(history)
+    (True, False)
+    """
+
+    patience: int
+
+    def __post_init__(self):
+        if isinstance(self.patience, bool) or not isinstance(self.patience, int) or self.patience < 1:
+            raise ValueError(f"`patience` must be an integer of at least 1, got {self.patience!r}")
+
+    def __call__(self, history: TrainingHistory) -> bool:
+        """Whether to stop."""
+        losses = history.held_out_loss
+        if np.isnan(losses).any() or losses.size == 0:
+            return False
+        return bool(losses.size - 1 - int(np.argmin(losses)) >= self.patience)
+
+
+@dataclasses.dataclass(frozen=True)
+class JSONLines:
+    """Keep the losses in a file, one JSON object a line: ``step``, ``train_loss``, ``held_out_loss`` (null for none).
+
+    The file is replaced as a whole after every chunk, so it is never cut off, and never holds steps twice.
+    """
+
+    path: str | os.PathLike
+
+    def __call__(self, history: TrainingHistory) -> None:
+        """Write the file."""
+        path = pathlib.Path(self.path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in _lines(history)))
+
+
+def _lines(history: TrainingHistory) -> list[dict[str, Any]]:
+    columns = history.to_dict()
+    rows = zip(columns["steps"], columns["train_loss"], columns["held_out_loss"], strict=True)
+    return [{"step": step, "train_loss": train, "held_out_loss": held_out} for step, train, held_out in rows]

@@ -1,0 +1,217 @@
+"""A U-Net for images, through the door of flat vectors."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from .._types import Point, Scalar, Vector
+from .attention import SelfAttention
+from .conditioning import ConditionalNetwork, LevelEmbedding, as_sizes, check_size
+
+# Images inside have a leading axis of one: the group normalisation of flax takes the first axis for a batch.
+_Image = Float[Array, "1 h w c"]
+
+
+class UNet(ConditionalNetwork):
+    """A convolutional network that sees an image at several resolutions (Ronneberger et al. 2015, arXiv 1505.04597).
+
+    Blocks and their order are those of Ho et al. (2020, arXiv 2006.11239) with the changes that Karras et al. (2022,
+    arXiv 2206.00364, app. F.2) collect: the noise level scales and shifts the features of every block, and sums with a
+    skipped path are divided by ``sqrt(2)``. From one resolution to the next, 2x2 means go down and repeated pixels go
+    up, each followed by a convolution.
+
+    **Arguments**
+
+    - ``shape``: ``(h, w, c)`` of the images. A point is the image flattened in this order, ``d = h w c``.
+    - ``width``: channels at full resolution, at least 4.
+    - ``multipliers``: channels at each resolution, as multiples of ``width``; every next resolution is half the one
+      before, so ``h`` and ``w`` must be divisible by ``2**(len(multipliers) - 1)``.
+    - ``blocks``: residual blocks at each resolution (one more on the way up).
+    - ``attention``: heights of the feature maps at which every block ends in self-attention, for example ``(8,)``.
+      The block in the middle, at the lowest resolution, always does.
+    - ``heads``: of the attention; divides its channels.
+    - ``classes`` or ``condition_dim``: the network takes a label, or a vector of that length, as its condition (see
+      `ConditionalNetwork.__call__`).
+    - ``compute_dtype``: such as ``jnp.bfloat16``, in which all but the last layer compute; ``None`` for the dtypes of
+      point and weights. Weights and output keep theirs.
+    - ``key``: a ``jax.random`` key for the initial weights. The last layer starts at zero.
+    - ``dtype``: of the weights, float32 by default.
+
+    Raises ``ValueError`` naming a setting that makes no sense.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from scoregeo.diffusion import UNet
+    >>> network = UNet((8, 8, 1), width=8, multipliers=(1, 2), blocks=1, classes=10, key=jax.random.key(0))
+    >>> jax.jit(network)(jnp.ones(64), jnp.array(0.1), 3).shape
+    (64,)
+    """
+
+    settings = ("shape", "width", "multipliers", "blocks", "attention", "heads")
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        width: int = 64,
+        multipliers: Sequence[int] = (1, 2, 2),
+        blocks: int = 2,
+        attention: Sequence[int] = (),
+        heads: int = 1,
+        *,
+        classes: int | None = None,
+        condition_dim: int | None = None,
+        compute_dtype: Any = None,
+        key: PRNGKeyArray,
+        dtype: Any = jnp.float32,
+    ):
+        self.shape, self.multipliers = as_sizes("shape", shape, 3), as_sizes("multipliers", multipliers)
+        check_size("width", width, 4)
+        check_size("blocks", blocks)
+        check_size("heads", heads)
+        self.width, self.blocks, self.heads = width, blocks, heads
+        h, w, c = self.shape
+        if not self.multipliers:
+            raise ValueError("`multipliers` must have at least one entry, got none")
+        factor = 2 ** (len(self.multipliers) - 1)
+        if h % factor or w % factor:
+            raise ValueError(
+                f"`shape` must have a height and a width divisible by {factor}, because {len(self.multipliers)} "
+                f"`multipliers` halve the resolution {len(self.multipliers) - 1} times; got {self.shape}"
+            )
+        heights = [h // 2**i for i in range(len(self.multipliers))]
+        self.attention = as_sizes("attention", attention)
+        if unknown := sorted(set(self.attention) - set(heights)):
+            raise ValueError(f"`attention` must name heights of feature maps, {heights}, got {unknown}")
+        channels = [width * multiplier for multiplier in self.multipliers]
+        attending = {channels[-1]} | {channels[heights.index(height)] for height in self.attention}
+        if indivisible := sorted(n for n in attending if n % heads):
+            raise ValueError(f"`heads` must divide the channels where blocks attend, {indivisible}, got {heads}")
+        super().__init__(h * w * c, classes, condition_dim, compute_dtype)
+
+        rngs, features = nnx.Rngs(key), 4 * width
+        settings = {"compute_dtype": self.compute_dtype, "dtype": dtype, "rngs": rngs}
+
+        def block(inputs: int, level: int, attends: bool = False) -> _Block:
+            attends = attends or heights[level] in self.attention
+            return _Block(inputs, channels[level], features, heads if attends else 0, **settings)
+
+        self.embedding = LevelEmbedding(features, self, dtype=dtype, rngs=rngs)
+        self.stem = _convolution(c, width, **settings)
+        skipped, down = [width], []  # channels of what the way up gets from the way down
+        for level in range(len(channels)):
+            if level > 0:
+                down.append(_Resample(channels[level - 1], _halve, **settings))
+                skipped.append(channels[level - 1])
+            for _ in range(blocks):
+                down.append(block(skipped[-1], level))
+                skipped.append(channels[level])
+        self.down = nnx.List(down)
+        self.middle = nnx.List(
+            [block(channels[-1], len(channels) - 1, True), _Block(channels[-1], channels[-1], features, 0, **settings)]
+        )
+        up, now = [], channels[-1]
+        for level in reversed(range(len(channels))):
+            for _ in range(blocks + 1):
+                up.append(block(now + skipped.pop(), level))
+                now = channels[level]
+            if level > 0:
+                up.append(_Resample(now, _double, **settings))
+        self.up = nnx.List(up)
+        self.norm = _group_norm(width * self.multipliers[0], **settings)
+        # In the weights' own precision: the rounding of all features before it averages out.
+        self.head = _convolution(
+            channels[0], c, compute_dtype=None, dtype=dtype, rngs=rngs, kernel_init=nnx.initializers.zeros
+        )
+
+    def output(self, x: Point, c_noise: Scalar, condition: Any) -> Vector:
+        """The output for one flat image, shape ``(d,)``."""
+        level = self.embedding(c_noise, condition)
+        h = self.stem(x.reshape(1, *self.shape))
+        skipped = [h]
+        for layer in self.down:
+            h = layer(h, level)
+            skipped.append(h)
+        for layer in self.middle:
+            h = layer(h, level)
+        for layer in self.up:
+            if isinstance(layer, _Block):
+                h = jnp.concatenate([h, skipped.pop()], -1)
+            h = layer(h, level)
+        h = nnx.silu(self.norm(h))
+        return self.head(h.astype(jnp.promote_types(h.dtype, x.dtype))).reshape(-1)
+
+
+class _Block(nnx.Module):
+    """A residual block: two convolutions, the second after a scale and a shift by the level; then perhaps attention."""
+
+    def __init__(
+        self, inputs: int, channels: int, features: int, heads: int, *, compute_dtype: Any, dtype: Any, rngs: nnx.Rngs
+    ):
+        settings = {"compute_dtype": compute_dtype, "dtype": dtype, "rngs": rngs}
+        zeros = nnx.initializers.zeros
+        self.first_norm = _group_norm(inputs, **settings)
+        self.first = _convolution(inputs, channels, **settings)
+        self.level = nnx.Linear(features, 2 * channels, dtype=compute_dtype, param_dtype=dtype, rngs=rngs)
+        self.second_norm = _group_norm(channels, **settings)
+        self.second = _convolution(channels, channels, kernel_init=zeros, **settings)
+        self.skip = None if inputs == channels else _convolution(inputs, channels, size=1, **settings)
+        self.attention_norm = _group_norm(channels, **settings) if heads else None
+        self.attention = SelfAttention(channels, heads, kernel_init=zeros, **settings) if heads else None
+
+    def __call__(self, x: _Image, level: Vector) -> _Image:
+        scale, shift = jnp.split(self.level(level), 2)
+        h = self.first(nnx.silu(self.first_norm(x)))
+        h = self.second(nnx.silu(self.second_norm(h) * (1 + scale) + shift))
+        h = _sum(x if self.skip is None else self.skip(x), h)
+        if self.attention is None:
+            return h
+        tokens = self.attention_norm(h).reshape(-1, h.shape[-1])
+        return _sum(h, self.attention(tokens).reshape(h.shape))
+
+
+class _Resample(nnx.Module):
+    """Half or twice the resolution, then a convolution; the level is not used."""
+
+    def __init__(self, channels: int, change: Any, *, compute_dtype: Any, dtype: Any, rngs: nnx.Rngs):
+        self.change = change
+        self.convolution = _convolution(channels, channels, compute_dtype=compute_dtype, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: _Image, level: Vector) -> _Image:
+        return self.convolution(self.change(x))
+
+
+def _halve(x: _Image) -> _Image:
+    _, h, w, c = x.shape
+    return jnp.mean(x.reshape(1, h // 2, 2, w // 2, 2, c), (2, 4))
+
+
+def _double(x: _Image) -> _Image:
+    return jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)
+
+
+def _sum(skipped: _Image, h: _Image) -> _Image:
+    """The sum of two paths, divided so that two independent ones keep their variance."""
+    return (skipped + h) * math.sqrt(0.5)
+
+
+def _convolution(
+    inputs: int, outputs: int, *, compute_dtype: Any, dtype: Any, rngs: nnx.Rngs, size: int = 3, **settings
+):
+    return nnx.Conv(inputs, outputs, (size, size), dtype=compute_dtype, param_dtype=dtype, rngs=rngs, **settings)
+
+
+def _group_norm(channels: int, *, compute_dtype: Any, dtype: Any, rngs: nnx.Rngs) -> nnx.GroupNorm:
+    # At most 32 groups of at least 4 channels: a group of one number would be nothing but zero.
+    groups = max(n for n in range(1, 33) if channels % n == 0 and (n == 1 or channels // n >= 4))
+    return nnx.GroupNorm(
+        channels,
+        groups,
+        epsilon=1e-5,
+        use_fast_variance=False,  # the fast one is a difference of large numbers, and its derivatives lose digits
+        dtype=compute_dtype,
+        param_dtype=dtype,
+        rngs=rngs,
+    )

@@ -1,0 +1,160 @@
+"""What ``scoregeo train``, ``sample``, ``likelihood`` and ``evaluate`` do: score models on files.
+
+Points in files are in the units of the data; the standardisation that a model keeps stands between them and it.
+"""
+
+import pathlib
+import shutil
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import datasets
+from ._atomic import make_writable, write_json, write_npy
+from ._files import read_points
+from .cli import CommandError, Evaluate, Likelihood, Sample, Train
+from .diffusion import (
+    DDIM,
+    DiffusionModel,
+    DPMSolver,
+    Heun,
+    PredictorCorrector,
+    ProbabilityFlow,
+    ReverseSDE,
+    evaluate_held_out,
+    fit,
+    log_prob,
+    memorization,
+)
+from .recorded import POINTS_FILE
+
+SAMPLERS = {
+    "ode": ProbabilityFlow,
+    "sde": ReverseSDE,
+    "heun": Heun,
+    "ddim": DDIM,
+    "dpm": DPMSolver,
+    "pc": PredictorCorrector,
+}
+_BATCH = 2048  # points side by side
+
+
+def run_train(arguments: Train, console: Any) -> None:
+    """Train on a file and save the model; a run that was interrupted goes on where it was."""
+    data = datasets.load(arguments.data)
+    out = pathlib.Path(arguments.out)
+    make_writable(out, "--out")
+    checkpoint = out / "checkpoint"
+    model = fit(data.points, arguments.config, checkpoint_dir=checkpoint, standardization=data.standardization)
+    model.save(out)
+    write_npy(out / POINTS_FILE, np.asarray(data.undo(data.points)))
+    # The run is complete: its checkpoint has served.
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    console.print(f"loss {model.history.train_loss[-1]:.4f}, held out {model.history.held_out_loss[-1]:.4f}")
+    console.print(f"wrote {out}")
+
+
+def run_sample(arguments: Sample, console: Any) -> None:
+    """Draw samples and write them, in the units of the data."""
+    if arguments.n < 1:
+        raise ValueError(f"`--n` must be at least 1, got {arguments.n}")
+    model = load_model(arguments.model)
+    check_target(arguments.out, ".npy")
+    settings = {} if arguments.steps is None else {"steps": arguments.steps}
+    if settings and arguments.sampler == "ode":
+        raise ValueError("`--steps` is not for `--sampler ode`, whose steps are adaptive")
+    sampler = SAMPLERS[arguments.sampler](**settings)
+    key = jax.random.key(arguments.seed)
+    parts = [
+        model.sample(jax.random.fold_in(key, start), min(_BATCH, arguments.n - start), sampler=sampler)
+        for start in range(0, arguments.n, _BATCH)
+    ]
+    points = np.concatenate([np.asarray(part) for part in parts])
+    write_npy(
+        arguments.out, points if model.standardization is None else np.asarray(model.standardization.undo(points))
+    )
+    console.print(f"wrote {arguments.n} samples to {arguments.out}")
+
+
+def run_likelihood(arguments: Likelihood, console: Any) -> None:
+    """Log densities of the points of a file, in nats and in the units of the data."""
+    model = load_model(arguments.model)
+    if arguments.out is not None:
+        check_target(arguments.out, ".npy")
+    points = points_for(model, arguments.data)
+    key = jax.random.key(arguments.seed)
+    parts = [
+        log_prob(model, points[i : i + _BATCH], probes=arguments.probes, key=jax.random.fold_in(key, i))
+        for i in range(0, len(points), _BATCH)
+    ]
+    values = np.concatenate([np.asarray(part.log_prob, np.float64) for part in parts])
+    evaluations = np.concatenate([np.asarray(part.evaluations) for part in parts])
+    if model.standardization is not None:
+        # Densities change by the volume that one standardised unit fills.
+        values -= np.sum(np.log(np.broadcast_to(model.standardization.scale, (model.dim,))))
+    nats, standard_error = values.mean(), values.std() / np.sqrt(len(values))
+    bits = -nats / model.dim / np.log(2)
+    trace = "exact trace" if arguments.probes is None else f"{arguments.probes} probes"
+    console.print(
+        f"mean log density {nats:.4f} +- {standard_error:.4f} nats, {bits:.4f} bits per dimension "
+        f"({len(values)} points, {trace}, {evaluations.mean():.0f} evaluations each)",
+        soft_wrap=True,
+    )
+    if arguments.out is not None:
+        write_npy(arguments.out, values)
+        console.print(f"wrote {arguments.out}")
+
+
+def run_evaluate(arguments: Evaluate, console: Any) -> None:
+    """Judge a model by points that it was not trained on; its training points are kept beside it."""
+    model = load_model(arguments.model)
+    if arguments.out is not None:
+        check_target(arguments.out, ".json")
+    points = points_for(model, arguments.data)
+    key = jax.random.key(arguments.seed)
+    report = evaluate_held_out(model, points, arguments.sigmas, key=key)
+    console.print(report)
+    values = {"held_out": report.to_dict()}
+    kept = pathlib.Path(arguments.model) / POINTS_FILE
+    if arguments.samples > 0 and not kept.exists():
+        console.print(f"no {POINTS_FILE} beside the model: samples are not compared with what it was trained on")
+    elif arguments.samples > 0:
+        samples = model.sample(jax.random.fold_in(key, 1), arguments.samples)
+        found = memorization(samples, points_for(model, kept), points)
+        console.print(
+            f"median distance to the nearest training point: samples {found.sample_distance:.4g}, held-out points "
+            f"{found.fresh_distance:.4g} (gap {found.gap:.3f}); copies {found.copies:.1%} ({found.fresh_copies:.1%})",
+            soft_wrap=True,
+        )
+        values["memorization"] = found.to_dict()
+    if arguments.out is not None:
+        write_json(arguments.out, values)
+        console.print(f"wrote {arguments.out}")
+
+
+def load_model(folder: pathlib.Path) -> DiffusionModel:
+    """The saved model, or a `CommandError` that names the argument."""
+    try:
+        return DiffusionModel.load(folder)
+    except (OSError, TypeError, ValueError) as error:
+        raise CommandError(f"`--model` {folder} cannot be used: {error}") from error
+
+
+def points_for(model: DiffusionModel, path: pathlib.Path) -> jax.Array:
+    """The points of a file, in the coordinates of ``model``; raises ``ValueError`` for another dimension."""
+    points, _ = read_points(path)
+    if points.shape[1] != model.dim:
+        raise ValueError(f"{path} must have points of dimension {model.dim}, as the model has, got {points.shape[1]}")
+    points = points if model.standardization is None else np.asarray(model.standardization.apply(points))
+    return jnp.asarray(points, model.dtype)
+
+
+def check_target(path: pathlib.Path, suffix: str) -> None:
+    """Refuse a file to write of another kind, or in a folder that cannot be written, before anything is computed."""
+    if path.suffix != suffix:
+        raise ValueError(f"`--out` must end in {suffix}, got {path}")
+    if path.is_dir():
+        raise OSError(f"`--out` must be a file, got the folder {path}")
+    make_writable(path.parent, "--out")

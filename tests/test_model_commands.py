@@ -1,0 +1,113 @@
+"""Models on files: train, sample, likelihood and evaluate as a user runs them, and one line for every mistake."""
+
+import json
+
+import numpy as np
+import pytest
+
+from scoregeo import cli
+from scoregeo.diffusion import VP, DiffusionModel
+from scoregeo.diffusion.config import FitConfig
+
+TRAIN = ["--steps", "400", "--chunk-steps", "200", "--width", "32", "--depth", "2", "--warmup-steps", "20"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model of a Gaussian far from standard, trained by the command; its training and held-out points beside it."""
+    folder = tmp_path_factory.mktemp("models")
+    random = np.random.default_rng(0)
+    points = random.normal(size=(3000, 2)) * [3.0, 0.5] + [10.0, -4.0]
+    np.save(folder / "train.npy", points[:2000])
+    np.save(folder / "fresh.npy", points[2000:])
+    cli.main(["train", "--data", str(folder / "train.npy"), "--out", str(folder / "model"), *TRAIN, "--schedule", "VP"])
+    return folder
+
+
+def test_training_keeps_settings_units_and_points(folder):
+    model = DiffusionModel.load(folder / "model")
+    assert model.config == FitConfig(steps=400, chunk_steps=200, width=32, depth=2, warmup_steps=20, schedule=VP())
+    np.testing.assert_allclose(model.standardization.scale, [3.0, 0.5], rtol=0.1)
+    np.testing.assert_allclose(np.load(folder / "model" / "points.npy"), np.load(folder / "train.npy"), rtol=1e-5)
+    assert not (folder / "model" / "checkpoint").exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["--sampler", "heun", "--steps", "20"]])
+def test_samples_are_in_the_units_of_the_data(folder, tmp_path, arguments, capsys):
+    out = tmp_path / "samples.npy"
+    cli.main(["sample", "--model", str(folder / "model"), "--out", str(out), "--n", "2100", *arguments])
+    samples = np.load(out)
+    assert samples.shape == (2100, 2)
+    assert "wrote 2100 samples" in capsys.readouterr().out
+    fresh = np.load(folder / "fresh.npy")
+    np.testing.assert_allclose(samples.mean(0), fresh.mean(0), atol=0.5)
+    np.testing.assert_allclose(samples.std(0), fresh.std(0), rtol=0.15)
+    # More than one batch, with other noise in each.
+    assert len(np.unique(samples[:, 0])) == 2100
+
+
+def test_likelihood_is_in_the_units_of_the_data(folder, tmp_path, capsys):
+    out = tmp_path / "log_prob.npy"
+    fresh = folder / "fresh.npy"
+    cli.main(["likelihood", "--model", str(folder / "model"), "--data", str(fresh), "--out", str(out)])
+    z = (np.load(fresh) - [10.0, -4.0]) / [3.0, 0.5]
+    exact = -0.5 * np.sum(z**2, -1) - np.log(2 * np.pi * 3.0 * 0.5)
+    assert abs(np.mean(np.load(out) - exact)) < 0.1
+    assert "exact trace" in capsys.readouterr().out
+
+
+def test_evaluate_writes_what_it_prints(folder, tmp_path, capsys):
+    out = tmp_path / "report.json"
+    arguments = ["--sigmas", "0.2", "1.0", "--samples", "200", "--out", str(out)]
+    cli.main(["evaluate", "--model", str(folder / "model"), "--data", str(folder / "fresh.npy"), *arguments])
+    report = json.loads(out.read_text())
+    assert report["held_out"]["sigmas"] == [0.2, 1.0]
+    assert abs(report["memorization"]["gap"]) < 0.5
+    printed = capsys.readouterr().out
+    assert "calibration" in printed
+    assert "nearest training point" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--data", "nothing.npy", "--out", "{out}"], "nothing.npy"),
+        (["train", "--data", "{fresh}", "--out", "{fresh}/x"], "`--out` must be a folder"),
+        (["train", "--data", "{fresh}", "--out", "{out}", "--batch-size", "0"], "`batch_size` must be"),
+        (["sample", "--model", "{out}", "--out", "x.npy"], "`--model` {out} cannot be used"),
+        (["sample", "--model", "{model}", "--out", "x.txt"], "`--out` must end in .npy"),
+        (["sample", "--model", "{model}", "--out", "x.npy", "--steps", "3"], "`--steps` is not for"),
+        (["sample", "--model", "{model}", "--out", "{out}.npy", "--n", "0"], "`--n` must be at least 1"),
+        (["likelihood", "--model", "{model}", "--data", "{wide}"], "must have points of dimension 2"),
+        (["evaluate", "--model", "{model}", "--data", "{fresh}", "--sigmas", "0"], "positive noise levels"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(folder, tmp_path, capsys, arguments, message):
+    np.save(tmp_path / "wide.npy", np.ones((4, 3)))
+    names = {
+        "out": tmp_path / "nowhere",
+        "fresh": folder / "fresh.npy",
+        "model": folder / "model",
+        "wide": tmp_path / "wide.npy",
+    }
+    with pytest.raises(SystemExit) as stop:
+        cli.main([argument.format(**names) for argument in arguments])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert message.format(**names) in error
+    # What the parser refuses stands in a box.
+    assert error.count("\n") == 1 or "Value error" in error
+
+
+def test_settings_by_name_or_as_in_the_file():
+    def config(*words):
+        import tyro
+
+        arguments = ["--data", "a.npy", "--out", "b", *words]
+        return tyro.cli(cli.Train, args=arguments, registry=cli._settings_by_name()).config
+
+    assert config() == FitConfig()
+    assert config("--schedule", "VP").schedule == VP()
+    assert config("--schedule", '{"kind": "VP", "beta_max": 10.0}').schedule == VP(beta_max=10.0)
+    with pytest.raises(SystemExit):
+        config("--schedule", "Nothing")
