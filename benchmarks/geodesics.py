@@ -182,7 +182,7 @@ def run_batches(quick: bool, console: Console) -> dict:
     """Part `batches`."""
     pairs = 500 if quick else 2000
     throughput = [batches.throughput(name, pairs) for name in (("three_modes",) if quick else ("three_modes", "mlp-2"))]
-    stall = [batches.stall(name) for name in (("three_modes",) if quick else ("three_modes", "ring-0.1-1000"))]
+    stall = [batches.stall(name) for name in (("three_modes",) if quick else ("three_modes", "ring-0.3-10"))]
     console.print(turned_table("Batches, rtol 1e-5 (target: ratio at least 20)", throughput, "metric"))
     title = "One hard pair among easy ones (target: over easy and hard alone at most 1.5)"
     console.print(turned_table(title, stall, "metric"))

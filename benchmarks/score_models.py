@@ -3,7 +3,7 @@ the speed of training.
 
     uv run python benchmarks/score_models.py [--parts accuracy geometry likelihood digits speed] [--out NAME.json]
 
-About ten minutes on two cores. Training is in float32, geometry and likelihoods in float64. Errors are against the
+About ten minutes on two cores. Training and likelihoods are in float32, geometry in float64. Errors are against the
 exact score of the data (four modes in the plane).
 """
 
@@ -210,9 +210,7 @@ def main() -> None:
     """Run the parts that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument(
-        "--seeds", type=int, default=2, help="runs of each setting of accuracy; the worst counts"
-    )
+    parser.add_argument("--seeds", type=int, default=2, help="runs of each setting of accuracy; the worst counts")
     parser.add_argument("--out", type=pathlib.Path)
     arguments = parser.parse_args()
     names = ("jax", "jaxlib", "flax", "optax", "diffrax", "numpy")

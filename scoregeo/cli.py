@@ -242,7 +242,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     try:
         command.run()
-    except (CommandError, ValueError, TypeError, OSError, ImportError) as error:
+    # Training that diverges is a FloatingPointError, an integration that fails a RuntimeError.
+    except (CommandError, ValueError, TypeError, OSError, ImportError, FloatingPointError, RuntimeError) as error:
         _fail(error, 2)
     except KeyboardInterrupt as error:
         _fail(error if str(error) else "interrupted", 130)

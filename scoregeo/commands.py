@@ -13,6 +13,7 @@ from ._atomic import write_figure, write_npz
 from .cli import CommandError, Distance, Geodesic
 from .datasets import Dataset, Standardization
 from .diffusion import DiffusionModel
+from .model_commands import load_model
 from .recorded import GEOMETRY_FILE, POINTS_FILE, Geometry, double_precision, geodesic_table, solve
 
 
@@ -33,10 +34,7 @@ class Problem:
 def read_problem(arguments: Geodesic | Distance) -> Problem:
     """Read and check everything that the arguments name, before anything is computed."""
     folder = pathlib.Path(arguments.model)
-    try:
-        model = DiffusionModel.load(folder)
-    except (OSError, TypeError, ValueError) as error:
-        raise CommandError(f"`--model` {folder} cannot be used: {error}") from error
+    model = load_model(folder)
     given = arguments.sigma is not None and arguments.strength is not None
     if given and not (folder / GEOMETRY_FILE).exists():
         geometry = Geometry(arguments.sigma, arguments.strength, float("nan"))

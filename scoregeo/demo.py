@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import datasets
-from ._atomic import make_writable, write_figure, write_json
+from ._atomic import make_writable, write_figure, write_json, write_npy
 from ._types import Points
 from .diffusion import DiffusionModel, FitConfig, ScoreReport, evaluate_score, fit
 from .geodesics import Geodesic, geodesic
@@ -125,7 +125,7 @@ def run_task(name: str, task: Task, out: pathlib.Path, console: Any) -> dict[str
     model = fit(points, task.config, checkpoint_dir=folder / "checkpoint", standardization=task.dataset.standardization)
     training = time.perf_counter() - start
     model.save(folder / "model")
-    np.save(folder / "model" / POINTS_FILE, np.asarray(task.dataset.undo(points)))
+    write_npy(folder / "model" / POINTS_FILE, np.asarray(task.dataset.undo(points)))
     # The run is complete: its checkpoint has served.
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
 

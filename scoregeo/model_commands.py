@@ -49,7 +49,7 @@ def run_train(arguments: Train, console: Any) -> None:
     checkpoint = out / "checkpoint"
     model = fit(data.points, arguments.config, checkpoint_dir=checkpoint, standardization=data.standardization)
     model.save(out)
-    write_npy(out / POINTS_FILE, np.asarray(data.undo(data.points)))
+    write_npy(out / POINTS_FILE, read_points(arguments.data)[0])
     # The run is complete: its checkpoint has served.
     shutil.rmtree(checkpoint, ignore_errors=True)
     console.print(f"loss {model.history.train_loss[-1]:.4f}, held out {model.history.held_out_loss[-1]:.4f}")
@@ -72,9 +72,10 @@ def run_sample(arguments: Sample, console: Any) -> None:
         for start in range(0, arguments.n, _BATCH)
     ]
     points = np.concatenate([np.asarray(part) for part in parts])
-    write_npy(
-        arguments.out, points if model.standardization is None else np.asarray(model.standardization.undo(points))
-    )
+    if model.standardization is not None:
+        mean, scale = units_of(model)
+        points = points * scale + mean
+    write_npy(arguments.out, points)
     console.print(f"wrote {arguments.n} samples to {arguments.out}")
 
 
@@ -113,15 +114,17 @@ def run_evaluate(arguments: Evaluate, console: Any) -> None:
     if arguments.out is not None:
         check_target(arguments.out, ".json")
     points = points_for(model, arguments.data)
-    key = jax.random.key(arguments.seed)
-    report = evaluate_held_out(model, points, arguments.sigmas, key=key)
+    units = "data" if model.standardization is None else "standardised"
+    report_key, sample_key = jax.random.split(jax.random.key(arguments.seed))
+    report = evaluate_held_out(model, points, arguments.sigmas, key=report_key)
     console.print(report)
-    values = {"held_out": report.to_dict()}
+    console.print(f"noise levels and distances are in {units} units")
+    values = {"units": units, "held_out": report.to_dict()}
     kept = pathlib.Path(arguments.model) / POINTS_FILE
     if arguments.samples > 0 and not kept.exists():
         console.print(f"no {POINTS_FILE} beside the model: samples are not compared with what it was trained on")
     elif arguments.samples > 0:
-        samples = model.sample(jax.random.fold_in(key, 1), arguments.samples)
+        samples = model.sample(sample_key, arguments.samples)
         found = memorization(samples, points_for(model, kept), points)
         console.print(
             f"median distance to the nearest training point: samples {found.sample_distance:.4g}, held-out points "
@@ -147,8 +150,15 @@ def points_for(model: DiffusionModel, path: pathlib.Path) -> jax.Array:
     points, _ = read_points(path)
     if points.shape[1] != model.dim:
         raise ValueError(f"{path} must have points of dimension {model.dim}, as the model has, got {points.shape[1]}")
-    points = points if model.standardization is None else np.asarray(model.standardization.apply(points))
+    if model.standardization is not None:
+        mean, scale = units_of(model)
+        points = (points - mean) / scale
     return jnp.asarray(points, model.dtype)
+
+
+def units_of(model: DiffusionModel) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and scale of the standardisation, to be used on the host in float64: a large offset eats float32."""
+    return tuple(np.asarray(value, np.float64) for value in (model.standardization.mean, model.standardization.scale))
 
 
 def check_target(path: pathlib.Path, suffix: str) -> None:

@@ -28,7 +28,7 @@ def test_training_keeps_settings_units_and_points(folder):
     model = DiffusionModel.load(folder / "model")
     assert model.config == FitConfig(steps=400, chunk_steps=200, width=32, depth=2, warmup_steps=20, schedule=VP())
     np.testing.assert_allclose(model.standardization.scale, [3.0, 0.5], rtol=0.1)
-    np.testing.assert_allclose(np.load(folder / "model" / "points.npy"), np.load(folder / "train.npy"), rtol=1e-5)
+    np.testing.assert_array_equal(np.load(folder / "model" / "points.npy"), np.load(folder / "train.npy"))
     assert not (folder / "model" / "checkpoint").exists()
 
 
@@ -56,6 +56,27 @@ def test_likelihood_is_in_the_units_of_the_data(folder, tmp_path, capsys):
     assert "exact trace" in capsys.readouterr().out
 
 
+def test_a_large_offset_costs_no_digits(folder, tmp_path):
+    """The same data, a hundred thousand further on: the same log densities."""
+    model, out = tmp_path / "model", tmp_path / "log_prob.npy"
+    for name in ("train", "fresh"):
+        np.save(tmp_path / f"{name}.npy", np.load(folder / f"{name}.npy") + 1e5)
+    cli.main(["train", "--data", str(tmp_path / "train.npy"), "--out", str(model), *TRAIN, "--schedule", "VP"])
+    cli.main(["likelihood", "--model", str(model), "--data", str(tmp_path / "fresh.npy"), "--out", str(out)])
+    z = (np.load(folder / "fresh.npy") - [10.0, -4.0]) / [3.0, 0.5]
+    exact = -0.5 * np.sum(z**2, -1) - np.log(2 * np.pi * 3.0 * 0.5)
+    assert abs(np.mean(np.load(out) - exact)) < 0.1
+    np.testing.assert_array_equal(np.load(model / "points.npy"), np.load(tmp_path / "train.npy"))
+
+
+def test_divergence_is_told_in_one_line(folder, tmp_path, capsys):
+    train = ["train", "--data", str(folder / "train.npy"), "--out", str(tmp_path / "m"), *TRAIN]
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*train, "--learning-rate", "1e30", "--clip-norm", "1e30"])
+    assert stop.value.code == 2
+    assert "the loss is not finite" in capsys.readouterr().err
+
+
 def test_evaluate_writes_what_it_prints(folder, tmp_path, capsys):
     out = tmp_path / "report.json"
     arguments = ["--sigmas", "0.2", "1.0", "--samples", "200", "--out", str(out)]
@@ -63,8 +84,10 @@ def test_evaluate_writes_what_it_prints(folder, tmp_path, capsys):
     report = json.loads(out.read_text())
     assert report["held_out"]["sigmas"] == [0.2, 1.0]
     assert abs(report["memorization"]["gap"]) < 0.5
+    assert report["units"] == "standardised"
     printed = capsys.readouterr().out
     assert "calibration" in printed
+    assert "in standardised units" in printed
     assert "nearest training point" in printed
 
 

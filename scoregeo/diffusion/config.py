@@ -37,7 +37,7 @@ class FitConfig:
     - ``asymmetry``: weight of `asymmetry_penalty`, for networks that are not gradient fields; without effect on those
       that are.
     - ``condition_dropout``: probability with which a point's condition is not told, so that the same network learns the
-      score without it (for guidance); in [0, 1]. Only with ``conditions``.
+      score without it (for guidance); in [0, 1), and with 0 there is no such score. Only with ``conditions``.
     - ``holdout``: fraction of the points kept out of training for the held-out loss, in [0, 0.5].
     - ``chunk_steps``: steps between two looks at the loss (one compiled loop), and the delay of an interrupt.
     - ``checkpoint_every``: steps between two checkpoints, if `fit` is given a ``checkpoint_dir``.
@@ -74,7 +74,7 @@ class FitConfig:
         for name in ("second_order", "asymmetry"):
             self._check_number(name, lambda value: value >= 0, "not negative")
         self._check_number("ema_decay", lambda value: 0 <= value < 1, "in [0, 1)")
-        self._check_number("condition_dropout", lambda value: 0 <= value <= 1, "in [0, 1]")
+        self._check_number("condition_dropout", lambda value: 0 <= value < 1, "in [0, 1)")
         self._check_number("holdout", lambda value: 0 <= value <= 0.5, "in [0, 0.5]")
         if not isinstance(self.potential, bool):
             raise ValueError(f"`potential` must be True or False, got {self.potential!r}")

@@ -100,6 +100,7 @@ def evaluate_held_out(
     key: PRNGKeyArray,
     draws: int = 4,
     tolerance: float = 0.1,
+    condition: Any = None,
 ) -> HeldOutReport:
     """Judge a learned score by data that it was not trained on, at each noise level; no exact score is needed.
 
@@ -109,7 +110,9 @@ def evaluate_held_out(
     - ``points``: at least two held-out points ``(n, d)``, in the coordinates of the model.
     - ``sigmas``: positive noise levels, in the units of the data.
     - ``key``, ``draws``: of the noise, and how often each point gets another one.
-    - ``tolerance``: how far ``calibration`` may be from 1 at the recommended noise level.
+    - ``tolerance``: how far ``calibration`` may be from 1, and its standard error from 0, at the recommended noise
+      level.
+    - ``condition``: of the score, if the model takes one: a label or vector that all ``points`` share.
 
     **Raises** ``ValueError`` for unusable points or noise levels, naming the argument.
 
@@ -134,12 +137,13 @@ def evaluate_held_out(
     keys = jax.random.split(key)
     shape = (draws, *points.shape)
     noise, probes = jax.random.normal(keys[0], shape, dtype), jax.random.rademacher(keys[1], shape, dtype)
-    rows = [
-        np.asarray(_figures(model.score_at(s), s, points, noise, probes), float) for s in jnp.asarray(sigmas, dtype)
-    ]
-    loss, trivial, calibration, standard_error, detail = np.asarray(rows).T
-    trusted = np.abs(calibration - 1) <= tolerance + 2 * standard_error
-    recommended = _smallest_trusted(sigmas, trusted, detail >= 0.1)
+    condition = () if condition is None else (condition,)
+    levels = jnp.asarray(sigmas, dtype)
+    rows = [_figures(model.score_at(sigma, *condition), sigma, points, noise, probes) for sigma in levels]
+    loss, trivial, calibration, standard_error, detail = np.asarray(rows, float).T
+    # A figure that is not known well enough is not trusted; one that is not a number neither.
+    trusted = (np.abs(calibration - 1) <= tolerance + 2 * standard_error) & (standard_error <= tolerance)
+    recommended = _smallest_trusted(sigmas, trusted, ~(detail < 0.1))
     return HeldOutReport(
         sigmas, loss, trivial, calibration, standard_error, detail, recommended, points.shape[0], tolerance
     )
@@ -208,7 +212,8 @@ def memorization(
 ) -> MemorizationReport:
     """Compare distances to the nearest training point, of ``samples`` of a model and of ``held_out`` points.
 
-    All in the same coordinates; at least two training points. Raises ``ValueError`` for arrays of other shapes.
+    All in the same coordinates; at least two different training points, of which equal ones count once. Raises
+    ``ValueError`` for arrays of other shapes.
     Source: the criterion for copies is that of Yoon et al. (2023).
 
     >>> import jax
@@ -217,12 +222,12 @@ def memorization(
     >>> memorization(train, train, fresh).gap
     1.0
     """
-    train = as_points(train, "train")
+    train = jnp.unique(as_points(train, "train"), axis=0)
     samples, held_out = (
         as_points(points, name, dim=train.shape[1]) for points, name in ((samples, "samples"), (held_out, "held_out"))
     )
     if train.shape[0] < 2:
-        raise ValueError(f"`train` must have at least two points, got {train.shape[0]}")
+        raise ValueError(f"`train` must have at least two different points, got {train.shape[0]}")
     (near, second), (fresh, fresh_second) = (np.asarray(_two_nearest(points, train)) for points in (samples, held_out))
     sample_distance, fresh_distance = float(np.median(near)), float(np.median(fresh))
     return MemorizationReport(

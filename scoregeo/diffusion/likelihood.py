@@ -85,6 +85,7 @@ def log_prob(
     probes: int | None = None,
     gaussian: bool = False,
     key: PRNGKeyArray | None = None,
+    condition: Any = None,
     flow: ProbabilityFlow = _FLOW,
     throw: bool = True,
 ) -> Likelihood:
@@ -110,6 +111,8 @@ def log_prob(
       the difference to the Gaussian of ``variance`` is estimated: with the covariance of the data estimates vary less.
     - ``gaussian``: draw normal directions; by default they are random signs (Rademacher), which have less variance.
     - ``key``: for the directions; needed with ``probes``.
+    - ``condition``: of the density, if the model takes one; not for a marginal score. The moments are still those of
+      all the data unless given.
     - ``flow``: tolerances, solver and most steps for one point. The tolerances are of the log density in nats and of
       ``z`` in standard deviations; by default both are 3e-6. The solver must be an explicit Runge-Kutta method.
     - ``throw``: outside ``jit``, raise ``RuntimeError`` if the integration failed for any point. Otherwise such points
@@ -126,7 +129,7 @@ def log_prob(
     >>> bool((abs(likelihood.log_prob + jnp.log(2 * jnp.pi)) < 1e-3).all())
     True
     """
-    score, schedule, mean, variance = _as_marginal(model, schedule, mean, variance)
+    score, schedule, mean, variance = _as_marginal(model, schedule, mean, variance, condition)
     x = as_float(x, "x")
     if x.ndim not in (1, 2) or x.shape[-1] != mean.size or x.size == 0:
         raise ValueError(f"`x` must have shape ({mean.size},) or (n, {mean.size}), got {x.shape}")
@@ -151,11 +154,15 @@ def log_prob(
     return jax.tree.map(lambda leaf: leaf[0], likelihood) if x.ndim == 1 else likelihood
 
 
-def _as_marginal(model: Any, schedule: Any, mean: Any, variance: Any) -> tuple[MarginalScore, Any, Array, Array]:
+def _as_marginal(
+    model: Any, schedule: Any, mean: Any, variance: Any, condition: Any
+) -> tuple[MarginalScore, Any, Array, Array]:
     """The marginal score, the schedule and the moments of the data."""
     learned = hasattr(model, "score_at")
     if not learned and not callable(model):
         raise TypeError(f"`model` must be a DiffusionModel or a marginal score (x, t), got {type(model).__name__}")
+    if not learned and condition is not None:
+        raise ValueError("`condition` is for a DiffusionModel; give the marginal score under that condition instead")
     if learned:
         schedule = model.schedule if schedule is None else schedule
         mean = model.denoiser.mean[...] if mean is None else mean
@@ -176,8 +183,12 @@ def _as_marginal(model: Any, schedule: Any, mean: Any, variance: Any) -> tuple[M
         least = np.linalg.eigvalsh(variance).min() if variance.ndim == 2 else np.min(variance)
         if least <= 0:
             raise ValueError(f"`variance` must be positive (definite), but its smallest value is {least:.3g}")
-    score = LearnedMarginalScore(model.score_at(1.0), schedule) if learned else model
+    score = LearnedMarginalScore(_conditional(model, condition), schedule) if learned else model
     return score, schedule, mean, variance
+
+
+def _conditional(model: Any, condition: Any) -> Any:
+    return model.score_at(1.0) if condition is None else model.score_at(1.0, condition)
 
 
 def _check_sigma(sigma: Any, schedule: AbstractSchedule, dtype: Any) -> Scalar:

@@ -26,7 +26,7 @@ from .files import (
 )
 from .guidance import GuidedScore
 from .likelihood import Likelihood, log_prob
-from .networks import network_from_dict
+from .networks import describe_network, network_from_dict, takes_conditions
 from .parameterization import Denoiser
 from .sampling import AbstractSampler, LearnedMarginalScore, ProbabilityFlow, sample_path
 from .schedules import AbstractSchedule
@@ -155,6 +155,11 @@ class DiffusionModel(eqx.Module):
         distribution.
         """
         denoiser, sigma = self.denoiser, _check_sigma(sigma)
+        if condition is None and self.config.condition_dropout == 0 and takes_conditions(denoiser.net):
+            raise ValueError(
+                "`condition` must be given: this model was trained with `condition_dropout=0` and knows no score "
+                "without one"
+            )
         if condition is not None:
             # The network looks at a condition that is known now; in the score it is traced.
             jax.eval_shape(lambda: denoiser.network_output(jnp.zeros(self.dim, self.dtype), sigma, condition))
@@ -170,11 +175,12 @@ class DiffusionModel(eqx.Module):
         condition.
         """
         score = LearnedMarginalScore(self.score_at(1.0, condition), self.schedule)
-        plain = is_concrete(guidance) and float(guidance) == 1
+        plain = isinstance(guidance, int | float) and guidance == 1
         if plain and interval is None:
             return score
         if condition is None:
-            raise ValueError(f"`guidance` needs a `condition`, got None with guidance {guidance}")
+            name, value = ("interval", interval) if plain else ("guidance", guidance)
+            raise ValueError(f"`{name}` needs a `condition`, got None with {name} {value}")
         unconditional = LearnedMarginalScore(self.score_at(1.0), self.schedule)
         return GuidedScore(score, unconditional, guidance, interval=interval, schedule=self.schedule)
 
@@ -186,16 +192,18 @@ class DiffusionModel(eqx.Module):
         sampler: AbstractSampler | None = None,
         condition: Any = None,
         guidance: float | Scalar = 1.0,
+        interval: Any = None,
     ) -> Points:
         """``n`` new points, shape ``(n, d)``, by `ProbabilityFlow()` unless another ``sampler`` is given.
 
-        ``condition`` is one label or vector for all of them, and ``guidance`` the weight of classifier-free guidance:
-        see `marginal_score`. Raises ``RuntimeError`` (with advice) if the integration fails for any of them.
+        ``condition`` is one label or vector for all of them, ``guidance`` the weight of classifier-free guidance, and
+        ``interval`` the noise levels ``(low, high)`` at which it acts: see `marginal_score`. Raises ``RuntimeError``
+        (with advice) if the integration fails for any of them.
         """
         sampler = ProbabilityFlow() if sampler is None else sampler
         if not isinstance(sampler, AbstractSampler):
             raise TypeError(f"`sampler` must be a sampler such as ProbabilityFlow(), got {type(sampler).__name__}")
-        score = self.marginal_score(condition, guidance)
+        score = self.marginal_score(condition, guidance, interval)
         return sample_path(sampler, score, self.schedule, self.denoiser.mean[...], key, n)
 
     def log_prob(self, x: Point | Points, **settings: Any) -> Likelihood:
@@ -206,6 +214,20 @@ class DiffusionModel(eqx.Module):
         """
         return log_prob(self, x, **settings)
 
+    def with_compute_dtype(self, compute_dtype: Any) -> "DiffusionModel":
+        """This model with the same weights and a network that computes in another type; ``None`` for that of the
+        weights, as geometry wants it. Raises ``TypeError`` for a network that is not of this package."""
+        described = describe_network(self.denoiser.net)
+        if described is None:
+            raise TypeError("`with_compute_dtype` needs a network of scoregeo.diffusion")
+        inner = described
+        while inner["kind"] == "Potential":
+            inner = inner["net"]
+        inner["compute_dtype"] = compute_dtype
+        network = nnx.eval_shape(lambda: network_from_dict(described, key=jax.random.key(0), dtype=self.dtype))
+        denoiser = nnx.eval_shape(lambda: Denoiser(network, 1.0, jnp.zeros(self.dim, self.dtype)))
+        return self.replace(nnx.merge(nnx.split(denoiser)[0], self.weights), self.history)
+
     def replace(self, denoiser: Denoiser, history: TrainingHistory) -> "DiffusionModel":
         """This model with another denoiser and another history."""
         return DiffusionModel(denoiser, self.config, standardization=self.standardization, history=history)
@@ -215,10 +237,9 @@ class DiffusionModel(eqx.Module):
 
         Raises ``NotADirectoryError`` or ``PermissionError`` if it cannot be written to; then nothing was written.
         """
-        net = self.denoiser.net
         config = _FORMAT | {
             # A network of the user's own is not described: `load` must be given it.
-            "network": net.to_dict() if hasattr(net, "to_dict") else None,
+            "network": describe_network(self.denoiser.net),
             "dtype": str(self.dtype),
             "fit": self.config.to_dict(),
             "standardization": self.standardization is not None,
@@ -230,8 +251,8 @@ class DiffusionModel(eqx.Module):
     def load(cls, directory: str | os.PathLike, *, network: nnx.Module | None = None) -> "DiffusionModel":
         """Read a model that `save` wrote; weights come back bit for bit.
 
-        ``network`` is only for a model whose network is not of this package: a module of the same structure, whose
-        weights are replaced.
+        ``network`` is a module of the same structure, whose weights are replaced: needed for a model whose network is
+        not of this package.
 
         Raises ``FileNotFoundError`` if the directory does not exist, `DamagedModelError` (a ``ValueError``) if a file
         in it is missing, garbled or does not fit the rest, ``TypeError`` for float64 weights while JAX has float64
@@ -251,7 +272,7 @@ class DiffusionModel(eqx.Module):
             raise TypeError(f"the weights in {path} are {dtype}; call jax.config.update('jax_enable_x64', True) first")
         try:
             fit_config, history = FitConfig.from_dict(config["fit"]), TrainingHistory.from_dict(config["history"])
-            if config["network"] is not None:
+            if network is None and config["network"] is not None:
                 network = nnx.eval_shape(
                     lambda: network_from_dict(config["network"], key=jax.random.key(0), dtype=dtype)
                 )

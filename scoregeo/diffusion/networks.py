@@ -121,6 +121,21 @@ class Potential(nnx.Module):
 _KINDS = {kind.__name__: kind for kind in (MLP, UNet, DiT)}
 
 
+def describe_network(network: nnx.Module) -> dict[str, Any] | None:
+    """What `network_from_dict` needs to build a network of this package; ``None`` for any other."""
+    if type(network) is Potential:
+        inner = describe_network(network.net)
+        return None if inner is None else {"kind": "Potential", "net": inner}
+    return network.to_dict() if type(network) in _KINDS.values() else None
+
+
+def takes_conditions(network: nnx.Module) -> bool:
+    """Whether a network of this package was made to take conditions."""
+    while type(network) is Potential:
+        network = network.net
+    return getattr(network, "classes", None) is not None or getattr(network, "condition_dim", None) is not None
+
+
 def network_from_dict(values: Mapping[str, Any], *, key: PRNGKeyArray, dtype: Any = jnp.float32) -> nnx.Module:
     """A new network of the architecture that ``to_dict`` described, with random weights of the given dtype.
 

@@ -185,9 +185,8 @@ def sample_path(
 @eqx.filter_jit
 def _sample(sampler, score, schedule, mean, key, n):
     start_key, path_key = jax.random.split(key)
-    t_max, t_min = (jnp.asarray(t, mean.dtype) for t in (schedule.t_max, schedule.t_min))
-    noise = jax.random.normal(start_key, (n, mean.size), mean.dtype)
-    start = schedule.alpha(t_max) * mean + schedule.sigma(t_max) * noise
+    t_min = jnp.asarray(schedule.t_min, mean.dtype)
+    start = schedule.prior_sample(start_key, mean, n)
 
     def one(x, key):
         x, result = sampler.solve(score, schedule, x, key)

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -113,6 +113,7 @@ def fit(
     config = FitConfig() if config is None else config
     if not isinstance(config, FitConfig):
         raise TypeError(f"`config` must be a FitConfig, got {type(config).__name__}")
+    callbacks = _as_callbacks(callbacks)
     data = as_points(data, "data")
     data = data if data.dtype == jnp.float64 else data.astype(jnp.float32)
     conditions = _as_conditions(conditions, len(data), config, data.dtype)
@@ -129,11 +130,14 @@ def fit(
         from .checkpoint import Checkpoints
 
         check_directory(checkpoint_dir, "checkpoint_dir")
+        config.to_dict()  # raises now for settings that cannot be written
         checkpoints = Checkpoints(checkpoint_dir, config, _fingerprint(data, conditions))
         state, history = checkpoints.restore(state, history)
+    # Also of a history that was restored: a run that a callback has ended does not go on when started again.
+    stopped = len(history.steps) > 0 and _asks_to_stop(callbacks, history)
     try:
         with Progress(config.steps, enabled=progress) as report:
-            while (step := int(state["step"])) < config.steps:
+            while (step := int(state["step"])) < config.steps and not stopped:
                 new, losses = run.chunk(state, min(config.chunk_steps, config.steps - step))
                 train_loss, held_out_loss = (float(x) for x in jax.device_get(losses))
                 done = int(new["step"])
@@ -141,14 +145,11 @@ def fit(
                     raise TrainingDiverged(done, checkpoints and checkpoints.last)
                 # Both at once, so that an interrupt finds them of the same step.
                 state, history = new, history.append(done, train_loss, held_out_loss)
-                if checkpoints and (
-                    done // config.checkpoint_every > step // config.checkpoint_every or done == config.steps
-                ):
+                stopped = _asks_to_stop(callbacks, history)
+                due = done // config.checkpoint_every > step // config.checkpoint_every
+                if checkpoints and (due or stopped or done == config.steps):
                     checkpoints.save(state, history)
                 report.update(done, train_loss, held_out_loss)
-                # All of them: one that stops must not keep the others from seeing the last entry.
-                if any([callback(history) for callback in callbacks]):
-                    break
     except KeyboardInterrupt:
         if checkpoints:
             with contextlib.suppress(KeyboardInterrupt):  # a second Ctrl-C: the checkpoint before this one will do
@@ -157,14 +158,27 @@ def fit(
     return model.replace(run.merge(state["average"]), history)
 
 
+def _as_callbacks(callbacks: Any) -> tuple[Callable, ...]:
+    found = tuple(callbacks) if isinstance(callbacks, Iterable) else (None,)
+    if not all(callable(callback) for callback in found):
+        raise TypeError(f"`callbacks` must be a sequence of functions, got {callbacks!r}")
+    return found
+
+
+def _asks_to_stop(callbacks: Sequence[Callable], history: TrainingHistory) -> bool:
+    # All of them: one that stops must not keep the others from seeing the last entry.
+    return any([callback(history) for callback in callbacks])
+
+
 class _Sample(NamedTuple):
     """Points ``(n, d)`` and their conditions: labels ``(n,)``, vectors ``(n, m)``, or ``None``."""
 
     points: Array
     conditions: Array | None
 
-    def __getitem__(self, index: Any) -> "_Sample":
-        return _Sample(*jax.tree.map(lambda a: a[index], tuple(self)))
+    def take(self, index: Any) -> "_Sample":
+        """Those with the given numbers."""
+        return jax.tree.map(lambda a: a[index], self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,9 +240,9 @@ def _chunk(graphdef, config, steps, state, constants, train, held_out):
         n = len(train.points)
         every = config.reference_size >= n
         drawn = config.batch_size if every else max(config.batch_size, config.reference_size)
-        sample = train[jax.random.randint(batch_key, (drawn,), 0, n)]
+        sample = train.take(jax.random.randint(batch_key, (drawn,), 0, n))
         reference = (train if every else sample).points if config.reference_size else None
-        sample = sample[: config.batch_size]
+        sample = sample.take(slice(config.batch_size))
         if sample.conditions is not None:
             drop = jax.random.bernoulli(jax.random.fold_in(loss_key, 3), config.condition_dropout, (config.batch_size,))
             sample = sample._replace(conditions=drop_condition(sample.conditions, drop))
@@ -249,12 +263,14 @@ def _chunk(graphdef, config, steps, state, constants, train, held_out):
     else:
         # The same noise every time: the curve shows the weights, not the draw. Always the plain loss, so that runs with
         # other weightings and targets can be compared.
-        sample = held_out[jnp.arange(_HELD_OUT_DRAWS) % len(held_out.points)]
+        sample = held_out.take(jnp.arange(_HELD_OUT_DRAWS) % len(held_out.points))
         noise, levels = noise_and_levels(sample.points, jax.random.key(0))
         average = _denoiser_with(graphdef, state["average"], constants)
         loss = functools.partial(denoising_loss, average)
         held_out_loss = jnp.mean(jax.vmap(loss)(sample.points, noise, levels, sample.conditions))
-    return state, (jnp.mean(losses), held_out_loss)
+    # A loss is that of the weights before its step: the last step shows in the weights alone.
+    finite = jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state["average"])]))
+    return state, (jnp.where(finite, jnp.mean(losses), jnp.nan), held_out_loss)
 
 
 def _denoiser_with(graphdef, weights, constants):
@@ -317,7 +333,7 @@ def _split(data: _Sample, config: FitConfig) -> tuple[_Sample, _Sample | None]:
         return data, None
     count = max(1, round(config.holdout * n))
     order = jax.random.permutation(jax.random.fold_in(jax.random.key(config.seed), 2), n)
-    return data[order[count:]], data[order[:count]]
+    return data.take(order[count:]), data.take(order[:count])
 
 
 def _denoiser(train: Array, conditions: Array | None, config: FitConfig, network: nnx.Module | None) -> Denoiser:

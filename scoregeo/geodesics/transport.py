@@ -320,8 +320,10 @@ def _jacobi(method, metric, curve, j0, dj0, ts, t_end):
     (values, slopes), result = method.integrate(jacobi_rate, metric, curve, state, ts, t_end)
     # Not beyond the end, where derivatives would meet what the curve may be there.
     points, velocities = jax.vmap(curve)(jnp.minimum(ts, t_end))
-    derivatives = slopes - jax.vmap(transport_rate, (None, 0, 0, 0))(metric, points, velocities, values)
-    return (values, derivatives), result
+    reached = (ts <= t_end)[:, None]
+    known = jnp.where(reached, values, 0)
+    derivatives = slopes - jax.vmap(transport_rate, (None, 0, 0, 0))(metric, points, velocities, known)
+    return (values, jnp.where(reached, derivatives, jnp.nan)), result
 
 
 def jacobi_field(

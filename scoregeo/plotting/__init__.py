@@ -8,5 +8,15 @@ for pictures in the plane, or of images; the calculations behind them run in JAX
 from .curves import GeodesicArtists, geodesics
 from .fields import density, score_field, tissot
 from .images import image_strip
+from .reports import calibration, score_errors
 
-__all__ = ["GeodesicArtists", "density", "geodesics", "image_strip", "score_field", "tissot"]
+__all__ = [
+    "GeodesicArtists",
+    "calibration",
+    "density",
+    "geodesics",
+    "image_strip",
+    "score_errors",
+    "score_field",
+    "tissot",
+]

@@ -93,7 +93,29 @@ def test_a_run_with_conditions_resumes_exactly(two_classes, tmp_path):
         fit(points, QUICK, conditions=1 - labels, progress=False, checkpoint_dir=tmp_path)
 
 
+def test_a_network_that_always_knew_its_condition_has_no_score_without_one(two_classes):
+    config = FitConfig(steps=10, batch_size=16, width=8, depth=1, condition_dropout=0.0)
+    model = fit(two_classes[0], config, conditions=two_classes[1], progress=False)
+    assert model.score_at(0.5, 1)(jnp.zeros(2)).shape == (2,)
+    for ask in (lambda: model.score_at(0.5), lambda: model.sample(jax.random.key(0), 2, condition=1, guidance=2.0)):
+        with pytest.raises(ValueError, match=r"`condition` must be given: .* `condition_dropout=0`"):
+            ask()
+
+
 class TestCallbacks:
+    def test_a_run_that_was_stopped_does_not_go_on(self, two_classes, tmp_path):
+        """Not even off the grid of checkpoints, and the same model comes out."""
+        stop = [lambda history: history.steps[-1] >= 20]
+        settings = {"progress": False, "checkpoint_dir": tmp_path, "callbacks": stop}
+        first, again = (fit(two_classes[0], QUICK, **settings) for _ in range(2))
+        assert first.history.steps.tolist() == again.history.steps.tolist() == [10, 20]
+        jax.tree.map(np.testing.assert_array_equal, first.weights, again.weights)
+
+    @pytest.mark.parametrize("callbacks", [EarlyStop(5), [3], None])
+    def test_what_is_no_function(self, two_classes, callbacks):
+        with pytest.raises(TypeError, match="`callbacks` must be a sequence of functions"):
+            fit(two_classes[0], QUICK, progress=False, callbacks=callbacks)
+
     def test_all_are_called_and_one_stops(self, two_classes, tmp_path):
         seen = []
         log = JSONLines(tmp_path / "folder" / "metrics.jsonl")
@@ -140,5 +162,7 @@ def test_conditions_where_there_can_be_none(two_classes, model):
         fit(points, QUICK, conditions=labels, network=MLP(2, 8, 1, key=jax.random.key(0)), progress=False)
     with pytest.raises(ValueError, match="`guidance` needs a `condition`, got None with guidance 2"):
         model.sample(jax.random.key(0), 3, guidance=2.0)
+    with pytest.raises(ValueError, match="`interval` needs a `condition`"):
+        model.sample(jax.random.key(0), 3, interval=(0.1, 1.0))
     with pytest.raises(ValueError, match="must be a label from 0 to 1, or -1 for no condition, got 5"):
         model.sample(jax.random.key(0), 3, condition=5)

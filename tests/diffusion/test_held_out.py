@@ -88,6 +88,22 @@ def test_a_gap_above_a_trusted_level_rules_it_out():
     assert evaluate_held_out(Spoiled(), points, (0.4, 0.1, 0.2), key=KEY).recommended_sigma == 0.4
 
 
+def test_what_is_not_known_is_not_trusted():
+    """Few points give large standard errors; a level that gives NaN ends the search from above."""
+    points = MIXTURE.sample(jax.random.key(3), 2000)
+    assert evaluate_held_out(Exact(MIXTURE), points, (0.1,), key=KEY).recommended_sigma == 0.1
+    few = evaluate_held_out(Exact(MIXTURE), points[:6], (0.1,), key=KEY, tolerance=0.01)
+    assert few.calibration_error > 0.01
+    assert np.isnan(few.recommended_sigma)
+
+    class Broken(eqx.Module):
+        def score_at(self, sigma):
+            exact = MIXTURE.noised(1.0, sigma)
+            return FunctionScore(lambda x: exact(x) + jnp.where(sigma > 0.3, jnp.nan, 0.0))
+
+    assert np.isnan(evaluate_held_out(Broken(), points, (0.1, 0.4), key=KEY).recommended_sigma)
+
+
 def test_report_is_json_and_text():
     exact = GaussianScore(jnp.zeros(3), jnp.eye(3))
     report = evaluate_held_out(Exact(exact), exact.sample(jax.random.key(3), 2000), [0.5], key=KEY)
@@ -120,5 +136,5 @@ def test_bad_input():
         evaluate_held_out(model, points, key=KEY, tolerance=0)
     with pytest.raises(ValueError, match=r"`samples` must have shape \(n, 2\), got \(1, 3\)"):
         memorization(jnp.ones((1, 3)), points, points)
-    with pytest.raises(ValueError, match="`train` must have at least two points, got 1"):
+    with pytest.raises(ValueError, match="`train` must have at least two different points, got 1"):
         memorization(points, points[:1], points)

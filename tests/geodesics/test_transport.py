@@ -277,6 +277,10 @@ def test_a_geodesic_that_stopped_ends_there(method):
     # Masked values must not spoil derivatives of those before the end.
     gradient = jax.grad(lambda w: jnp.sum(moved(metric, stopped, w[None], method)[:, :5] ** 2))(w)
     assert jnp.isfinite(gradient).all()
+    if method is None:
+        by_strength = jax.grad(lambda k: jnp.sum(field(SteinMetric(swirl, k), stopped, w, v)[1][:5] ** 2))(1.0)
+        assert jnp.isfinite(by_strength)
+        assert by_strength != 0
     # The end of such a geodesic is where it stopped.
     end = parallel_transport(metric, stopped, v, method=method)
     np.testing.assert_allclose(end, whole.velocity(0.55), atol=1e-7 if method is None else 1e-2)
