@@ -22,9 +22,8 @@ def ax():
 
 
 def test_score_errors(ax):
-    report = ScoreReport(
-        SIGMAS, np.array([0.1, 0.05, 0.02]), np.array([0.2, 0.1, 0.05]), np.array([0.03, 0.02, 0.01]), 9
-    )
+    errors = np.array([[0.1, 0.05, 0.02], [0.2, 0.1, 0.05], [0.03, 0.02, 0.01]])
+    report = ScoreReport(SIGMAS, *errors, 9)
     lines = score_errors(ax, report)
     for line, values in zip(lines, errors, strict=True):
         np.testing.assert_array_equal(line.get_xydata(), np.stack([SIGMAS, values], -1))
