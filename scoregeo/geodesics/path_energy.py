@@ -101,7 +101,7 @@ class PathEnergy(eqx.Module):
 
             u, jtv, strengths = self.over_points(row, points, velocities)
             # The cost is that of factors of this size: all points, or the ends of all elements.
-            condensed = 2 * (basis.breaks.size - 2) * self.x.size <= basis.times.size
+            condensed = 2 * max(basis.breaks.size - 2, 1) * self.x.size <= basis.times.size
             kind = CondensedPreconditioner if condensed else WoodburyPreconditioner
             return kind(basis, u, jtv, fraction * strengths)
         if isinstance(structure, DiagonalInnerProduct):
