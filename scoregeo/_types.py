@@ -5,6 +5,8 @@ and dtypes always (they are static), values only when they are concrete, because
 ``jit`` a non-finite value shows up as a status code instead.
 """
 
+import math
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
@@ -77,3 +79,24 @@ def as_points(x: Any, name: str, dim: int | None = None) -> Array:
         raise ValueError(f"`{name}` must have shape (n, {dim}), got {x.shape}")
     check_finite(x, name)
     return x
+
+
+def check_count(name: str, value: Any, least: int = 1) -> None:
+    """Raise ``ValueError`` naming the argument unless ``value`` is an integer of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"`{name}` must be an integer of at least {least}, got {value!r}")
+
+
+def check_counts(settings: Any, **least: int | None) -> None:
+    """`check_count` of the named fields of ``settings``; one with ``None`` is not looked at."""
+    for name, bound in least.items():
+        if bound is not None:
+            check_count(name, getattr(settings, name), bound)
+
+
+def check_number(settings: Any, name: str, accept: Callable[[float], bool], expected: str) -> None:
+    """Raise ``ValueError`` unless the field ``name`` of ``settings`` is a finite number that ``accept`` likes."""
+    value = getattr(settings, name)
+    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not (good and accept(value)):
+        raise ValueError(f"`{name}` must be a number that is {expected}, got {value!r}")

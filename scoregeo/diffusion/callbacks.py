@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .._atomic import replacing
+from .._types import check_counts
 from .model import TrainingHistory
 
 
@@ -33,8 +34,7 @@ class EarlyStop:
     patience: int
 
     def __post_init__(self):
-        if isinstance(self.patience, bool) or not isinstance(self.patience, int) or self.patience < 1:
-            raise ValueError(f"`patience` must be an integer of at least 1, got {self.patience!r}")
+        check_counts(self, patience=1)
 
     def __call__(self, history: TrainingHistory) -> bool:
         """Whether to stop."""

@@ -6,6 +6,7 @@ one network holds the score with and without the condition, and training drops c
 Ho & Salimans 2022, arXiv 2207.12598). The label and the second entry of the pair are arrays and may be traced.
 """
 
+import abc
 from typing import Any
 
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool
 
-from .._types import Point, Scalar, Vector, is_concrete
+from .._types import Point, Scalar, Vector, check_count, is_concrete
 
 # Angular frequencies of the noise features. log(sigma)/4 runs over about [-1.6, 1.1]: the highest one resolves a factor
 # of about two in sigma, beyond which a denoiser hardly changes.
@@ -66,7 +67,7 @@ class ConditionalNetwork(nnx.Module):
     def __init__(self, dim: int, classes: int | None, condition_dim: int | None, compute_dtype: Any):
         for name, value in (("classes", classes), ("condition_dim", condition_dim)):
             if value is not None:
-                check_size(name, value)
+                check_count(name, value)
         if classes is not None and condition_dim is not None:
             raise ValueError(
                 "`classes` and `condition_dim` are two kinds of condition, and a network takes one: "
@@ -87,9 +88,9 @@ class ConditionalNetwork(nnx.Module):
         condition = self._checked(condition, jnp.promote_types(x.dtype, jnp.float32))
         return self.output(x, c_noise, condition).astype(jnp.result_type(x, 0.0))
 
+    @abc.abstractmethod
     def output(self, x: Point, c_noise: Scalar, condition: Any) -> Vector:
         """The output, shape ``(d,)``; ``condition`` is what a `ConditionEmbedding` takes."""
-        raise NotImplementedError
 
     def to_dict(self) -> dict[str, Any]:
         """What `network_from_dict` needs to build this network (without its weights); JSON can hold it."""
@@ -168,12 +169,6 @@ class LevelEmbedding(nnx.Module):
         if self.condition is not None:
             h = h + self.condition(condition)
         return nnx.silu(self.second(nnx.silu(h)))
-
-
-def check_size(name: str, value: Any, minimum: int = 1) -> None:
-    """Raise ``ValueError`` naming the argument unless it is an integer of at least ``minimum``."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise ValueError(f"`{name}` must be an integer of at least {minimum}, got {value!r}")
 
 
 def as_sizes(name: str, values: Any, length: int | None = None) -> tuple[int, ...]:

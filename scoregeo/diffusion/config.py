@@ -1,12 +1,13 @@
 """The settings of a training run: a frozen dataclass that survives a round trip through JSON."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
+from .._types import check_counts, check_number
 from .noise_levels import NOISE_LEVELS, AbstractNoiseLevels
-from .schedules import EDM, AbstractSchedule, schedule_from_dict, schedule_to_dict
+from .schedules import EDM, SCHEDULES, AbstractSchedule
+from .settings import settings_from_dict, settings_to_dict
 from .weightings import WEIGHTINGS, AbstractWeighting, EDMWeighting, LearnedWeighting
 
 
@@ -65,17 +66,15 @@ class FitConfig:
     checkpoint_every: int = 1000
 
     def __post_init__(self):
-        for name in ("steps", "batch_size", "width", "depth", "chunk_steps", "checkpoint_every"):
-            self._check_integer(name, minimum=1)
-        for name in ("warmup_steps", "seed", "reference_size"):
-            self._check_integer(name, minimum=0)
+        check_counts(self, steps=1, batch_size=1, width=1, depth=1, chunk_steps=1, checkpoint_every=1)
+        check_counts(self, warmup_steps=0, seed=0, reference_size=0)
         for name in ("learning_rate", "clip_norm"):
-            self._check_number(name, lambda value: value > 0, "positive")
+            check_number(self, name, lambda value: value > 0, "positive")
         for name in ("second_order", "asymmetry"):
-            self._check_number(name, lambda value: value >= 0, "not negative")
-        self._check_number("ema_decay", lambda value: 0 <= value < 1, "in [0, 1)")
-        self._check_number("condition_dropout", lambda value: 0 <= value < 1, "in [0, 1)")
-        self._check_number("holdout", lambda value: 0 <= value <= 0.5, "in [0, 0.5]")
+            check_number(self, name, lambda value: value >= 0, "not negative")
+        check_number(self, "ema_decay", lambda value: 0 <= value < 1, "in [0, 1)")
+        check_number(self, "condition_dropout", lambda value: 0 <= value < 1, "in [0, 1)")
+        check_number(self, "holdout", lambda value: 0 <= value <= 0.5, "in [0, 0.5]")
         if not isinstance(self.potential, bool):
             raise ValueError(f"`potential` must be True or False, got {self.potential!r}")
         if not isinstance(self.schedule, AbstractSchedule):
@@ -95,9 +94,9 @@ class FitConfig:
         """The settings as a dictionary that JSON can hold."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return values | {
-            "schedule": schedule_to_dict(self.schedule),
-            "weighting": _to_dict(self.weighting, "weighting", WEIGHTINGS),
-            "levels": None if self.levels is None else _to_dict(self.levels, "levels", NOISE_LEVELS),
+            "schedule": settings_to_dict(self.schedule, "schedule", SCHEDULES),
+            "weighting": settings_to_dict(self.weighting, "weighting", WEIGHTINGS),
+            "levels": None if self.levels is None else settings_to_dict(self.levels, "levels", NOISE_LEVELS),
         }
 
     @classmethod
@@ -113,45 +112,14 @@ class FitConfig:
             raise ValueError(f"FitConfig has no settings {unknown}; it has {known}")
         values = dict(values)
         if "schedule" in values:
-            values["schedule"] = schedule_from_dict(values["schedule"])
+            values["schedule"] = settings_from_dict(values["schedule"], "schedule", SCHEDULES)
         if "weighting" in values:
-            values["weighting"] = _from_dict(values["weighting"], "weighting", WEIGHTINGS)
+            values["weighting"] = settings_from_dict(values["weighting"], "weighting", WEIGHTINGS)
         if values.get("levels") is not None:
-            values["levels"] = _from_dict(values["levels"], "levels", NOISE_LEVELS)
+            values["levels"] = settings_from_dict(values["levels"], "levels", NOISE_LEVELS)
         return cls(**values)
 
     def differences(self, other: "FitConfig") -> list[str]:
         """The settings in which ``other`` differs, one line each: ``name: mine here, theirs there``."""
         mine, theirs = self.to_dict(), other.to_dict()
         return [f"{name}: {mine[name]} here, {theirs[name]} there" for name in mine if mine[name] != theirs[name]]
-
-    def _check_integer(self, name: str, minimum: int) -> None:
-        value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-            raise ValueError(f"`{name}` must be an integer of at least {minimum}, got {value!r}")
-
-    def _check_number(self, name: str, accept, expected: str) -> None:
-        value = getattr(self, name)
-        good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not (good and accept(value)):
-            raise ValueError(f"`{name}` must be a number that is {expected}, got {value!r}")
-
-
-def _to_dict(settings: Any, name: str, kinds: Mapping[str, type]) -> dict[str, Any]:
-    """Settings of one of the given kinds as a dictionary for JSON: the ``kind`` and its fields."""
-    kind = type(settings).__name__
-    if kinds.get(kind) is not type(settings):
-        raise TypeError(f"`{name}` must be one of {', '.join(kinds)} to be saved, got {kind}")
-    return {"kind": kind} | {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
-
-
-def _from_dict(values: Any, name: str, kinds: Mapping[str, type]) -> Any:
-    """The inverse of `_to_dict`; raises ``ValueError`` for an unknown kind or field."""
-    if not isinstance(values, Mapping) or values.get("kind") not in kinds:
-        raise ValueError(f"`{name}` must be a dictionary whose `kind` is one of {', '.join(kinds)}, got {values!r}")
-    kind = kinds[values["kind"]]
-    fields = {field: value for field, value in values.items() if field != "kind"}
-    known = [field.name for field in dataclasses.fields(kind)]
-    if unknown := sorted(set(fields) - set(known)):
-        raise ValueError(f"`{name}` has unknown fields {unknown}; {kind.__name__} has {known}")
-    return kind(**fields)

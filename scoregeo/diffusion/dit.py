@@ -8,9 +8,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._types import Point, Scalar, Vector
+from .._types import Point, Scalar, Vector, check_count
 from .attention import SelfAttention
-from .conditioning import ConditionalNetwork, LevelEmbedding, as_sizes, check_size
+from .conditioning import ConditionalNetwork, LevelEmbedding, as_sizes
 
 
 class DiT(ConditionalNetwork):
@@ -59,7 +59,7 @@ class DiT(ConditionalNetwork):
     ):
         self.shape = as_sizes("shape", shape, 3)
         for name, value in (("patch", patch), ("width", width), ("depth", depth), ("heads", heads)):
-            check_size(name, value)
+            check_count(name, value)
         self.patch, self.width, self.depth, self.heads = patch, width, depth, heads
         h, w, c = self.shape
         if h % patch or w % patch:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._types import Points, Scalar
+from .._types import Points, Scalar, check_count
 from ..scores import AbstractScore
 
 
@@ -110,8 +110,7 @@ def evaluate_score(
     True
     """
     sigmas = check_levels(sigmas)
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise ValueError(f"`n` must be an integer of at least 1, got {n!r}")
+    check_count("n", n)
     point_key, noise_key, direction_key = jax.random.split(key, 3)
     points = reference.sample(point_key, n)
     dim = getattr(model, "dim", points.shape[1])

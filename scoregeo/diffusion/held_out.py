@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._types import Points, as_points
+from .._types import Points, as_points, check_count
 from ..scores import AbstractScore
 from .evaluation import ScoreModel, check_levels
 
@@ -128,8 +128,7 @@ def evaluate_held_out(
     points = as_points(points, "points", dim=getattr(model, "dim", None))
     if points.shape[0] < 2:
         raise ValueError(f"`points` must be at least two held-out points, got {points.shape[0]}")
-    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
-        raise ValueError(f"`draws` must be an integer of at least 1, got {draws!r}")
+    check_count("draws", draws)
     if not tolerance > 0:
         raise ValueError(f"`tolerance` must be positive, got {tolerance}")
     dtype = getattr(model, "dtype", points.dtype)

@@ -224,9 +224,8 @@ class DiffusionModel(eqx.Module):
         while inner["kind"] == "Potential":
             inner = inner["net"]
         inner["compute_dtype"] = compute_dtype
-        network = nnx.eval_shape(lambda: network_from_dict(described, key=jax.random.key(0), dtype=self.dtype))
-        denoiser = nnx.eval_shape(lambda: Denoiser(network, 1.0, jnp.zeros(self.dim, self.dtype)))
-        return self.replace(nnx.merge(nnx.split(denoiser)[0], self.weights), self.history)
+        graphdef, _ = _structure(_without_weights(described, self.dtype), self.dtype)
+        return self.replace(nnx.merge(graphdef, self.weights), self.history)
 
     def replace(self, denoiser: Denoiser, history: TrainingHistory) -> "DiffusionModel":
         """This model with another denoiser and another history."""
@@ -273,9 +272,7 @@ class DiffusionModel(eqx.Module):
         try:
             fit_config, history = FitConfig.from_dict(config["fit"]), TrainingHistory.from_dict(config["history"])
             if network is None and config["network"] is not None:
-                network = nnx.eval_shape(
-                    lambda: network_from_dict(config["network"], key=jax.random.key(0), dtype=dtype)
-                )
+                network = _without_weights(config["network"], dtype)
             standardization = None
             if config["standardization"]:
                 standardization = Standardization(
@@ -287,7 +284,7 @@ class DiffusionModel(eqx.Module):
             raise TypeError(
                 f"the network of the model in {path} is not of this package; give `network`, a module like it"
             )
-        graphdef, state = nnx.split(nnx.eval_shape(lambda: Denoiser(network, 1.0, jnp.zeros(network.dim, dtype))))
+        graphdef, state = _structure(network, dtype)
         template = {"denoiser": nnx.to_pure_dict(state)}
         weights = jax.tree.map(jnp.asarray, unflatten(template, arrays, f"{path}/{WEIGHTS_FILE}"))["denoiser"]
         return cls(nnx.merge(graphdef, weights), fit_config, standardization=standardization, history=history)
@@ -298,6 +295,16 @@ class DiffusionModel(eqx.Module):
         if self.standardization is not None:
             tree["standardization"] = {"mean": self.standardization.mean, "scale": self.standardization.scale}
         return {name: np.asarray(array) for name, array in flatten(tree).items()}
+
+
+def _without_weights(described: Any, dtype: Any) -> nnx.Module:
+    """The network that ``described`` stands for, with shapes in place of its weights."""
+    return nnx.eval_shape(lambda: network_from_dict(described, key=jax.random.key(0), dtype=dtype))
+
+
+def _structure(network: nnx.Module, dtype: Any) -> tuple[Any, Any]:
+    """Structure, and shapes of the weights, of a denoiser around ``network``."""
+    return nnx.split(nnx.eval_shape(lambda: Denoiser(network, 1.0, jnp.zeros(network.dim, dtype))))
 
 
 def _check_sigma(sigma: Any) -> Array:

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import PRNGKeyArray
 
-from .._types import Point, Scalar, Vector
-from .conditioning import NOISE_FEATURES, ConditionalNetwork, check_size, noise_features
+from .._types import Point, Scalar, Vector, check_count
+from .conditioning import NOISE_FEATURES, ConditionalNetwork, noise_features
 from .dit import DiT
 from .unet import UNet
 
@@ -60,7 +60,7 @@ class MLP(ConditionalNetwork):
         dtype: Any = jnp.float32,
     ):
         for name, value in (("dim", dim), ("width", width), ("depth", depth)):
-            check_size(name, value)
+            check_count(name, value)
         super().__init__(dim, classes, condition_dim, compute_dtype)
         self.width, self.depth = width, depth
         rngs = nnx.Rngs(key)

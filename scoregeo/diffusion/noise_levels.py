@@ -15,7 +15,7 @@ from jax.scipy.special import ndtri
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._types import Scalar
-from .schedules import AbstractSchedule
+from .schedules import AbstractSchedule, uniform_draws
 
 
 class AbstractNoiseLevels(eqx.Module):
@@ -33,13 +33,7 @@ class AbstractNoiseLevels(eqx.Module):
 
     def __call__(self, key: PRNGKeyArray, n: int, schedule: AbstractSchedule, dtype: Any = None) -> Float[Array, " n"]:
         """``n`` noise levels, in the units of the data."""
-        dtype = jnp.dtype(jnp.result_type(float) if dtype is None else dtype)
-        u = jax.random.uniform(key, (n,), dtype)
-        if self.stratified:
-            u = (jnp.arange(n, dtype=dtype) + u) / n
-        # The normal quantile is infinite at 0 and at 1, which rounding reaches.
-        eps = float(jnp.finfo(dtype).eps)
-        return self.quantile(jnp.clip(u, eps, 1 - eps), schedule)
+        return self.quantile(uniform_draws(key, n, dtype, stratified=self.stratified), schedule)
 
 
 class UniformTimes(AbstractNoiseLevels):

@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
-from .._types import Point, Scalar, Vector
-from .sampling import AbstractSampler, MarginalScore, check_count, check_number
+from .._types import Point, Scalar, Vector, check_counts, check_number
+from .sampling import AbstractSampler, MarginalScore
 from .schedules import AbstractSchedule
 
 ScaledScore = Callable[[Point, Scalar], Vector]
@@ -49,7 +49,7 @@ class Heun(AbstractSampler):
     churn_noise: float = 1.0
 
     def __check_init__(self):
-        check_count(self, "steps", 1)
+        check_counts(self, steps=1)
         for name in ("churn", "churn_min"):
             check_number(self, name, lambda value: value >= 0, "not negative")
         check_number(self, "churn_noise", lambda value: value > 0, "positive")
@@ -91,7 +91,7 @@ class DDIM(AbstractSampler):
     eta: float = 0.0
 
     def __check_init__(self):
-        check_count(self, "steps", 1)
+        check_counts(self, steps=1)
         check_number(self, "eta", lambda value: 0 <= value <= 1, "in [0, 1]")
 
     def solve(self, score, schedule, x, key):
@@ -117,7 +117,7 @@ class DPMSolver(AbstractSampler):
     steps: int = 32
 
     def __check_init__(self):
-        check_count(self, "steps", 1)
+        check_counts(self, steps=1)
 
     def solve(self, score, schedule, x, key):
         """See `AbstractSampler.solve`; ``key`` is not used."""
@@ -154,8 +154,7 @@ class PredictorCorrector(AbstractSampler):
     snr: float = 0.16
 
     def __check_init__(self):
-        check_count(self, "steps", 1)
-        check_count(self, "corrections", 1)
+        check_counts(self, steps=1, corrections=1)
         check_number(self, "snr", lambda value: 0 < value < 1, "in (0, 1)")
 
     def solve(self, score, schedule, x, key):
@@ -189,8 +188,7 @@ class AnnealedLangevin(AbstractSampler):
     snr: float = 0.22
 
     def __check_init__(self):
-        check_count(self, "steps", 1)
-        check_count(self, "corrections", 1)
+        check_counts(self, steps=1, corrections=1)
         check_number(self, "snr", lambda value: 0 < value < 1, "in (0, 1)")
 
     def solve(self, score, schedule, x, key):

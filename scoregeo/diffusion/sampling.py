@@ -21,7 +21,6 @@ The last step, from the smallest noise level to none, is the denoiser: ``x_0 = (
 """
 
 import abc
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -32,7 +31,7 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._types import Point, Points, Scalar, Vector, is_concrete
+from .._types import Point, Points, Scalar, Vector, check_count, check_counts, check_number, is_concrete
 from ..scores import NetworkScore
 from .schedules import AbstractSchedule
 
@@ -86,7 +85,7 @@ class ProbabilityFlow(AbstractSampler):
     def __check_init__(self):
         check_number(self, "rtol", lambda value: value > 0, "positive")
         check_number(self, "atol", lambda value: value > 0, "positive")
-        check_count(self, "max_steps", 1)
+        check_counts(self, max_steps=1)
 
     def solve(self, score, schedule, x, key):
         """See `AbstractSampler.solve`; ``key`` is not used, the map from noise to data is deterministic."""
@@ -132,7 +131,7 @@ class ReverseSDE(AbstractSampler):
     solver: diffrax.AbstractSolver = diffrax.Heun()
 
     def __check_init__(self):
-        check_count(self, "steps", 1)
+        check_counts(self, steps=1)
 
     def solve(self, score, schedule, x, key):
         """See `AbstractSampler.solve`."""
@@ -170,8 +169,7 @@ def sample_path(
     The start is ``alpha mean + sigma eps`` at ``t_max``; ``mean``, the mean of the data, also sets dimension and dtype.
     Under ``jit``, samples whose integration failed are NaN; outside, any such sample raises ``RuntimeError``.
     """
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise ValueError(f"`n` must be an integer of at least 1, got {n!r}")
+    check_count("n", n)
     samples, failed = _sample(sampler, score, schedule, mean, key, n)
     if is_concrete(failed) and bool(failed.any()):
         raise RuntimeError(
@@ -195,21 +193,6 @@ def _sample(sampler, score, schedule, mean, key, n):
         return jnp.where(failed, jnp.nan, x), failed
 
     return jax.vmap(one)(start, jax.random.split(path_key, n))
-
-
-def check_count(settings: Any, name: str, least: int) -> None:
-    """Raise ``ValueError`` unless the field ``name`` of ``settings`` is an integer of at least ``least``."""
-    value = getattr(settings, name)
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"`{name}` must be an integer of at least {least}, got {value!r}")
-
-
-def check_number(settings: Any, name: str, accept: Callable[[float], bool], expected: str) -> None:
-    """Raise ``ValueError`` unless the field ``name`` of ``settings`` is a finite number that ``accept`` likes."""
-    value = getattr(settings, name)
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not (good and accept(value)):
-        raise ValueError(f"`{name}` must be a number that is {expected}, got {value!r}")
 
 
 def _span(schedule: AbstractSchedule, dtype: Any) -> tuple[Scalar, Scalar]:

@@ -28,7 +28,6 @@ one network trained by noise level serves every schedule. ``g^2 = 2 sigma^2 d lo
 import abc
 import dataclasses
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
@@ -116,7 +115,7 @@ class _UniformTime(AbstractSchedule):
     """A schedule whose training times and sampling times are uniform in ``[t_min, t_max]``."""
 
     def training_levels(self, key, n, dtype=None):
-        return self.noise_level(self.t_min + (self.t_max - self.t_min) * _stratified(key, n, dtype))
+        return self.noise_level(self.t_min + (self.t_max - self.t_min) * uniform_draws(key, n, dtype))
 
     def sampling_levels(self, n, dtype=None):
         return self.noise_level(jnp.linspace(self.t_max, self.t_min, n, dtype=dtype))
@@ -171,7 +170,7 @@ class EDM(AbstractSchedule):
         return jnp.asarray(noise_level)
 
     def training_levels(self, key, n, dtype=None):
-        normal = math.sqrt(2) * jax.lax.erf_inv(2 * _stratified(key, n, dtype) - 1)
+        normal = math.sqrt(2) * jax.lax.erf_inv(2 * uniform_draws(key, n, dtype) - 1)
         return jnp.exp(self.p_mean + self.p_std * normal)
 
     def sampling_levels(self, n, dtype=None):
@@ -418,32 +417,12 @@ SCHEDULES = {
 }
 
 
-def schedule_to_dict(schedule: AbstractSchedule) -> dict[str, Any]:
-    """A schedule of this package as a dictionary for JSON: its ``kind`` and its parameters."""
-    kind = type(schedule).__name__
-    if SCHEDULES.get(kind) is not type(schedule):
-        raise TypeError(f"`schedule` must be one of {', '.join(SCHEDULES)} to be saved, got {kind}")
-    return {"kind": kind} | {field.name: getattr(schedule, field.name) for field in dataclasses.fields(schedule)}
-
-
-def schedule_from_dict(values: Mapping[str, Any]) -> AbstractSchedule:
-    """The inverse of `schedule_to_dict`; raises ``ValueError`` for an unknown kind or parameter."""
-    if not isinstance(values, Mapping) or values.get("kind") not in SCHEDULES:
-        raise ValueError(
-            f"`schedule` must be a dictionary whose `kind` is one of {', '.join(SCHEDULES)}, got {values!r}"
-        )
-    kind = SCHEDULES[values["kind"]]
-    parameters = {name: value for name, value in values.items() if name != "kind"}
-    known = [field.name for field in dataclasses.fields(kind)]
-    if unknown := sorted(set(parameters) - set(known)):
-        raise ValueError(f"`schedule` has unknown parameters {unknown}; {kind.__name__} has {known}")
-    return kind(**parameters)
-
-
-def _stratified(key: PRNGKeyArray, n: int, dtype: Any) -> Float[Array, " n"]:
-    """``n`` numbers in (0, 1), one uniform draw in each of the intervals ``[i/n, (i+1)/n]``."""
-    dtype = jnp.dtype(dtype or jnp.result_type(float))
-    u = (jnp.arange(n, dtype=dtype) + jax.random.uniform(key, (n,), dtype)) / n
+def uniform_draws(key: PRNGKeyArray, n: int, dtype: Any = None, *, stratified: bool = True) -> Float[Array, " n"]:
+    """``n`` uniform draws from (0, 1): independent, or one in each of the intervals ``[i/n, (i+1)/n]``."""
+    dtype = jnp.dtype(jnp.result_type(float) if dtype is None else dtype)
+    u = jax.random.uniform(key, (n,), dtype)
+    if stratified:
+        u = (jnp.arange(n, dtype=dtype) + u) / n
     # The normal quantile is infinite at 0 and at 1, which rounding reaches.
     eps = float(jnp.finfo(dtype).eps)
     return jnp.clip(u, eps, 1 - eps)

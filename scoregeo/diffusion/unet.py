@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._types import Point, Scalar, Vector
+from .._types import Point, Scalar, Vector, check_count
 from .attention import SelfAttention
-from .conditioning import ConditionalNetwork, LevelEmbedding, as_sizes, check_size
+from .conditioning import ConditionalNetwork, LevelEmbedding, as_sizes
 
 # Images inside have a leading axis of one: the group normalisation of flax takes the first axis for a batch.
 _Image = Float[Array, "1 h w c"]
@@ -68,9 +68,9 @@ class UNet(ConditionalNetwork):
         dtype: Any = jnp.float32,
     ):
         self.shape, self.multipliers = as_sizes("shape", shape, 3), as_sizes("multipliers", multipliers)
-        check_size("width", width, 4)
-        check_size("blocks", blocks)
-        check_size("heads", heads)
+        check_count("width", width, 4)
+        check_count("blocks", blocks)
+        check_count("heads", heads)
         self.width, self.blocks, self.heads = width, blocks, heads
         h, w, c = self.shape
         if not self.multipliers:

@@ -46,15 +46,6 @@ def check_solver(solver: Any) -> None:
         raise TypeError(f"`solver` must be a boundary solver such as SpectralNewton(), got {type(solver).__name__}")
 
 
-def check_counts(solver: AbstractBoundarySolver, **least: int | None) -> None:
-    """Raise ``ValueError`` unless the named settings of ``solver`` are integers of at least the given values; a setting
-    with ``None`` is not looked at."""
-    for name, bound in least.items():
-        value = getattr(solver, name)
-        if bound is not None and (not isinstance(value, int) or isinstance(value, bool) or value < bound):
-            raise ValueError(f"`{name}` must be an integer of at least {bound}, got {value!r}")
-
-
 def check_fractions(solver: AbstractBoundarySolver, *names: str) -> None:
     """Raise ``ValueError`` unless the named settings of ``solver`` are ``None``, or positive and at most 1."""
     for name in names:

@@ -22,11 +22,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._results import RESULTS
-from .._types import Point, Scalar
+from .._types import Point, Scalar, check_counts
 from ..metrics import AbstractMetric
 from ..metrics.inner_products import safe_sqrt
 from .basis import Basis, Coefficients, uniform_breaks
-from .boundary import AbstractBoundarySolver, check_counts, check_fractions
+from .boundary import AbstractBoundarySolver, check_fractions
 from .curves import AbstractCurve
 from .elements import Path, polynomial_curve
 from .estimate import estimate_error

@@ -31,10 +31,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._results import RESULTS
-from .._types import Point, Points, Scalar, frozen
+from .._types import Point, Points, Scalar, check_counts, frozen
 from ..metrics import AbstractMetric
 from ..metrics.inner_products import safe_sqrt
-from .boundary import AbstractBoundarySolver, check_counts, check_fractions
+from .boundary import AbstractBoundarySolver, check_fractions
 from .curves import AbstractCurve
 from .flow import CONVERGED, MISSED, NONFINITE, OUTSIDE, RUNNING, TOO_LONG, Flow, FlowProblem, ShootingSettings
 from .geodesic import Geodesic

@@ -21,11 +21,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._results import RESULTS
-from .._types import Point
+from .._types import Point, check_counts
 from ..metrics import AbstractMetric
 from ..metrics.inner_products import safe_sqrt
 from .basis import Coefficients, uniform_breaks
-from .boundary import AbstractBoundarySolver, check_counts, check_fractions
+from .boundary import AbstractBoundarySolver, check_fractions
 from .curves import AbstractCurve
 from .elements import polynomial_curve
 from .geodesic import Geodesic

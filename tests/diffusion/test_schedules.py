@@ -16,10 +16,11 @@ from scoregeo.diffusion.schedules import (
     Cosine,
     RectifiedFlow,
     SubVP,
-    schedule_from_dict,
-    schedule_to_dict,
 )
 from scoregeo.diffusion.schedules import SCHEDULES as KINDS
+from scoregeo.diffusion.settings import settings_from_dict, settings_to_dict
+
+SCHEDULE = ("schedule", KINDS)
 
 SCHEDULES = [
     EDM(),
@@ -145,7 +146,7 @@ class TestFormulas:
             assert (np.isfinite(levels) & (levels > 0)).all()
 
     def test_round_trip_through_json(self, schedule):
-        assert schedule_from_dict(json.loads(json.dumps(schedule_to_dict(schedule)))) == schedule
+        assert settings_from_dict(json.loads(json.dumps(settings_to_dict(schedule, *SCHEDULE))), *SCHEDULE) == schedule
 
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
     def test_the_prior_is_a_normal_distribution(self, schedule, dtype):
@@ -282,7 +283,7 @@ def test_bad_parameters_are_named(make, name):
 @pytest.mark.parametrize("values", [{"kind": "Linear"}, {"kind": "VP", "sigma_min": 1.0}, {}, None, "EDM"])
 def test_a_dictionary_that_is_no_schedule(values):
     with pytest.raises(ValueError, match=r"`schedule` (must be|has unknown)"):
-        schedule_from_dict(values)
+        settings_from_dict(values, *SCHEDULE)
 
 
 def test_only_schedules_of_this_package_are_saved():
@@ -290,7 +291,7 @@ def test_only_schedules_of_this_package_are_saved():
         pass
 
     with pytest.raises(TypeError, match=r"`schedule` must be one of Cosine, EDM, .* to be saved, got Mine"):
-        schedule_to_dict(Mine())
+        settings_to_dict(Mine(), *SCHEDULE)
 
 
 def test_every_schedule_is_known_by_its_name_and_tested():
