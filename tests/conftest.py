@@ -1,5 +1,6 @@
 """Tests run in float64 with strict dtype promotion off the beaten path; float32 is tested by passing float32 arrays."""
 
+import gc
 import os
 import pathlib
 import signal
@@ -18,6 +19,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_threa
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import jax
+import pytest
 
 jax.config.update("jax_enable_x64", True)
 # A persistent compilation cache, shared by the xdist workers and by later runs.
@@ -50,3 +52,14 @@ def pytest_collection_modifyitems(items):
     """Put the longest files first; `--dist loadfile` hands files out in this order."""
     order = {name: i for i, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _release_programs():
+    """Drop what a file compiled when it is done: each program takes memory maps, of which a process has only 65,530.
+
+    Without this a worker of a long run dies of a segmentation fault inside XLA.
+    """
+    yield
+    jax.clear_caches()
+    gc.collect()
