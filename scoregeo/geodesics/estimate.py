@@ -23,5 +23,5 @@ def estimate_error(problem: PathEnergy, curve: AbstractCurve, length: Scalar) ->
     basis = Basis(uniform_breaks(_ELEMENTS, problem.x.dtype), _DEGREE, 2 * _DEGREE)
     _, velocities = jax.lax.stop_gradient(jax.vmap(curve)(basis.times))
     at = evaluate(problem, basis, basis.project_velocity(velocities, problem.x, problem.y))
-    _, error, path_error = estimated_error(at, jax.lax.stop_gradient(length))
+    _, error, path_error = estimated_error(at.energy, at.gain, jax.lax.stop_gradient(length))
     return error, path_error

@@ -119,17 +119,24 @@ def begin(problem: PathEnergy, start: Coefficients, state: SolveState, level: in
     return state._replace(work=work, fresh=jnp.zeros_like(state.fresh))
 
 
-def estimated_error(at: Evaluation, other_length: Scalar) -> tuple[Scalar, Scalar, Scalar]:
-    """Length of the path ``at``, its estimated error given another value of it, and that of the path, relative to it.
+def estimated_error(energy: Scalar, gain: Scalar, other_length: Scalar) -> tuple[Scalar, Scalar, Scalar]:
+    """Length of a path of this ``energy``, its estimated error given another value of it, and that of the path,
+    relative to it.
 
-    The error is the difference of the two lengths, what a Newton step expects to shorten the path by, and rounding;
-    that of the path, what the step expects to change its velocity by.
+    The error is the difference of the two lengths, what a Newton step expects to shorten the path by (``gain``, see
+    `Evaluation`), and rounding; that of the path, what the step expects to change its velocity by.
     """
-    positive = at.energy > 0
-    length = safe_sqrt(2 * at.energy)
-    shortening = jnp.where(positive, at.gain / (2 * jnp.where(positive, length, 1)), 0)
+    positive = energy > 0
+    length = safe_sqrt(2 * energy)
+    shortening = jnp.where(positive, gain / (2 * jnp.where(positive, length, 1)), 0)
     error = jnp.abs(length - other_length) + shortening + 4 * jnp.finfo(length.dtype).eps * length
-    return length, error, jnp.where(positive, safe_sqrt(at.gain / jnp.where(positive, 2 * at.energy, 1)), 0)
+    return length, error, jnp.where(positive, safe_sqrt(gain / jnp.where(positive, 2 * energy, 1)), 0)
+
+
+def _accurate(energy: Scalar, gain: Scalar, other_length: Scalar, levels: Levels) -> Array:
+    """Whether length and path are as accurate as asked for."""
+    length, error, path_error = estimated_error(energy, gain, other_length)
+    return (error <= levels.rtol * length) & (path_error <= levels.path_rtol)
 
 
 def advance(problem: PathEnergy, state: SolveState, level: int, levels: Levels) -> SolveState:
@@ -144,12 +151,18 @@ def advance(problem: PathEnergy, state: SolveState, level: int, levels: Levels) 
     fraction = (10.0**exponent).astype(dtype)
     tolerance = jnp.where(exponent == 0, levels.tolerance, max(levels.tolerance, 1e-3)).astype(dtype)
 
-    at = evaluate(problem, basis, state.work.c[:elements], fraction)
+    judging = direct & first
+
+    def enough(energy, bound):
+        return judging & _accurate(energy, bound, state.coarse_length, levels)
+
+    # There is nothing to judge on the first level.
+    at = evaluate(problem, basis, state.work.c[:elements], fraction, enough if level > 0 else None)
     finite = jnp.isfinite(at.energy) & jnp.isfinite(at.gain)
-    length, estimate, path_error = estimated_error(at, state.coarse_length)
+    length, estimate, path_error = estimated_error(at.energy, at.gain, state.coarse_length)
     # The start is never taken for a geodesic unseen: it may be a saddle, which only a step finds out.
-    stationary = (path_error <= tolerance) & ~(direct & first & (level == 0))
-    accepted = direct & first & (estimate <= levels.rtol * length) & (path_error <= levels.path_rtol)
+    stationary = (path_error <= tolerance) & ~(judging & (level == 0))
+    accepted = judging & _accurate(at.energy, at.gain, state.coarse_length, levels)
     moving = finite & ~stationary & ~accepted & (state.steps < levels.max_steps)
     descent = descend(problem, basis, at, fraction, moving, levels.max_cg)
 
@@ -208,8 +221,8 @@ def judge(problem: PathEnergy, state: SolveState, levels: Levels) -> SolveState:
     last = len(levels.elements) - 1
     path = halved(state.work)
     basis = levels.basis(path.breaks)
-    at = evaluate(problem, basis, path.c)
-    _, error, path_error = estimated_error(at, state.coarse_length)
+    at = evaluate(problem, basis, path.c, enough=lambda *found: _accurate(*found, state.coarse_length, levels))
+    _, error, path_error = estimated_error(at.energy, at.gain, state.coarse_length)
     finite = jnp.isfinite(at.energy) & jnp.isfinite(at.gain)
     stationary = state.status == STATIONARY
     error = jnp.where(stationary, error, jnp.inf)

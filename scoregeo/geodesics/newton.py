@@ -16,7 +16,8 @@ from .preconditioner import AbstractPreconditioner
 class Evaluation(NamedTuple):
     """What is known at a path: its energy, gradient ``g`` and Newton's equation.
 
-    ``z = -P^-1 g``, and ``gain = g^T P^-1 g``: twice the energy that a Newton step expects to save.
+    ``z = -P^-1 g``, and ``gain = g^T P^-1 g``: twice the energy that a Newton step expects to save. Where that was not
+    worth a preconditioner P, these are of the identity, which bounds the gain from above, and P is zero.
     """
 
     c: Coefficients
@@ -41,8 +42,18 @@ def _dot(a, b):
     return jnp.sum(a * b)
 
 
-def evaluate(problem: PathEnergy, basis: Basis, c: Coefficients, fraction: Scalar | float = 1.0) -> Evaluation:
-    """Energy, gradient and preconditioner at the path with coefficients ``c``."""
+def evaluate(
+    problem: PathEnergy,
+    basis: Basis,
+    c: Coefficients,
+    fraction: Scalar | float = 1.0,
+    enough: Callable[[Scalar, Scalar], Array] | None = None,
+) -> Evaluation:
+    """Energy, gradient and preconditioner at the path with coefficients ``c``.
+
+    The preconditioner can cost ten times all else. It is left out where ``enough(energy, bound)`` says that the upper
+    bound ``g^T g`` of the gain is small enough; for metrics that are known to be no less than Euclid.
+    """
     weights = basis.weights
 
     def gradient(points, velocities):
@@ -52,8 +63,16 @@ def evaluate(problem: PathEnergy, basis: Basis, c: Coefficients, fraction: Scala
 
     # With respect to the path, which is linear in the coefficients.
     (energy, g), linearised = jax.linearize(gradient, *basis.path(problem.x, problem.y, c))
-    preconditioner = problem.preconditioner(basis, c, fraction)
-    z = preconditioner.solve(-g)
+
+    def precondition():
+        preconditioner = problem.preconditioner(basis, c, fraction)
+        return preconditioner, preconditioner.solve(-g)
+
+    if enough is None or not problem.above_euclid:
+        preconditioner, z = precondition()
+    else:
+        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(precondition)[0])
+        preconditioner, z = jax.lax.cond(enough(energy, _dot(g, g)), lambda: (nothing, -g), precondition)
     return Evaluation(c, energy, g, z, _dot(-g, z), lambda d: linearised(*basis.deviation(d))[1], preconditioner)
 
 

@@ -55,6 +55,12 @@ class PathEnergy(eqx.Module):
         """The same energy as a constant: no derivative flows through it."""
         return frozen(self)
 
+    @property
+    def above_euclid(self) -> bool:
+        """Whether the metric declares itself to be Euclid's plus something positive: its preconditioners are then at
+        least the identity."""
+        return isinstance(jax.eval_shape(self.inner_product, self.x), IdentityPlusRankOne)
+
     def inside(self, points: Points) -> Bool[Array, ""]:
         """Whether all ``points`` ``(n, d)`` are in the domain of the metric."""
         return jnp.all(jax.vmap(lambda point: self.domain(point) > 0)(points))
