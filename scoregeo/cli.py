@@ -1,5 +1,5 @@
 """The command line: ``scoregeo demo``, models (``train``, ``sample``, ``likelihood``, ``evaluate``), and their geometry
-(``geodesic``, ``distance``).
+(``geodesic``, ``distance``, ``compare``).
 
 Arguments are dataclasses (tyro). Everything heavy is imported by the command that needs it, so that ``--help`` is
 quick. A user's mistake ends with one line on standard error and exit status 2; an interrupt with 130.
@@ -180,6 +180,36 @@ class Distance(_Pair):
         commands.run_distance(self, _console())
 
 
+@dataclasses.dataclass(frozen=True)
+class Compare:
+    """Compare Euclidean and geodesic distances between points, and say how far they agree."""
+
+    model: Path
+    """Folder of a saved model."""
+    data: Path
+    """A file of points, in the units of the data."""
+    to: Path | None = None
+    """A file of as many points: pairs are made of the same rows. By default, all pairs among the points of --data."""
+    n: int = 20
+    """How many points of a file to take, at random, if it has more."""
+    sigma: float | None = None
+    """Noise level of the score; by default the one kept with the model."""
+    strengths: tuple[float, ...] = ()
+    """Strengths of the metric, one distance for each; by default the one kept with the model."""
+    out: Path | None = None
+    """A .csv file for the distances and the status of every pair."""
+    picture: Path | None = None
+    """A .png file: correlations, distances against each other, and in the plane the geodesics that bend most."""
+    seed: int = 0
+    """Of the points drawn, and of the intervals."""
+
+    def run(self) -> None:
+        """Do it."""
+        from . import compare_command
+
+        compare_command.run_compare(self, _console())
+
+
 def _console() -> Any:
     from rich.console import Console
 
@@ -231,6 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
         | Annotated[Geodesic, tyro.conf.subcommand("geodesic")]
         | Annotated[Distance, tyro.conf.subcommand("distance")]
+        | Annotated[Compare, tyro.conf.subcommand("compare")]
     )
     command = tyro.cli(
         Command,

@@ -14,7 +14,7 @@ import scoregeo
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 # The command line and what only it calls; its users read `scoregeo --help`.
-COMMAND_LINE = {"cli", "commands", "demo", "model_commands", "recorded"}
+COMMAND_LINE = {"cli", "commands", "compare_command", "demo", "model_commands", "recorded"}
 PUBLIC = [scoregeo.__name__] + [
     f"scoregeo.{module.name}"
     for module in pkgutil.iter_modules(scoregeo.__path__)

@@ -46,6 +46,21 @@ def test_distance_as_a_loss(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
+def test_spacetime_of_a_mixture(tmp_path):
+    out = run("spacetime_of_a_mixture.py", tmp_path)
+    assert abs(float(re.search(r"^distance +(\S+)", out, re.MULTILINE).group(1)) - 6.40808) < 2e-4
+    assert (tmp_path / "spacetime_of_a_mixture.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_gmm_components(tmp_path):
+    out = run("gmm_components.py", tmp_path)
+    assert "over 28 of 28 pairs" in out
+    assert len((tmp_path / "gmm_components.csv").read_text().splitlines()) == 29
+    assert (tmp_path / "gmm_components.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_every_example_is_shown():
     page = (DOCS / "examples.md").read_text()
     for path in EXAMPLES.glob("*.py"):

@@ -5,6 +5,7 @@ matplotlib for the current one. Colours are told apart by readers who are colour
 for pictures in the plane, or of images; the calculations behind them run in JAX, wherever the user put their arrays.
 """
 
+from .comparison import comparison_figure, correlation_matrix, distance_scatter, half_plane
 from .curves import GeodesicArtists, geodesics
 from .fields import density, score_field, tissot
 from .images import image_strip
@@ -13,8 +14,12 @@ from .reports import calibration, score_errors
 __all__ = [
     "GeodesicArtists",
     "calibration",
+    "comparison_figure",
+    "correlation_matrix",
     "density",
+    "distance_scatter",
     "geodesics",
+    "half_plane",
     "image_strip",
     "score_errors",
     "score_field",

@@ -1,0 +1,4 @@
+"""Bridges to other libraries, one file for each: `scoregeo.adapters.geomstats`.
+
+Nothing else in the package imports them, and each imports its library only when it is itself imported by name.
+"""

@@ -1,0 +1,100 @@
+"""Fisher-Rao geometry: points are the parameters of distributions, the metric is Fisher information."""
+
+from .base import AbstractExactFamily, AbstractExponentialFamily, AbstractFamily
+from .beta import Beta, Dirichlet
+from .bridge import location_fisher, location_fisher_trace, marginal_dist, marginal_length
+from .comparison import Comparison, Correlations, Entry, compare
+from .discrete import Bernoulli, Binomial, Categorical, Geometric, Multinomial, Poisson
+from .exponential import Exponential
+from .gamma import Gamma
+from .location_scale import Cauchy, Laplace, Weibull
+from .metric import ClosedForm, FisherRaoMetric
+from .multivariate_normal import FibreSolver, MultivariateNormal
+from .network import (
+    AbstractLikelihood,
+    BernoulliLogits,
+    CategoricalLogits,
+    NaturalGradient,
+    NetworkFisher,
+    NormalMeans,
+    PoissonLogRates,
+)
+from .normal import CenteredNormal, DiagonalNormal, Normal
+from .normal_distances import calvo_oller, hellinger, jeffreys, kullback_leibler, sqrt_jeffreys, wasserstein
+from .parametric import AbstractExpectation, ExactSum, MonteCarlo, ParametricFamily, Quadrature, empirical_fisher
+from .spacetime import (
+    FlatPriorStart,
+    SpacetimeDescent,
+    SpacetimeMetric,
+    diffusion_edit_distance,
+    jeffreys_divergences,
+    spacetime_energy,
+)
+from .supports import AbstractSupport, Positive, PositiveDefinite, Real, Simplex, UnitInterval
+from .von_mises import VonMises
+
+__all__ = [
+    "AbstractExactFamily",
+    "AbstractExpectation",
+    "AbstractExponentialFamily",
+    "AbstractFamily",
+    "AbstractLikelihood",
+    "AbstractSupport",
+    "Bernoulli",
+    "BernoulliLogits",
+    "Beta",
+    "Binomial",
+    "Categorical",
+    "CategoricalLogits",
+    "Cauchy",
+    "CenteredNormal",
+    "ClosedForm",
+    "Comparison",
+    "Correlations",
+    "DiagonalNormal",
+    "Dirichlet",
+    "Entry",
+    "ExactSum",
+    "Exponential",
+    "FibreSolver",
+    "FisherRaoMetric",
+    "FlatPriorStart",
+    "Gamma",
+    "Geometric",
+    "Laplace",
+    "MonteCarlo",
+    "Multinomial",
+    "MultivariateNormal",
+    "NaturalGradient",
+    "NetworkFisher",
+    "Normal",
+    "NormalMeans",
+    "ParametricFamily",
+    "Poisson",
+    "PoissonLogRates",
+    "Positive",
+    "PositiveDefinite",
+    "Quadrature",
+    "Real",
+    "Simplex",
+    "SpacetimeDescent",
+    "SpacetimeMetric",
+    "UnitInterval",
+    "VonMises",
+    "Weibull",
+    "calvo_oller",
+    "compare",
+    "diffusion_edit_distance",
+    "empirical_fisher",
+    "hellinger",
+    "jeffreys",
+    "jeffreys_divergences",
+    "kullback_leibler",
+    "location_fisher",
+    "location_fisher_trace",
+    "marginal_dist",
+    "marginal_length",
+    "spacetime_energy",
+    "sqrt_jeffreys",
+    "wasserstein",
+]

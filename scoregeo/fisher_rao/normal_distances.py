@@ -1,0 +1,147 @@
+"""Distances between multivariate normal distributions, in closed form: to compare with, and bounds of, Fisher-Rao.
+
+All take ``(mean1, cov1, mean2, cov2)``, shapes ``(d,)``, ``(d, d)``, and raise ``ValueError`` if a covariance is not
+symmetric positive definite or shapes do not match; for points of `MultivariateNormal`, ``hellinger(*family.unpack(a),
+*family.unpack(b))``. They are accurate for close distributions too: with S = L L^T and R = L1^-1 L2, whatever is small
+is computed from small numbers, as in
+
+    tr(S1^-1 S2) + tr(S2^-1 S1) - 2 d = |R - R^-T|_F^2.                                                      (1)
+
+Distances (not divergences) have gradient zero at coincident distributions, where they have a kink.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.linalg import solve_triangular
+from jaxtyping import Array
+
+from .._types import Matrix, Point, Scalar, Vector, as_point
+from ..metrics.inner_products import safe_sqrt
+from .supports import PositiveDefinite
+
+
+class _Pair(NamedTuple):
+    """Cholesky factors L1, L2, the difference of means, and ``r`` = L1^-1 L2, ``z`` = L1^-1 (mean2 - mean1)."""
+
+    lower1: Matrix
+    lower2: Matrix
+    difference: Vector
+    r: Matrix
+    z: Vector
+    same: Array
+
+
+def _pair(mean1: Point, cov1: Matrix, mean2: Point, cov2: Matrix) -> _Pair:
+    mean1 = as_point(mean1, "mean1")
+    mean2 = as_point(mean2, "mean2", dim=mean1.size)
+    support = PositiveDefinite(mean1.size)
+    cov1, cov2 = support.check(cov1, "cov1"), support.check(cov2, "cov2")
+    dtype = jnp.result_type(mean1, cov1, mean2, cov2)
+    mean1, cov1, mean2, cov2 = (value.astype(dtype) for value in (mean1, cov1, mean2, cov2))
+    lower1, lower2 = jnp.linalg.cholesky(jnp.stack([cov1, cov2]))
+    difference = mean2 - mean1
+    solved = solve_triangular(lower1, jnp.concatenate([lower2, difference[:, None]], 1), lower=True)
+    same = jnp.all(difference == 0) & jnp.all(cov1 == cov2)
+    return _Pair(lower1, lower2, difference, solved[:, :-1], solved[:, -1], same)
+
+
+def _inverse(lower: Matrix) -> Matrix:
+    return solve_triangular(lower, jnp.eye(lower.shape[0], dtype=lower.dtype), lower=True)
+
+
+def kullback_leibler(mean1: Point, cov1: Matrix, mean2: Point, cov2: Matrix) -> Scalar:
+    """The Kullback-Leibler divergence ``E_1[log p1 - log p2]``, in nats; not symmetric."""
+    at = _pair(mean1, cov1, mean2, cov2)
+    inverse = _inverse(at.r)  # L2^-1 L1, lower triangular
+    z = inverse @ at.z
+    logs = jnp.log(jnp.diagonal(inverse))
+    return 0.5 * (z @ z + jnp.sum(jnp.tril(inverse, -1) ** 2) + jnp.sum(jnp.expm1(2 * logs) - 2 * logs))
+
+
+def jeffreys(mean1: Point, cov1: Matrix, mean2: Point, cov2: Matrix) -> Scalar:
+    """The Jeffreys divergence: the sum of the Kullback-Leibler divergences both ways."""
+    at = _pair(mean1, cov1, mean2, cov2)
+    inverse = _inverse(at.r)
+    back = inverse @ at.z
+    return 0.5 * (at.z @ at.z + back @ back + jnp.sum((at.r - inverse.T) ** 2))
+
+
+def sqrt_jeffreys(mean1: Point, cov1: Matrix, mean2: Point, cov2: Matrix) -> Scalar:
+    """The square root of `jeffreys`: an upper bound of the Fisher-Rao distance, equal to it to first order."""
+    same = _pair(mean1, cov1, mean2, cov2).same
+    return safe_sqrt(jnp.where(same, 0, jeffreys(mean1, cov1, mean2, cov2)))
+
+
+def calvo_oller(mean1: Point, cov1: Matrix, mean2: Point, cov2: Matrix) -> Scalar:
+    """A lower bound of the Fisher-Rao distance: the distance ``sqrt(1/2 sum_i log^2 l_i)``, l the eigenvalues of
+    ``P1^-1 P2``, of the positive definite matrices ``P = [[S + m m^T, m], [m^T, 1]]``.
+
+    Exact for equal means (Calvo & Oller, J. Multivariate Analysis 35, 1990). Differentiable once.
+    """
+    at = _pair(mean1, cov1, mean2, cov2)
+    # P = N N^T with N = [[L, m], [0, 1]]; N1^-1 N2 has the square roots of l as its singular values.
+    d = at.z.size
+    last = jnp.zeros((1, d + 1), at.z.dtype).at[0, d].set(1)
+    quotient = jnp.concatenate([jnp.concatenate([at.r, at.z[:, None]], 1), last])
+    logs = jnp.log(jnp.linalg.svd(quotient, compute_uv=False))
+    return safe_sqrt(jnp.where(at.same, 0, 2 * jnp.sum(logs**2)))
+
+
+def hellinger(mean1: Point, cov1: Matrix, mean2: Point, cov2: Matrix) -> Scalar:
+    """The Hellinger distance ``sqrt(1 - int sqrt(p1 p2))``, between 0 and 1."""
+    at = _pair(mean1, cov1, mean2, cov2)
+    # Bhattacharyya: 1/8 z^T M^-1 z + 1/2 log(det M / sqrt(det S1 det S2)), M = (S1 + S2) / 2, whitened by L2. The
+    # second part is 1/4 log det(I + Y^T Y / 4), Y = R - R^-T.
+    inverse = _inverse(at.r)
+    mean_cov = (jnp.eye(at.z.size, dtype=at.z.dtype) + inverse @ inverse.T) / 2
+    w = solve_triangular(jnp.linalg.cholesky(mean_cov), inverse @ at.z, lower=True)
+    y = at.r - inverse.T
+    exponent = w @ w / 8 + _logdet_one_plus(y.T @ y / 4) / 4
+    return safe_sqrt(jnp.where(at.same, 0, -jnp.expm1(-exponent)))
+
+
+def _logdet_one_plus(y: Matrix) -> Scalar:
+    """``log det(I + y)`` of a positive semidefinite ``y``, to relative accuracy for a small one: by elimination on
+    ``y``."""
+
+    def eliminate(y, k):
+        return y - jnp.outer(y[:, k], y[:, k]) / (1 + y[k, k]), jnp.log1p(y[k, k])
+
+    return jnp.sum(jax.lax.scan(eliminate, y, jnp.arange(y.shape[0]))[1])
+
+
+def wasserstein(mean1: Point, cov1: Matrix, mean2: Point, cov2: Matrix) -> Scalar:
+    """The 2-Wasserstein distance: ``W^2 = |m1 - m2|^2 + tr(S1 + S2 - 2 (S1^1/2 S2 S1^1/2)^1/2)``, in the units of the
+    samples.
+
+    The second part is ``|L1 - L2 Q|_F^2`` with the orthogonal matrix Q that makes it smallest (Procrustes): the
+    transpose of the orthogonal factor of the polar decomposition of ``L1^T L2``.
+    """
+    at = _pair(mean1, cov1, mean2, cov2)
+    rest = at.lower1 - at.lower2 @ _orthogonal_factor(at.lower1.T @ at.lower2).T
+    return safe_sqrt(jnp.where(at.same, 0, at.difference @ at.difference + jnp.sum(rest**2)))
+
+
+@jax.custom_jvp
+def _orthogonal_factor(k: Matrix) -> Matrix:
+    """The orthogonal W of the polar decomposition ``k = P W``."""
+    left, _, right = jnp.linalg.svd(k)
+    return left @ right
+
+
+@_orthogonal_factor.defjvp
+def _orthogonal_factor_jvp(primals, tangents):
+    """``dW = Z W`` with ``P Z + Z P = dk W^T - W dk^T``: smooth, to any order, also at repeated singular values."""
+    (k,), (dk,) = primals, tangents
+    w = _orthogonal_factor(k)
+    p = k @ w.T
+    p = (p + p.T) / 2
+    values, vectors = jnp.linalg.eigh(jax.lax.stop_gradient(p))
+
+    def solve(_, b):
+        return vectors @ ((vectors.T @ b @ vectors) / (values[:, None] + values)) @ vectors.T
+
+    z = jax.lax.custom_linear_solve(lambda z: p @ z + z @ p, dk @ w.T - w @ dk.T, solve, symmetric=True)
+    return w, z @ w

@@ -1,0 +1,257 @@
+"""Geodesics of normal distributions, by lifting them to positive definite matrices of size 2d + 1.
+
+Let N(0, I) be the start (else whiten it: all affine maps are isometries) and N(m, S) the end, S = R R^T. For every skew
+matrix A,
+
+    G(A) = L L^T,   L = [[R^-T, 0, 0], [m^T R^-T, 1, 0], [(A - m m^T / 2) R^-T, -m, R]],                  (1)
+
+lies over N(m, S): the lift is a symmetric space in which the geodesic from I to G has length 1/2 |log G|_F, and normal
+distributions with their Fisher-Rao metric are its quotient by A. Hence
+
+    dist = min over A of 1/2 |log G(A)|_F,   log G = [[-W, u, -C], [u^T, 0, -u^T], [C, -u, W]],             (2)
+
+with u a vector, W symmetric and C skew; the derivative of dist^2 / 2 with respect to the entries of A below its
+diagonal is those of C. Where C = 0 the path in the lift is horizontal, and lies over the geodesic with initial velocity
+m' = u, S' = W:
+
+    exp(t log G) = [[S^-1, S^-1 m, .], [m^T S^-1, ., .], [., ., .]]  at time t.                               (3)
+
+The momenta of translations and of linear maps are constant along it:
+
+    S^-1 m' = u,   S^-1 S' + u m^T = W.                                                                      (4)
+
+(3) is due to P. S. Eriksen (1987); see Calvo & Oller (Statistics & Decisions 9, 1991), Imai, Takaesu & Wakayama (2011)
+and Kobayashi (arXiv 2304.12575) for the lift.
+
+The calls of LAPACK below depend on one another, one after the other, on purpose. In jaxlib 0.10 a batched call on the
+CPU waits for the thread pool it runs in, and as many of them side by side as there are cores wait for ever.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.linalg import solve_triangular
+from jaxtyping import Array, Float
+
+from .._types import Matrix, Scalar, Vector
+
+RUNNING, CONVERGED, STALLED, NONFINITE = range(4)
+
+
+class Minimum(NamedTuple):
+    """Where Newton's method ended: entries of A below the diagonal, squared length ``decrement`` of the next Newton
+    step, largest singular value of L, evaluations, and how it ended."""
+
+    a: Vector
+    decrement: Scalar
+    largest: Scalar
+    steps: Array
+    status: Array
+
+
+def minimise(m: Vector, r: Matrix, tolerance: float, max_steps: int) -> Minimum:
+    """The minimum of dist^2 / 2 of equation (2), from A = 0, for the end N(``m``, ``r r^T``), ``r`` lower triangular.
+
+    Newton's method with the absolute values of the eigenvalues of the Hessian, and steps shortened until the function
+    falls. Far from the minimum the function grows like the squared logarithm of A, and is not convex; from random A it
+    came to the same minimum always.
+    """
+    d = m.size
+    eps = jnp.finfo(m.dtype).eps
+    inverse = _triangular_inverse(r)
+
+    def evaluate(a):
+        at = _logarithm(_lift(m, r, inverse, a))
+        value = jnp.sum(at.logs[:d] ** 2) / 4
+        if d == 1:
+            return value, a, jnp.zeros_like(value), at.logs[0]
+        gradient = _below(at.matrix()[d + 1 :, :d])
+        curvatures, directions = jnp.linalg.eigh(at.hessian())
+        size = jnp.abs(curvatures)
+        size = jnp.maximum(size, eps * jnp.max(size))
+        components = directions.T @ gradient
+        return value, -directions @ (components / size), jnp.sum(components**2 / size), at.logs[0]
+
+    def status_of(value, decrement):
+        # Points that are the same up to rounding are at a distance of the size of eps, in any direction.
+        small = decrement <= jnp.maximum(tolerance**2 * 2 * value, (100 * eps) ** 2)
+        finite = jnp.isfinite(value) & jnp.isfinite(decrement)
+        return jnp.where(finite, jnp.where(small, CONVERGED, RUNNING), NONFINITE)
+
+    def body(state):
+        a, (value, step, decrement, largest), fraction, steps, _ = state
+        trial = a + fraction * step
+        new = evaluate(trial)
+        # Rounding errors of the value are allowed for: near the minimum it no longer says anything.
+        falls = new[0] <= value - 1e-4 * fraction * decrement + 10 * eps * value
+        shorter = fraction / 4
+        at = jax.tree.map(lambda n, o: jnp.where(falls, n, o), (trial, new), (a, (value, step, decrement, largest)))
+        status = jnp.where(falls | (shorter > 1e-8), status_of(at[1][0], at[1][2]), STALLED)
+        return (*at, jnp.where(falls, 1, shorter).astype(a.dtype), steps + 1, status)
+
+    a = jnp.zeros(d * (d - 1) // 2, m.dtype)
+    start = evaluate(a)
+    state = (a, start, jnp.ones((), m.dtype), jnp.ones((), jnp.int32), status_of(start[0], start[2]))
+    state = jax.lax.while_loop(lambda s: (s[4] == RUNNING) & (s[3] < max_steps), body, state)
+    a, (_, _, decrement, largest), _, steps, status = state
+    return Minimum(a, decrement, jnp.exp(largest / 2), steps, status)
+
+
+@jax.custom_jvp
+def initial_velocity(m: Vector, r: Matrix, a: Vector) -> tuple[Vector, Matrix, Vector]:
+    """``u`` and ``W`` of equation (2) at the minimum ``a``, and ``a`` itself, as functions of ``m`` and ``r``."""
+    d = m.size
+    log = _logarithm(_lift(m, r, _triangular_inverse(r), a)).matrix()
+    return log[d, :d], -log[:d, :d], a
+
+
+@initial_velocity.defjvp
+def _initial_velocity_jvp(primals, tangents):
+    """By the implicit function theorem: A moves so that C stays zero."""
+    m, r, a = primals
+    d = m.size
+    out = initial_velocity(m, r, a)
+    a = out[2]  # of which second derivatives see that it depends on m and r
+    lift, dlift = jax.jvp(lambda m, r: _lift(m, r, _triangular_inverse(r), a), (m, r), tangents[:2])
+    at = _logarithm(lift)
+    change = at.change((at.left.T @ dlift @ at.right.T) * jnp.exp(-at.logs / 2))
+    da = jnp.zeros_like(a)
+    if d > 1:
+        c = at.left[d + 1 :] @ change @ at.left[:d].T
+        da = -jnp.linalg.solve(at.hessian(), _below((c - c.T) / 2))
+        change = change + at.change(at.left[d + 1 :].T @ _skew(da, d) @ at.left[:d])
+    dlog = at.left @ change @ at.left.T
+    return out, (dlog[d, :d], -dlog[:d, :d], da)
+
+
+@jax.custom_jvp
+def energy(m: Vector, r: Matrix, u: Vector, w: Matrix) -> Scalar:
+    """``dist^2 / 2`` as a function of ``m`` and ``r``, where ``u`` and ``w`` are the initial velocity."""
+    return (u @ u + jnp.sum(w**2) / 2) / 2
+
+
+@energy.defjvp
+def _energy_jvp(primals, tangents):
+    """By the envelope theorem: the momentum (4) at the end, u and (W - u m^T) S^-1 / 2, applied to its motion."""
+    m, r, u, w = primals
+    momentum = (w - jnp.outer(u, m)) @ _triangular_inverse(r).T
+    return energy(*primals), u @ tangents[0] + jnp.sum(momentum * tangents[1])
+
+
+def geodesic_from_identity(u: Vector, w: Matrix, t: Scalar) -> tuple[Vector, Matrix, Vector, Matrix]:
+    """``m``, ``S``, ``m'`` and ``S'`` at time ``t`` of the geodesic from N(0, I) with velocity ``u``, ``w``: (3), (4).
+
+    With E = exp(t X / 2), exp(t X) = E E^T: a QR factorisation of rows of E loses half the digits that one of exp(t X)
+    would.
+    """
+    d = u.size
+    row, zero = u[None], jnp.zeros_like(w)
+    generator = jnp.block([[-w, row.T, zero], [row, jnp.zeros((1, 1), u.dtype), -row], [zero, -row.T, w]])
+    root = _exponential(generator, t / 2)
+    q, triangle = jnp.linalg.qr(root[:d].T)
+    right = jnp.concatenate([(q.T @ root[d])[:, None], jnp.eye(d, dtype=u.dtype)], 1)
+    solved = solve_triangular(triangle, right)
+    m, s = solved[:, 0], solved[:, 1:] @ solved[:, 1:].T
+    return m, s, s @ u, s @ (w - jnp.outer(u, m))
+
+
+@jax.custom_jvp
+def _exponential(x: Matrix, t: Scalar) -> Matrix:
+    """``exp(t x)`` of a symmetric matrix. Many times ``t`` (`jax.vmap`) need one eigenvalue decomposition."""
+    values, vectors = jnp.linalg.eigh(x)
+    return (vectors * jnp.exp(t * values)) @ vectors.T
+
+
+@_exponential.defjvp
+def _exponential_jvp(primals, tangents):
+    """The formula of Daleckii and Krein: divided differences of exp, smooth at repeated eigenvalues."""
+    (x, t), (dx, dt) = primals, tangents
+    values, vectors = jnp.linalg.eigh(x)
+    powers = jnp.exp(t * values)
+    out = (vectors * powers) @ vectors.T
+    gaps = t * (values[:, None] - values)
+    small = jnp.abs(gaps) < 1e-6
+    quotients = powers * jnp.where(small, 1 + gaps / 2, jnp.expm1(gaps) / jnp.where(small, 1, gaps))
+    return out, vectors @ (quotients * (vectors.T @ (t * dx) @ vectors)) @ vectors.T + dt * (x @ out)
+
+
+class _Logarithm(NamedTuple):
+    """``log G`` (2) from the singular value decomposition ``left diag(exp(logs / 2)) right`` of L, which keeps twice
+    as many digits as the eigenvalues of G = L L^T. These come in pairs of opposite signs, of which only the positive
+    ones are taken from it: the others are lost to rounding first.
+
+    In the basis ``left``, a change ``dL L^-1 = E`` changes log G by ``kernel * E + (kernel * E)^T``, with ``kernel_ij =
+    b(logs_i - logs_j)``, b(x) = x / (exp(x) - 1): the formula of Daleckii and Krein, smooth at repeated eigenvalues. A
+    change of A is the lower left block of E.
+    """
+
+    left: Matrix
+    logs: Vector
+    right: Matrix
+    kernel: Matrix
+
+    def matrix(self) -> Matrix:
+        """``log G``: the part of its positive eigenvalues, minus that with the first and last d rows and columns
+        exchanged."""
+        d = self.logs.size // 2
+        positive = (self.left[:, :d] * self.logs[:d]) @ self.left[:, :d].T
+        mirror = np.r_[d + 1 : 2 * d + 1, d, :d]
+        return positive - positive[mirror][:, mirror]
+
+    def change(self, e: Matrix) -> Matrix:
+        """The change of log G, in the basis ``left``, that belongs to ``e``."""
+        half = self.kernel * e
+        return half + half.T
+
+    def hessian(self) -> Float[Array, "n n"]:
+        """Of dist^2 / 2 with respect to the entries of A below its diagonal: how C changes with A."""
+        d = self.logs.size // 2
+        top, bottom = self.left[:d], self.left[d + 1 :]
+        same = jnp.einsum("pi,ri,ij,qj,sj->pqrs", bottom, bottom, self.kernel, top, top)
+        turned = jnp.einsum("pi,si,ji,rj,qj->pqrs", bottom, top, self.kernel, bottom, top)
+        change = same + turned
+        change = change - jnp.swapaxes(change, 2, 3)
+        change = (change - jnp.swapaxes(change, 0, 1)) / 2
+        p, q = np.tril_indices(d, -1)
+        return change[p[:, None], q[:, None], p, q]
+
+
+def _logarithm(lift: Matrix) -> _Logarithm:
+    d = lift.shape[0] // 2
+    left, singular, right = jnp.linalg.svd(lift)
+    positive = 2 * jnp.log(singular[:d])
+    logs = jnp.concatenate([positive, jnp.zeros_like(positive[:1]), -positive[::-1]])
+    x = logs[:, None] - logs
+    small = jnp.abs(x) < 1e-6
+    kernel = jnp.where(small, 1 - x / 2, x / jnp.expm1(jnp.where(small, 1, x)))
+    return _Logarithm(left, logs, right, kernel)
+
+
+def _lift(m: Vector, r: Matrix, inverse: Matrix, a: Vector) -> Matrix:
+    """The factor L of equation (1); ``inverse`` of ``r``."""
+    d = m.size
+    column, zero = jnp.zeros((d, 1), m.dtype), jnp.zeros((d, d), m.dtype)
+    return jnp.block(
+        [
+            [inverse.T, column, zero],
+            [(inverse @ m)[None], jnp.ones((1, 1), m.dtype), column.T],
+            [(_skew(a, d) - jnp.outer(m, m) / 2) @ inverse.T, -m[:, None], r],
+        ]
+    )
+
+
+def _skew(a: Vector, d: int) -> Matrix:
+    """The skew matrix with entries ``a`` below its diagonal."""
+    lower = jnp.zeros((d, d), a.dtype).at[np.tril_indices(d, -1)].set(a, unique_indices=True)
+    return lower - lower.T
+
+
+def _below(matrix: Matrix) -> Vector:
+    """The entries below the diagonal."""
+    return matrix[np.tril_indices(matrix.shape[0], -1)]
+
+
+def _triangular_inverse(r: Matrix) -> Matrix:
+    return solve_triangular(r, jnp.eye(r.shape[0], dtype=r.dtype), lower=True)

@@ -1,0 +1,378 @@
+"""Families given by users: the Fisher information of any log density, by automatic differentiation.
+
+With the Fisher score u = grad_theta log p(x; theta), of which only values are needed,
+
+    F(theta) = E[ u u^T ] = sum_i w_i u_i u_i^T,                                                           (1)
+
+and an expectation is a set of points x_i with weights w_i: all outcomes with their probabilities (`ExactSum`), the
+nodes of a quadrature rule with its weights times the density (`Quadrature`), or random samples with equal weights
+(`MonteCarlo`).
+"""
+
+import abc
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from .._types import Matrix, Point, Points, Scalar, check_count, is_concrete
+from ..metrics.inner_products import DenseInnerProduct
+from ..scores.density import TracedFunction
+from .base import AbstractFamily
+from .supports import AbstractSupport, Real
+
+# How far from one the total probability of outcomes or nodes may be, in float32 and in float64.
+_MASS = {32: 1e-4, 64: 1e-6}
+# The relative standard error of an entry of a Fisher matrix above which users are warned.
+_COARSE = 0.1
+# How far a double exponential rule reaches in t: to 1e25, where tails have nothing left; in float64, at ends of the
+# interval, to 1e-120, for strong singularities.
+_REACH, _REACH_END = 4.3, 5.8
+
+
+class AbstractExpectation(eqx.Module):
+    """How an expectation over the distributions of a family is computed."""
+
+    @abc.abstractmethod
+    def points(self, family: AbstractFamily, theta: Point) -> tuple[Array, Float[Array, " n"]]:
+        """Points ``x``, shape ``(n, *sample_shape)``, and their weights, shape ``(n,)``; differentiable with respect
+        to ``theta``."""
+
+
+class ExactSum(AbstractExpectation):
+    """The sum over a finite set of ``outcomes``, shape ``(n, *sample_shape)``, that has all probability (up to
+    1e-6 in float64).
+
+    For a distribution on infinitely many outcomes, give those that matter at all ``theta`` of interest.
+    """
+
+    outcomes: Array
+
+    def __init__(self, outcomes: Any):
+        self.outcomes = jnp.asarray(outcomes)
+
+    def points(self, family: AbstractFamily, theta: Point) -> tuple[Array, Float[Array, " n"]]:
+        """The outcomes and their probabilities."""
+        return _weighted(family, theta, self.outcomes, jnp.zeros(len(self.outcomes), theta.dtype))
+
+
+class Quadrature(AbstractExpectation):
+    """Double exponential quadrature (Takahasi & Mori 1974) over the interval from ``low`` to ``high``, each finite or
+    infinite, with ``nodes`` points; for univariate distributions.
+
+    Accurate to many digits for densities that are smooth inside the interval, also where they have heavy tails or are
+    infinite at its ends (at an end other than 0, floating-point numbers do not come close enough for strong
+    singularities). On an infinite interval the nodes are close together near 0 (near ``low`` or ``high``, if one of
+    them is finite) and further apart away from there: a narrow density far away needs more of them, which is reported
+    (its integral must be one, up to 1e-6 in float64).
+    """
+
+    low: float = eqx.field(static=True, default=-math.inf)
+    high: float = eqx.field(static=True, default=math.inf)
+    nodes: int = eqx.field(static=True, default=400)
+
+    def __check_init__(self):
+        check_count("nodes", self.nodes, 3)
+        if not self.low < self.high:
+            raise ValueError(f"`low` must be below `high`, got {self.low!r} and {self.high!r}")
+
+    def points(self, family: AbstractFamily, theta: Point) -> tuple[Array, Float[Array, " n"]]:
+        """The nodes, and the weights of the rule times the density."""
+        if family.sample_shape != ():
+            raise ValueError(
+                f"`Quadrature` is for univariate samples, got sample_shape {family.sample_shape}: use MonteCarlo"
+            )
+        x, log_weights = (rule.astype(theta.dtype) for rule in self._rule(jnp.finfo(theta.dtype).bits))
+        # Not the nodes that were rounded to an end, nor subnormal ones, which processors take for zero.
+        good = (x > self.low) & (x < self.high) & ((x == 0) | (np.abs(x) >= jnp.finfo(theta.dtype).tiny))
+        log_weights = np.where(good, log_weights, -np.inf)
+        return _weighted(family, theta, jnp.asarray(x), jnp.asarray(log_weights))
+
+    def _rule(self, bits: int) -> tuple[np.ndarray, np.ndarray]:
+        bounded = math.isfinite(self.low) or math.isfinite(self.high)
+        reach = _REACH if bits < 64 or not bounded else _REACH_END
+        t = np.linspace(-reach, reach, self.nodes)
+        y, log_dy = np.pi / 2 * np.sinh(t), np.log(np.pi / 2 * np.cosh(t) * (t[1] - t[0]))
+        if math.isfinite(self.low) and math.isfinite(self.high):
+            width = self.high - self.low
+            # Distances from the nearer end, so that they stay positive next to an end at zero.
+            gap = width / (1 + np.exp(2 * np.abs(y)))
+            x = np.where(y < 0, self.low + gap, self.high - gap)
+            log_weights = log_dy + np.log(2 * width) - 2 * np.abs(y) - 2 * np.log1p(np.exp(-2 * np.abs(y)))
+        elif math.isfinite(self.low):
+            x, log_weights = self.low + np.exp(y), log_dy + y
+        elif math.isfinite(self.high):
+            x, log_weights = self.high - np.exp(-y), log_dy - y
+        else:
+            x, log_weights = np.sinh(y), log_dy + np.logaddexp(y, -y) - np.log(2)
+        return x, log_weights
+
+
+class MonteCarlo(AbstractExpectation):
+    """The mean over ``samples`` random samples, always from the same ``key``: a deterministic function of ``theta``.
+
+    It is a smooth one, with the right derivatives, as geodesics need, if the family's ``sample`` is a smooth function
+    of ``theta`` for a fixed key (reparameterised), as for continuous distributions of ``jax.random``. Samplers of one's
+    own that compare a random number with a threshold are not. For discrete distributions, whose samples jump, the
+    Fisher matrix can be computed but not differentiated, which raises ``TypeError``: use `ExactSum`.
+    """
+
+    key: PRNGKeyArray
+    samples: int = eqx.field(static=True)
+
+    def __init__(self, samples: int = 10_000, key: PRNGKeyArray | None = None):
+        check_count("samples", samples, 2)
+        self.samples = samples
+        self.key = jax.random.key(0) if key is None else key
+
+    def points(self, family: AbstractFamily, theta: Point) -> tuple[Array, Float[Array, " n"]]:
+        """The samples, and equal weights."""
+
+        def draw(theta):
+            return family.sample(self.key, theta, self.samples)
+
+        discrete = not jnp.issubdtype(jax.eval_shape(draw, theta).dtype, jnp.inexact)
+        x = draw(_without_derivative(theta) if discrete else theta)
+        return x, jnp.full(self.samples, 1 / self.samples, theta.dtype)
+
+
+@jax.custom_jvp
+def _without_derivative(theta: Point) -> Point:
+    return theta
+
+
+@_without_derivative.defjvp
+def _refuse_derivative(primals, tangents):
+    raise TypeError(
+        "a Monte Carlo estimate with discrete samples is not a smooth function of theta, so it has no geodesics: use "
+        "ExactSum as `expectation`"
+    )
+
+
+def _weighted(family, theta, x, log_weights):
+    """``x`` with the weights ``exp(log_weights) p(x)``. Where these vanish, ``x`` is replaced by the likeliest point: a
+    log density of minus infinity has no derivative, and zero times that is not zero."""
+    log_prob = jax.lax.stop_gradient(jax.vmap(lambda x: family.log_prob(theta, x))(x))
+    keep = log_prob + log_weights > jnp.log(jnp.finfo(theta.dtype).tiny)  # False also for NaN
+    best = jnp.argmax(jnp.where(keep, log_prob, -jnp.inf))
+    x = jnp.where(keep.reshape(-1, *(1,) * (x.ndim - 1)), x, x[best])
+    log_prob = jax.vmap(lambda x: family.log_prob(theta, x))(x)
+    return x, jnp.where(keep, jnp.exp(log_prob + jnp.where(keep, log_weights, 0)), 0)
+
+
+def _fisher_scores(family: AbstractFamily, theta: Point, x: Array) -> Points:
+    return jax.vmap(jax.grad(family.log_prob), (None, 0))(theta, x)
+
+
+class ParametricFamily(AbstractFamily):
+    """The family of a user's log density. Its Fisher matrix is (1), by automatic differentiation.
+
+    **Arguments**
+
+    - ``log_prob``: function ``(theta, x) -> scalar`` of the flat parameters, shape ``(size,)``, and one sample, shape
+      ``sample_shape``: the normalised log density, or log probability. A callable pytree has its arrays traced.
+    - ``sample``: function ``(key, theta, n) -> (n, *sample_shape)``, for Monte Carlo and for `sample`.
+    - ``parameters``: the parameters by name and where each may be, such as ``{"mean": Real(), "sd": Positive()}``, or
+      the number of them, all real. Of a `Simplex` all probabilities are coordinates: take the metric
+      ``FisherRaoMetric(family, unconstrained=True)``, in coordinates where they keep summing to one.
+    - ``sample_shape``: of one sample; ``()`` for numbers.
+    - ``expectation``: `ExactSum`, `Quadrature` or `MonteCarlo`; default ``MonteCarlo()`` with ``sample``.
+
+    At values that are known (not under ``jit``) the Fisher matrix is checked: ``ValueError`` if it is degenerate,
+    naming a direction in which the distribution does not change, or if the probabilities of an exact sum or quadrature
+    do not add up to one; a warning with the standard error where Monte Carlo is coarser than 10%.
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from scoregeo.fisher_rao import ParametricFamily, Positive, Quadrature, Real
+    >>> def log_prob(theta, x):
+    ...     return jax.scipy.stats.logistic.logpdf(x, theta[0], theta[1])
+    >>> parameters = {"location": Real(), "scale": Positive()}
+    >>> logistic = ParametricFamily(log_prob, parameters=parameters, expectation=Quadrature())
+    >>> matrix = logistic.fisher(logistic.pack(location=0.0, scale=1.0))
+    >>> [round(float(value), 3) for value in jnp.diagonal(matrix)]  # 1/3, 1/3 + pi^2/9
+    [0.333, 1.43]
+    """
+
+    density: TracedFunction
+    sampler: TracedFunction | None
+    supports: tuple[tuple[str, AbstractSupport], ...] = eqx.field(static=True)
+    shape: tuple[int, ...] = eqx.field(static=True)
+    expectation: AbstractExpectation
+
+    def __init__(
+        self,
+        log_prob: Callable[[Point, Array], Scalar],
+        sample: Callable[[PRNGKeyArray, Point, int], Array] | None = None,
+        *,
+        parameters: Mapping[str, AbstractSupport] | int,
+        sample_shape: tuple[int, ...] = (),
+        expectation: AbstractExpectation | None = None,
+    ):
+        self.density = TracedFunction(log_prob, "log_prob")
+        self.sampler = None if sample is None else TracedFunction(sample, "sample")
+        if isinstance(parameters, Mapping):
+            wrong = [name for name, support in parameters.items() if not isinstance(support, AbstractSupport)]
+            if wrong or not parameters:
+                raise TypeError(
+                    "`parameters` must be a number or supports by name, such as {'sd': Positive()}, got "
+                    f"{dict(parameters)!r}"
+                )
+            self.supports = tuple(parameters.items())
+        else:
+            check_count("parameters", parameters)
+            self.supports = (("theta", Real((parameters,))),)
+        self.shape = tuple(sample_shape)
+        if expectation is None and sample is not None:
+            expectation = MonteCarlo()
+        if not isinstance(expectation, AbstractExpectation):
+            raise TypeError(
+                "`expectation` must be ExactSum(outcomes), Quadrature(low, high) or MonteCarlo(samples, key), which "
+                f"needs `sample`; got {expectation!r}"
+            )
+        if isinstance(expectation, MonteCarlo) and sample is None:
+            raise ValueError("`expectation` is MonteCarlo, which needs a function `sample`")
+        self.expectation = expectation
+
+    @property
+    def parameters(self) -> dict[str, AbstractSupport]:
+        """As given."""
+        return dict(self.supports)
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """As given."""
+        return self.shape
+
+    def log_prob(self, theta: Point, x: Array) -> Scalar:
+        """The function given as ``log_prob``."""
+        value = jnp.asarray(self.density(theta, x))
+        if value.shape != ():
+            raise ValueError(
+                f"`log_prob` must return a scalar for one sample of shape {self.shape}, got shape {value.shape}"
+            )
+        return value.astype(theta.dtype)
+
+    def sample(self, key: PRNGKeyArray, theta: Point, n: int) -> Array:
+        """The function given as ``sample``."""
+        if self.sampler is None:
+            raise ValueError("this family was made without a function `sample`")
+        x = jnp.asarray(self.sampler(key, theta, n))
+        if x.shape != (n, *self.shape):
+            raise ValueError(f"`sample` must return shape {(n, *self.shape)} for n = {n}, got {x.shape}")
+        return x
+
+    def inner_product(self, theta: Point) -> DenseInnerProduct:
+        """The Fisher information (1)."""
+        return DenseInnerProduct(self._checked(theta)[0])
+
+    def fisher_with_error(self, theta: Point) -> tuple[Matrix, Matrix]:
+        """The Fisher information at ``theta`` and the standard errors of its entries, both ``(size, size)``. The errors
+        are zero for sums and quadrature, which have no statistical error."""
+        return self._checked(self.check(theta))
+
+    def _checked(self, theta: Point) -> tuple[Matrix, Matrix]:
+        x, weights = self.expectation.points(self, theta)
+        u = _fisher_scores(self, theta, x)
+        # In this order: far nodes of a quadrature have scores whose squares overflow, and tiny weights.
+        matrix = (weights[:, None] * u).T @ u
+        error = jnp.zeros_like(matrix)
+        if isinstance(self.expectation, MonteCarlo):
+            n = self.expectation.samples
+            second = (u**2).T @ (u**2) / n
+            error = jnp.sqrt(jnp.maximum(second - matrix**2, 0) / (n - 1))
+        elif is_concrete(weights):
+            self._check_mass(float(jnp.sum(weights)), _MASS[jnp.finfo(weights.dtype).bits])
+        if is_concrete(matrix):
+            names = self._coordinate_names()
+            check_nondegenerate(matrix, names, self._directions(theta))
+            _warn_if_coarse(self.expectation, np.asarray(matrix), np.asarray(error), names)
+        return matrix, error
+
+    def _check_mass(self, mass: float, tolerance: float) -> None:
+        if not abs(mass - 1) <= tolerance:
+            kind = type(self.expectation).__name__
+            raise ValueError(
+                f"the probabilities of `log_prob` must add up to one, but {kind} gives {mass:.8g}: `log_prob` must be "
+                f"normalised, and the outcomes or nodes must be where the probability is (and close enough together)"
+            )
+
+    def _directions(self, theta: Point) -> np.ndarray:
+        """Columns that span the directions in which ``theta`` can move: not all, where probabilities sum to one."""
+        if self.dof == self.size:
+            return np.eye(self.size)
+        return np.asarray(jax.jacfwd(self.from_unconstrained)(self.to_unconstrained(theta)))
+
+    def _coordinate_names(self) -> list[str]:
+        return [
+            name if support.size == 1 else f"{name}[{i}]"
+            for name, support in self.supports
+            for i in range(support.size)
+        ]
+
+
+def check_nondegenerate(matrix: Matrix, names: list[str], directions: Matrix) -> None:
+    """Raise ``ValueError`` if the Fisher matrix of the coordinates ``names`` is not positive definite, up to rounding,
+    on the span of the columns of ``directions``.
+
+    The message names the direction in which the distribution does not change. Judged after scaling to unit information,
+    so that units do not matter.
+    """
+    matrix = np.asarray(matrix)
+    if not np.isfinite(matrix).all():
+        raise ValueError(
+            "the Fisher matrix is not finite: the derivative of `log_prob` with respect to theta must be finite where "
+            "the samples are"
+        )
+    if not np.isfinite(directions).all():  # at the boundary of the family
+        return
+    restricted = directions.T @ matrix @ directions
+    # Rounding of the whole matrix is what can be left of a direction without information.
+    diagonal, rounding = np.diagonal(restricted), 100 * len(names) * np.finfo(matrix.dtype).eps
+    floor = rounding * np.diagonal(directions.T @ np.diag(np.diagonal(matrix)) @ directions)
+    seen = diagonal > floor
+    scale = np.where(seen, np.sqrt(np.maximum(diagonal, 0)), 1)
+    values, vectors = np.linalg.eigh(np.where(np.outer(seen, seen), restricted / scale[:, None] / scale, 0))
+    if values[0] > rounding:
+        return
+    direction = directions @ (vectors[:, 0] / scale)
+    direction = direction / direction[np.argmax(np.abs(direction))]
+    terms = [f"{d:+.3g} {name}" for d, name in zip(direction, names, strict=True) if abs(d) > 1e-3]
+    raise ValueError(
+        "the Fisher matrix is degenerate: the distribution does not change in the direction "
+        f"{' '.join(terms)} (with Monte Carlo, there may also be too few samples)"
+    )
+
+
+def _warn_if_coarse(expectation, matrix, error, names):
+    scale = np.sqrt(np.outer(np.diagonal(matrix), np.diagonal(matrix)))
+    relative = error / scale
+    i, j = np.unravel_index(np.argmax(relative), relative.shape)
+    if relative[i, j] > _COARSE:
+        needed = math.ceil(expectation.samples * (relative[i, j] / _COARSE) ** 2)
+        warnings.warn(
+            f"Monte Carlo with {expectation.samples} samples gives the Fisher information of ({names[i]}, {names[j]}) "
+            f"as {matrix[i, j]:.3g} with standard error {error[i, j]:.2g}: take about {needed} samples",
+            stacklevel=4,
+        )
+
+
+def empirical_fisher(family: AbstractFamily, theta: Point, data: Array) -> Matrix:
+    """The mean of ``u u^T`` over ``data``, shape ``(n, *sample_shape)``, instead of over the distribution; shape
+    ``(size, size)``.
+
+    The Fisher information at ``theta`` only where the data come from that distribution: elsewhere it is another matrix
+    (Kunstner, Hennig & Balles 2019).
+    """
+    theta = family.check(theta)
+    data = jnp.asarray(data)
+    if data.ndim == 0 or data.shape[1:] != family.sample_shape or len(data) == 0:
+        raise ValueError(f"`data` must have shape {('n', *family.sample_shape)} with n >= 1, got {data.shape}")
+    u = _fisher_scores(family, theta, data)
+    return u.T @ u / len(data)
