@@ -19,7 +19,7 @@ from foundation import network, random_network
 from scipy.integrate import solve_bvp
 
 from scoregeo import FunctionScore, SteinMetric, datasets
-from scoregeo.diffusion import DiffusionModel, FitConfig, fit
+from scoregeo.diffusion import DiffusionModel, FitConfig, WarmupEMA, fit
 from scoregeo.scores import AbstractScore, KernelDensityScore
 
 jax.config.update("jax_enable_x64", True)
@@ -115,7 +115,7 @@ def digits(cache: pathlib.Path) -> Problem:
     folder = cache / "digits-model"
     if not (folder / "config.json").exists():
         # In float32: training in float64 takes twice as long and the model is what it is.
-        config = FitConfig(steps=2000, batch_size=128, learning_rate=1e-3, width=128, depth=3, ema_decay=0.995)
+        config = FitConfig(steps=2000, batch_size=128, learning_rate=1e-3, width=128, depth=3, ema=WarmupEMA(0.995))
         fit(train.astype(np.float32), config, progress=False).save(folder)
     score = DiffusionModel.load(folder).score_at(DIGITS_SIGMA)
     squares = jnp.sum(jax.vmap(score)(jnp.asarray(train[:500], jnp.float64)) ** 2, -1)

@@ -28,6 +28,7 @@ from scoregeo.diffusion import (
     DiffusionModel,
     FitConfig,
     Potential,
+    WarmupEMA,
     evaluate_held_out,
     evaluate_score,
     fit,
@@ -132,7 +133,9 @@ def digits() -> dict:
     order = np.random.default_rng(0).permutation(len(points))
     known, fresh = order[:1500], order[1500:]
     start = time.perf_counter()
-    config = FitConfig(steps=6000, batch_size=128, learning_rate=1e-3, width=256, depth=4, ema_decay=0.998, holdout=0.0)
+    config = FitConfig(
+        steps=6000, batch_size=128, learning_rate=1e-3, width=256, depth=4, ema=WarmupEMA(0.998), holdout=0.0
+    )
     model = fit(points[known], config, progress=False)
     trained = time.perf_counter() - start
     samples = model.sample(jax.random.key(0), 500)
@@ -189,7 +192,7 @@ def speed(steps: int = 2000) -> dict:
             value, gradient = jax.value_and_grad(loss)(weights, batch, noise, levels)
             updates, moments = optimiser.update(gradient, moments)
             weights = optax.apply_updates(weights, updates)
-            average = optax.incremental_update(weights, average, 1 - config.ema_decay)
+            average = optax.incremental_update(weights, average, 1 - config.ema.decay)
             return (weights, average, moments), value
 
         return jax.lax.scan(step, (weights, weights, optimiser.init(weights)), jax.random.split(key, steps))

@@ -39,6 +39,8 @@ LONGEST = (
     "test_cli.py",
     "test_pairwise.py",
     "test_training.py",
+    "test_training_scale.py",
+    "test_training_data.py",
     "test_samplers.py",
     "test_likelihood.py",
     "test_image_scores.py",

@@ -5,16 +5,19 @@ from .conditioning import drop_condition
 from .config import FitConfig
 from .conversions import convert
 from .dit import DiT
+from .ema import AbstractEMA, ConstantEMA, PowerEMA, WarmupEMA
 from .evaluation import ScoreReport, evaluate_score
 from .files import DamagedModelError
 from .guidance import GuidedScore
 from .held_out import HeldOutReport, MemorizationReport, evaluate_held_out, memorization
+from .history import TrainingHistory
 from .likelihood import Likelihood, log_prob
 from .losses import asymmetry_penalty, denoising_loss, second_order_loss, stable_loss
-from .model import DiffusionModel, TrainingHistory
+from .model import DiffusionModel
 from .networks import MLP, Potential
 from .noise_levels import AbstractNoiseLevels, LogitNormalTimes, LogNormalLevels, UniformTimes
 from .parameterization import Denoiser
+from .posthoc import posthoc_ema
 from .samplers import DDIM, AnnealedLangevin, DPMSolver, Heun, PredictorCorrector
 from .sampling import AbstractSampler, LearnedMarginalScore, ProbabilityFlow, ReverseSDE
 from .schedules import EDM, VE, VP, AbstractSchedule, Cosine, RectifiedFlow, SubVP
@@ -36,11 +39,13 @@ __all__ = [
     "MLP",
     "VE",
     "VP",
+    "AbstractEMA",
     "AbstractNoiseLevels",
     "AbstractSampler",
     "AbstractSchedule",
     "AbstractWeighting",
     "AnnealedLangevin",
+    "ConstantEMA",
     "Cosine",
     "DPMSolver",
     "DamagedModelError",
@@ -64,6 +69,7 @@ __all__ = [
     "MinSNRWeighting",
     "Posterior",
     "Potential",
+    "PowerEMA",
     "PredictorCorrector",
     "ProbabilityFlow",
     "RectifiedFlow",
@@ -76,6 +82,7 @@ __all__ = [
     "TrainingInterrupted",
     "UNet",
     "UniformTimes",
+    "WarmupEMA",
     "asymmetry_penalty",
     "convert",
     "denoising_loss",
@@ -85,6 +92,7 @@ __all__ = [
     "fit",
     "log_prob",
     "memorization",
+    "posthoc_ema",
     "second_order_loss",
     "stable_loss",
 ]

@@ -10,11 +10,12 @@ import os
 import pathlib
 from typing import Any
 
+import jax
 import numpy as np
 
 from .._atomic import replacing
 from .._types import check_counts
-from .model import TrainingHistory
+from .history import TrainingHistory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,15 +47,19 @@ class EarlyStop:
 
 @dataclasses.dataclass(frozen=True)
 class JSONLines:
-    """Keep the losses in a file, one JSON object a line: ``step``, ``train_loss``, ``held_out_loss`` (null for none).
+    """Keep the losses in a file, one JSON object a line: ``step``, ``train_loss``, ``held_out_loss`` (null for none),
+    ``sigmas`` and ``held_out_losses`` at these noise levels.
 
-    The file is replaced as a whole after every chunk, so it is never cut off, and never holds steps twice.
+    The file is replaced as a whole after every chunk, so it is never cut off, and never holds steps twice. Of several
+    processes, the first one writes it.
     """
 
     path: str | os.PathLike
 
     def __call__(self, history: TrainingHistory) -> None:
         """Write the file."""
+        if jax.process_index() > 0:
+            return
         path = pathlib.Path(self.path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
@@ -63,5 +68,7 @@ class JSONLines:
 
 def _lines(history: TrainingHistory) -> list[dict[str, Any]]:
     columns = history.to_dict()
-    rows = zip(columns["steps"], columns["train_loss"], columns["held_out_loss"], strict=True)
-    return [{"step": step, "train_loss": train, "held_out_loss": held_out} for step, train, held_out in rows]
+    sigmas = columns.pop("sigmas")
+    rows = zip(*columns.values(), strict=True)
+    names = ("step", "train_loss", "held_out_loss", "held_out_losses")
+    return [dict(zip(names, row, strict=True)) | {"sigmas": sigmas} for row in rows]

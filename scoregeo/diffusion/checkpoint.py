@@ -1,11 +1,16 @@
 """Checkpoints of a training run. The only file that knows orbax, whose interface is still moving.
 
-What is saved is a flat dictionary of named arrays (weights, their average, the optimiser's moments, the step, the key)
-and a JSON dictionary (settings, digest of the data, history). orbax writes each checkpoint beside its place and renames
-it.
+What is saved is a flat dictionary of named arrays (weights, their averages, the optimiser's moments, the step, the
+key) and a JSON dictionary (settings, digest of the data, history). orbax writes each checkpoint beside its place, in a
+thread of its own, and renames it: a directory whose name is a number is whole.
 """
 
+import contextlib
+import dataclasses
+import logging
 import os
+import re
+import shutil
 import warnings
 from typing import Any
 
@@ -13,46 +18,76 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._atomic import make_writable
 from .config import FitConfig
 from .files import DamagedModelError, check_directory, flatten, unflatten
-from .model import TrainingHistory
-
-_KEPT = 2
+from .history import TrainingHistory
+from .posthoc import FOLDER, write_snapshot
 
 
 class Checkpoints:
-    """The checkpoints of one run in one directory; the last two are kept.
+    """The checkpoints of one run in one directory; the last ``config.checkpoints_kept`` are kept.
 
     **Arguments**
 
-    - ``directory``: made on the first `save`.
+    - ``directory``: made if needed. Raises ``OSError`` if it cannot be written to.
     - ``config``: settings of the run; ``data``: digest of its data. A checkpoint of another run is refused.
+    - ``writes``: false for a process that reads what another one writes.
     """
 
-    def __init__(self, directory: str | os.PathLike, config: FitConfig, data: str):
+    def __init__(self, directory: str | os.PathLike, config: FitConfig, data: str, *, writes: bool = True):
         self._path = check_directory(directory, "checkpoint_dir")
-        self._config = config
-        self._data = data
+        self._config, self._data, self._writes = config, data, writes
+        self._about = {"config": config.to_dict(), "data": data}  # raises now for settings that cannot be written
+        self._open_manager = None
+        if writes:
+            make_writable(self._path, "checkpoint_dir")
 
     @property
     def last(self) -> str | None:
         """Directory of the last whole checkpoint, or ``None``."""
+        with contextlib.suppress(OSError):
+            self.wait()
         steps = self._steps()
         return str(self._path / str(steps[-1])) if steps else None
 
     def save(self, state: dict[str, Any], history: TrainingHistory) -> None:
-        """Write a checkpoint of a state, unless that step has one; returns when it is on disk."""
+        """Begin to write a checkpoint of a state, unless that step has one; it may be deleted or changed afterwards.
+
+        Raises ``OSError`` if this one cannot be begun, or the one before could not be written.
+        """
         import orbax.checkpoint as ocp
 
+        self.wait()
         step = int(state["step"])
-        if step == 0 or step in self._steps():
+        if not self._writes or step == 0 or step in self._steps():
             return
-        arrays = {name: np.asarray(array) for name, array in flatten(state).items()}
-        about = {"config": self._config.to_dict(), "data": self._data, "history": history.to_dict()}
-        with self._manager() as manager:
-            manager.save(
-                step, args=ocp.args.Composite(state=ocp.args.StandardSave(arrays), about=ocp.args.JsonSave(about))
-            )
+        # Copies: the next step overwrites the arrays.
+        arrays = {name: np.array(array) for name, array in flatten(state).items()}
+        about = self._about | {"history": history.to_dict()}
+        args = ocp.args.Composite(state=ocp.args.StandardSave(arrays), about=ocp.args.JsonSave(about))
+        with self._clear_errors():
+            self._manager().save(step, args=args)
+
+    def snapshot(self, state: dict[str, Any]) -> None:
+        """Put the averages of a state beside the checkpoints, see `posthoc`. Raises ``OSError`` if that fails."""
+        if self._writes:
+            with self._clear_errors():
+                write_snapshot(self._path, state)
+
+    def wait(self) -> None:
+        """Return when the last `save` is on disk. Raises ``OSError`` if it could not be written."""
+        if self._open_manager is not None:
+            with self._clear_errors():
+                self._open_manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Wait as `wait` does, and end the thread that writes."""
+        manager, self._open_manager = self._open_manager, None
+        if manager is not None:
+            with self._clear_errors():
+                manager.close()
+            logging.getLogger("absl").removeFilter(_without_orbax)  # not after an error: threads may still be going
 
     def restore(self, state: dict[str, Any], history: TrainingHistory) -> tuple[dict[str, Any], TrainingHistory]:
         """State and history of the last whole checkpoint, or those given if there is none.
@@ -71,37 +106,91 @@ class Checkpoints:
             except Exception as error:  # whatever orbax meets in a damaged directory
                 unreadable.append(f"{where} cannot be read ({type(error).__name__}: {str(error)[:200]})")
                 continue
-            if differences := self._config.differences(config):
+            # How often it was saved makes no difference to a run.
+            same = {name: getattr(config, name) for name in ("checkpoint_every", "checkpoints_kept")}
+            if differences := dataclasses.replace(self._config, **same).differences(config):
                 raise ValueError(
                     f"`checkpoint_dir` holds a run with other settings in {where}: {'; '.join(differences)}. "
                     "Give the same `config` to go on with that run, or another directory"
                 )
             if digest != self._data:
                 raise ValueError(f"`checkpoint_dir` holds a run with other data in {where}; give another directory")
-            restored = jax.tree.map(jnp.asarray, unflatten(state, arrays, where))
+            restored = jax.tree.map(jnp.array, unflatten(state, arrays, where))
             for line in unreadable:
                 warnings.warn(f"{line}; going on from {where}", stacklevel=3)
+            self._put_aside([number for number in self._steps() if number > step])
             return restored, saved_history
         if unreadable:
             raise DamagedModelError(f"`checkpoint_dir` has no readable checkpoint: {'; '.join(unreadable)}")
+        if self._writes:  # of a run that left no checkpoint
+            shutil.rmtree(self._path / FOLDER, ignore_errors=True)
         return state, history
+
+    def _put_aside(self, damaged: list[int]) -> None:
+        """Make room for new checkpoints of the steps whose checkpoints cannot be read."""
+        if damaged and self._writes:
+            self.close()  # orbax remembers what it has found
+            for step in damaged:
+                target = self._path / f"{step}.damaged"
+                shutil.rmtree(target, ignore_errors=True)
+                (self._path / str(step)).rename(target)
 
     def _read(self, step: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         import orbax.checkpoint as ocp
 
-        with self._manager() as manager:
-            args = ocp.args.Composite(state=ocp.args.StandardRestore(), about=ocp.args.JsonRestore())
-            restored = manager.restore(step, args=args)
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(), about=ocp.args.JsonRestore())
+        restored = self._manager().restore(step, args=args)
         return restored.state, restored.about
 
     def _steps(self) -> list[int]:
-        if not self._path.is_dir():  # asking orbax would make it
+        if not self._path.is_dir():
             return []
-        with self._manager() as manager:
-            return sorted(manager.all_steps())
+        return sorted(int(path.name) for path in self._path.iterdir() if path.name.isdecimal() and path.is_dir())
 
     def _manager(self):
+        """orbax's manager, of this process alone: it must not wait for others, which do not write."""
         import orbax.checkpoint as ocp
 
-        options = ocp.CheckpointManagerOptions(max_to_keep=_KEPT, enable_async_checkpointing=False, create=True)
-        return ocp.CheckpointManager(self._path, options=options)
+        if self._open_manager is None:
+            # Several tracebacks of its threads for every error, which is raised here too.
+            logging.getLogger("absl").addFilter(_without_orbax)
+            process = jax.process_index()
+            alone = ocp.options.MultiprocessingOptions(
+                primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"process{process}"
+            )
+            self._open_manager = ocp.CheckpointManager(
+                self._path,
+                options=ocp.CheckpointManagerOptions(
+                    max_to_keep=self._config.checkpoints_kept,
+                    cleanup_tmp_directories=self._writes,  # what a run that was killed while writing left behind
+                    multiprocessing_options=alone,
+                    create=False,
+                ),
+            )
+        return self._open_manager
+
+    @contextlib.contextmanager
+    def _clear_errors(self):
+        """Whatever goes wrong while writing, as an ``OSError`` that says where, why, and what is left."""
+        try:
+            yield
+        except Exception as error:
+            whole = self._steps()
+            kept = f"the last whole one is {self._path / str(whole[-1])}" if whole else "there is none before it"
+            raise OSError(
+                f"a checkpoint could not be written to `checkpoint_dir` {self._path} ({_reason(error)}); {kept}. "
+                "When there is room for more, the same call to `fit` goes on from there"
+            ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What the system said, in few words; tensorstore puts its number at the end of a long line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if number := re.search(r"os_error_code='(\d+)'", str(error)):
+        return os.strerror(int(number[1]))
+    return f"{type(error).__name__}: {str(error)[:300]}"
+
+
+def _without_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in record.pathname

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._types import check_counts, check_number
+from .ema import EMAS, AbstractEMA, WarmupEMA, takes_snapshots
 from .noise_levels import NOISE_LEVELS, AbstractNoiseLevels
 from .schedules import EDM, SCHEDULES, AbstractSchedule
 from .settings import settings_from_dict, settings_to_dict
@@ -17,11 +18,15 @@ class FitConfig:
 
     **Arguments**
 
-    - ``steps``, ``batch_size``: number of optimiser steps, and points drawn (with replacement) in each.
+    - ``steps``, ``batch_size``: number of optimiser steps, and points drawn in each (with replacement, so there may be
+      fewer).
+    - ``accumulation``: batches whose gradients are averaged in one step, one after the other: a batch so many times
+      larger, in the memory of one.
     - ``learning_rate``: peak rate of Adam; it rises linearly for ``warmup_steps`` (at most half of all steps), then
       falls to zero along a cosine.
     - ``clip_norm``: gradients of a larger norm are scaled down to it.
-    - ``ema_decay``: decay per step of the running average of the weights, which is what the model keeps.
+    - ``ema``: the running average of the weights, which is what the model keeps: `WarmupEMA`, `ConstantEMA` or
+      `PowerEMA`.
     - ``seed``: of the initial weights, the batches and the noise. The same seed gives the same weights bit for bit.
     - ``width``, ``depth``: of the `MLP`; ``potential``: whether to wrap it in `Potential`, so that the score is a
       gradient field. These three are not used when `fit` is given a network.
@@ -31,7 +36,7 @@ class FitConfig:
     - ``levels``: the distribution of the noise levels that are trained on, see `noise_levels`; ``None`` for that of the
       schedule.
     - ``reference_size``: number of training points over which the target is averaged (`Posterior`); 0 trains on the
-      clean point itself. At least ``batch_size``, because the batch is part of it; all training points if there are not
+      clean point itself. At least the points of a step, which are part of it; all training points if there are not
       more. It reduces the error several times in low dimension, and not at all where no other point is within the
       noise.
     - ``second_order``: weight of the error of the Jacobian (`second_order_loss`), which needs a reference; 0 for none.
@@ -41,15 +46,17 @@ class FitConfig:
       score without it (for guidance); in [0, 1), and with 0 there is no such score. Only with ``conditions``.
     - ``holdout``: fraction of the points kept out of training for the held-out loss, in [0, 0.5].
     - ``chunk_steps``: steps between two looks at the loss (one compiled loop), and the delay of an interrupt.
-    - ``checkpoint_every``: steps between two checkpoints, if `fit` is given a ``checkpoint_dir``.
+    - ``checkpoint_every``, ``checkpoints_kept``: steps between two checkpoints, and how many of the last ones are kept,
+      if `fit` is given a ``checkpoint_dir``.
     """
 
     steps: int = 4000
     batch_size: int = 512
+    accumulation: int = 1
     learning_rate: float = 3e-3
     warmup_steps: int = 100
     clip_norm: float = 1.0
-    ema_decay: float = 0.999
+    ema: AbstractEMA = WarmupEMA()
     seed: int = 0
     width: int = 64
     depth: int = 4
@@ -64,36 +71,52 @@ class FitConfig:
     holdout: float = 0.05
     chunk_steps: int = 200
     checkpoint_every: int = 1000
+    checkpoints_kept: int = 2
 
     def __post_init__(self):
-        check_counts(self, steps=1, batch_size=1, width=1, depth=1, chunk_steps=1, checkpoint_every=1)
+        check_counts(self, steps=1, batch_size=1, accumulation=1, width=1, depth=1, chunk_steps=1)
+        check_counts(self, checkpoint_every=1, checkpoints_kept=1)
         check_counts(self, warmup_steps=0, seed=0, reference_size=0)
         for name in ("learning_rate", "clip_norm"):
             check_number(self, name, lambda value: value > 0, "positive")
         for name in ("second_order", "asymmetry"):
             check_number(self, name, lambda value: value >= 0, "not negative")
-        check_number(self, "ema_decay", lambda value: 0 <= value < 1, "in [0, 1)")
         check_number(self, "condition_dropout", lambda value: 0 <= value < 1, "in [0, 1)")
         check_number(self, "holdout", lambda value: 0 <= value <= 0.5, "in [0, 0.5]")
         if not isinstance(self.potential, bool):
             raise ValueError(f"`potential` must be True or False, got {self.potential!r}")
+        if not isinstance(self.ema, AbstractEMA):
+            raise ValueError(f"`ema` must be an average such as WarmupEMA() or PowerEMA(), got {self.ema!r}")
+        chunks = -(-self.steps // self.chunk_steps)
+        if takes_snapshots(self.ema) and self.ema.snapshots > chunks:
+            raise ValueError(
+                f"`ema` must take at most one snapshot for each of the {chunks} chunks of steps, got "
+                f"{self.ema.snapshots}; try a smaller `chunk_steps`"
+            )
         if not isinstance(self.schedule, AbstractSchedule):
             raise ValueError(f"`schedule` must be a schedule such as EDM() or VP(), got {self.schedule!r}")
         if not isinstance(self.weighting, AbstractWeighting | LearnedWeighting):
             raise ValueError(f"`weighting` must be a weighting such as EDMWeighting(), got {self.weighting!r}")
         if not (self.levels is None or isinstance(self.levels, AbstractNoiseLevels)):
             raise ValueError(f"`levels` must be None or noise levels such as UniformTimes(), got {self.levels!r}")
-        if 0 < self.reference_size < self.batch_size:
+        if 0 < self.reference_size < self.points_per_step:
+            points = "`batch_size`" if self.accumulation == 1 else "`batch_size` times `accumulation`"
             raise ValueError(
-                f"`reference_size` must be 0 or at least `batch_size` = {self.batch_size}, got {self.reference_size}"
+                f"`reference_size` must be 0 or at least {points} = {self.points_per_step}, got {self.reference_size}"
             )
         if self.second_order > 0 and self.reference_size == 0:
             raise ValueError(f"`second_order` must be 0 without `reference_size`, got {self.second_order!r}")
+
+    @property
+    def points_per_step(self) -> int:
+        """Points that a step is trained on: ``batch_size * accumulation``."""
+        return self.batch_size * self.accumulation
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as a dictionary that JSON can hold."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return values | {
+            "ema": settings_to_dict(self.ema, "ema", EMAS),
             "schedule": settings_to_dict(self.schedule, "schedule", SCHEDULES),
             "weighting": settings_to_dict(self.weighting, "weighting", WEIGHTINGS),
             "levels": None if self.levels is None else settings_to_dict(self.levels, "levels", NOISE_LEVELS),
@@ -111,6 +134,8 @@ class FitConfig:
         if unknown := sorted(set(values) - set(known)):
             raise ValueError(f"FitConfig has no settings {unknown}; it has {known}")
         values = dict(values)
+        if "ema" in values:
+            values["ema"] = settings_from_dict(values["ema"], "ema", EMAS)
         if "schedule" in values:
             values["schedule"] = settings_from_dict(values["schedule"], "schedule", SCHEDULES)
         if "weighting" in values:

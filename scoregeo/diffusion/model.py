@@ -25,6 +25,7 @@ from .files import (
     write_model,
 )
 from .guidance import GuidedScore
+from .history import TrainingHistory
 from .likelihood import Likelihood, log_prob
 from .networks import describe_network, network_from_dict, takes_conditions
 from .parameterization import Denoiser
@@ -32,48 +33,6 @@ from .sampling import AbstractSampler, LearnedMarginalScore, ProbabilityFlow, sa
 from .schedules import AbstractSchedule
 
 _FORMAT = {"format": "scoregeo.DiffusionModel", "version": 1}
-
-
-class TrainingHistory(eqx.Module):
-    """The losses of a run, one entry for each chunk of steps; arrays of shape ``(k,)``.
-
-    **Fields**
-
-    - ``steps``: number of steps done.
-    - ``train_loss``: mean loss of those steps since the last entry (of the weights as they were).
-    - ``held_out_loss``: loss of the averaged weights on the held-out points, always with the same noise; NaN without
-      any.
-
-    The held-out loss is always the plain one: 1 for a network that outputs zero, and at best not 0 but what the data
-    leave uncertain. The training loss is what was minimised, with weighting and all other terms.
-    """
-
-    steps: np.ndarray
-    train_loss: np.ndarray
-    held_out_loss: np.ndarray
-
-    @classmethod
-    def empty(cls) -> "TrainingHistory":
-        """The history before the first step."""
-        return cls(np.zeros(0, np.int64), np.zeros(0), np.zeros(0))
-
-    def append(self, step: int, train_loss: float, held_out_loss: float) -> "TrainingHistory":
-        """This history with one more entry."""
-        entries = ((self.steps, step), (self.train_loss, train_loss), (self.held_out_loss, held_out_loss))
-        return TrainingHistory(*(np.append(array, value) for array, value in entries))
-
-    def to_dict(self) -> dict[str, list]:
-        """Lists for JSON; NaN (nothing held out) becomes ``None``."""
-        held_out = [None if np.isnan(value) else value for value in self.held_out_loss.tolist()]
-        return {"steps": self.steps.tolist(), "train_loss": self.train_loss.tolist(), "held_out_loss": held_out}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, list]) -> "TrainingHistory":
-        """The inverse of `to_dict`."""
-        held_out = [np.nan if value is None else value for value in values["held_out_loss"]]
-        return cls(
-            np.array(values["steps"], np.int64), np.array(values["train_loss"], float), np.array(held_out, float)
-        )
 
 
 class DiffusionModel(eqx.Module):

@@ -1,39 +1,35 @@
-"""Training a score: denoising score matching on an array, as compiled chunks of optimiser steps.
+"""Training a score: denoising score matching, in chunks of steps between which losses and checkpoints are written.
 
-Everything random in step ``k`` comes from ``fold_in(key, k)``, so the state of a run is its weights, their average, the
-optimiser's moments, ``k`` and the key: a run that was interrupted and goes on is the run that was not.
+Everything random in step ``k`` comes from ``fold_in(key, k)``, so the state of a run is its weights, their averages,
+the optimiser's moments, ``k`` and the key: a run that was interrupted and goes on is the run that was not.
 """
 
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from .._types import Scalar, as_points
-from .conditioning import drop_condition
 from .config import FitConfig
-from .files import check_directory
-from .losses import asymmetry_penalty, denoising_loss, second_order_loss, stable_loss
-from .model import DiffusionModel, TrainingHistory
+from .data import AbstractData, as_data
+from .ema import takes_snapshots
+from .history import TrainingHistory
+from .model import DiffusionModel
 from .networks import MLP, Potential
 from .parameterization import Denoiser
 from .progress import Progress
-from .targets import Posterior
+from .sharding import check_agreement, check_mesh, divided, has_several_processes, is_writer, local, replicated
+from .steps import WEIGHTING, Losses, optimiser, run_steps, with_weights
 from .weightings import LearnedWeighting
-
-_HELD_OUT_DRAWS = 2048  # noisy points in the held-out loss: enough for a standard error of about two per cent
-_WEIGHTING = "weighting"  # where the parameters of a learned weighting are among the weights of a run
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -68,7 +64,7 @@ class TrainingDiverged(FloatingPointError):
 
 
 def fit(
-    data: Float[Array, "n d"],
+    data: Float[Array, "n d"] | Iterable | Callable[[int], Iterable],
     config: FitConfig | None = None,
     *,
     network: nnx.Module | None = None,
@@ -77,30 +73,46 @@ def fit(
     standardization: Any = None,
     conditions: Array | None = None,
     callbacks: Sequence[Callable[[TrainingHistory], bool | None]] = (),
+    mesh: Mesh | None = None,
 ) -> DiffusionModel:
     """Learn the score of the distribution that ``data`` was drawn from, at all noise levels.
 
     **Arguments**
 
-    - ``data``: array ``(n, d)``, at least three points. Float64 data gives float64 weights, anything else float32. The
-      defaults of the schedules suit a standard deviation of about 0.5 to 1 (`scoregeo.datasets.Standardization`).
+    - ``data``: one of
+
+      - an array ``(n, d)``, at least three points;
+      - one in a file, from ``numpy.load(path, mmap_mode="r")``: only the rows of a chunk of steps are ever in memory;
+      - an iterator of batches ``(b, d)``, or pairs ``(points, conditions)``, with ``b = config.points_per_step`` (or
+        ``config.reference_size``, if that is more), one for each step. The first few, about 2048 points, are not
+        trained on: mean and standard deviation of the data, and the held-out loss, are theirs. To go on with a run, it
+        must begin from the beginning, and what was used is skipped;
+      - a function of the number of batches to leave out that returns such an iterator: nothing has to be skipped.
+
+      Float64 data gives float64 weights, anything else float32. The defaults of the schedules suit a standard deviation
+      of about 0.5 to 1 (`scoregeo.datasets.Standardization`).
     - ``config``: settings, see `FitConfig`.
     - ``network``: the initial network, a module ``(x, c_noise) -> (d,)`` with an integer ``dim`` (see `networks`); by
       default an `MLP` as ``config`` says. It is not changed.
     - ``checkpoint_dir``: directory for the state of the run. If it already holds a run with the same settings and data,
       that run goes on from its last whole checkpoint.
-    - ``progress``: report the loss on standard error, as a bar on a terminal and as lines elsewhere.
+    - ``progress``: report the losses on standard error, as a bar on a terminal and as lines elsewhere.
     - ``standardization``: the map that was applied to the data, kept with the model for those who need to undo it.
     - ``conditions``: a class label ``0, 1, ...`` for each point, integers ``(n,)``, or a vector, ``(n, m)``: what
       `DiffusionModel.score_at` and `DiffusionModel.sample` can then be asked for. A given ``network`` must take them.
     - ``callbacks``: functions of the `TrainingHistory` that are called after every chunk of steps, in turn; one that
       returns ``True`` ends the training. See `EarlyStop`, `JSONLines`.
+    - ``mesh``: a `jax.sharding.Mesh` with one axis, as of ``jax.make_mesh((8,), ("data",),
+      axis_types=(AxisType.Auto,))``: the points of a batch are divided among its devices. After
+      ``jax.distributed.initialize`` these may belong to several processes, each of which calls this function with the
+      same arguments and gets the model; the first one writes the checkpoints, in a folder that all can read.
 
     **Returns** a `DiffusionModel` with the averaged weights. Noise levels are standard deviations in the units of
     ``data``.
 
-    **Raises** ``ValueError`` or ``TypeError`` for unusable arguments, before anything is written; `TrainingDiverged`
-    when the loss is not finite; `TrainingInterrupted`, a ``KeyboardInterrupt``, on Ctrl-C.
+    **Raises** ``ValueError`` or ``TypeError`` for unusable arguments, before anything is trained, and for a bad batch
+    of an iterator when it comes; ``OSError`` if a checkpoint cannot be written (the last whole one stays);
+    `TrainingDiverged` when the loss is not finite; `TrainingInterrupted`, a ``KeyboardInterrupt``, on Ctrl-C.
 
     >>> import jax
     >>> from scoregeo.diffusion import FitConfig, fit
@@ -113,49 +125,56 @@ def fit(
     config = FitConfig() if config is None else config
     if not isinstance(config, FitConfig):
         raise TypeError(f"`config` must be a FitConfig, got {type(config).__name__}")
+    check_mesh(mesh, config)
+    if takes_snapshots(config.ema) and checkpoint_dir is None:
+        raise ValueError("`checkpoint_dir` must be given with `ema=PowerEMA(snapshots=...)`, got None")
     callbacks = _as_callbacks(callbacks)
-    data = as_points(data, "data")
-    data = data if data.dtype == jnp.float64 else data.astype(jnp.float32)
-    conditions = _as_conditions(conditions, len(data), config, data.dtype)
-    train, held_out = _split(_Sample(data, conditions), config)
-    denoiser = _denoiser(train.points, conditions, config, network)
+    data = as_data(data, conditions, config)
+    denoiser = _denoiser(data, config, network)
     graphdef, weights, constants = nnx.split(denoiser, nnx.Param, ...)
-    run = _Run(graphdef, nnx.to_pure_dict(constants), config, train, held_out)
+    run = _Run(graphdef, nnx.to_pure_dict(constants), config, data, mesh)
     # Made before the training, so that a bad argument is not noticed after it.
     model = DiffusionModel(denoiser, config, standardization=standardization)
     state, history = run.start(nnx.to_pure_dict(weights)), TrainingHistory.empty()
 
+    if has_several_processes(mesh):
+        # Also a time to meet: what the first process has written before this call is then on disk.
+        check_agreement(int(data.digest()[:7], 16), mesh, "`data` must be the same in all processes")
     checkpoints = None
     if checkpoint_dir is not None:
         from .checkpoint import Checkpoints
 
-        check_directory(checkpoint_dir, "checkpoint_dir")
-        config.to_dict()  # raises now for settings that cannot be written
-        checkpoints = Checkpoints(checkpoint_dir, config, _fingerprint(data, conditions))
+        checkpoints = Checkpoints(checkpoint_dir, config, data.digest(), writes=is_writer(mesh))
         state, history = checkpoints.restore(state, history)
+        check_agreement(int(state["step"]), mesh, "`checkpoint_dir` must be a folder that all processes can read")
     # Also of a history that was restored: a run that a callback has ended does not go on when started again.
     stopped = len(history.steps) > 0 and _asks_to_stop(callbacks, history)
+    # The state after the last chunk and its losses: one name, so that an interrupt finds what belongs together.
+    latest = run.place(state), None
     try:
-        with Progress(config.steps, enabled=progress) as report:
-            while (step := int(state["step"])) < config.steps and not stopped:
-                new, losses = run.chunk(state, min(config.chunk_steps, config.steps - step))
-                train_loss, held_out_loss = (float(x) for x in jax.device_get(losses))
-                done = int(new["step"])
-                if not (math.isfinite(train_loss) and (held_out is None or math.isfinite(held_out_loss))):
-                    raise TrainingDiverged(done, checkpoints and checkpoints.last)
-                # Both at once, so that an interrupt finds them of the same step.
-                state, history = new, history.append(done, train_loss, held_out_loss)
+        with Progress(config.steps, enabled=progress and is_writer(mesh)) as report:
+            while (step := history.last_step) < config.steps and not stopped:
+                latest = run.chunk(latest[0], min(config.chunk_steps, config.steps - step))
+                history = _record(history, latest, checkpoints)
                 stopped = _asks_to_stop(callbacks, history)
-                due = done // config.checkpoint_every > step // config.checkpoint_every
-                if checkpoints and (due or stopped or done == config.steps):
-                    checkpoints.save(state, history)
-                report.update(done, train_loss, held_out_loss)
-    except KeyboardInterrupt:
+                if checkpoints:
+                    _keep(latest[0], history, checkpoints, config, ended=stopped)
+                report.update(history)
         if checkpoints:
-            with contextlib.suppress(KeyboardInterrupt):  # a second Ctrl-C: the checkpoint before this one will do
-                checkpoints.save(state, history)
-        raise TrainingInterrupted(int(state["step"]), checkpoints and checkpoints.last) from None
-    return model.replace(run.merge(state["average"]), history)
+            checkpoints.close()  # raises if the last one could not be written
+    except KeyboardInterrupt:
+        with contextlib.suppress(KeyboardInterrupt, OSError):  # a second Ctrl-C: the last whole checkpoint will do
+            if not latest[0]["step"].is_deleted():  # used up by a chunk that was interrupted as it began
+                history = _record(history, latest, checkpoints)
+                if checkpoints:
+                    _keep(latest[0], history, checkpoints, config)
+                    checkpoints.save(latest[0], history)
+        raise TrainingInterrupted(history.last_step, checkpoints and checkpoints.last) from None
+    finally:
+        if checkpoints:
+            with contextlib.suppress(OSError):
+                checkpoints.close()
+    return model.replace(run.merge(latest[0]["average"]), history)
 
 
 def _as_callbacks(callbacks: Any) -> tuple[Callable, ...]:
@@ -170,214 +189,103 @@ def _asks_to_stop(callbacks: Sequence[Callable], history: TrainingHistory) -> bo
     return any([callback(history) for callback in callbacks])
 
 
-class _Sample(NamedTuple):
-    """Points ``(n, d)`` and their conditions: labels ``(n,)``, vectors ``(n, m)``, or ``None``."""
+def _record(history: TrainingHistory, latest: tuple[dict, Losses | None], checkpoints: Any) -> TrainingHistory:
+    """The history with the losses of the last chunk, unless it has them; waits until they are computed."""
+    state, losses = latest
+    step = int(state["step"])
+    if step == history.last_step:
+        return history
+    losses = jax.device_get(losses)
+    if not (math.isfinite(losses.train) and (losses.sigmas.size == 0 or math.isfinite(losses.held_out))):
+        raise TrainingDiverged(step, checkpoints and checkpoints.last)
+    return history.append(step, float(losses.train), float(losses.held_out), losses.sigmas, losses.by_level)
 
-    points: Array
-    conditions: Array | None
 
-    def take(self, index: Any) -> "_Sample":
-        """Those with the given numbers."""
-        return jax.tree.map(lambda a: a[index], self)
+def _keep(state, history: TrainingHistory, checkpoints: Any, config: FitConfig, *, ended: bool = False) -> None:
+    """Write what is due after the last chunk; everything if the run has ended."""
+    step = history.last_step
+    before = (step - 1) // config.chunk_steps * config.chunk_steps
+    ended = ended or step == config.steps
+    # First, so that a run that goes on from a checkpoint has all snapshots of the steps before it.
+    if takes_snapshots(config.ema) and (ended or config.ema.snapshot_due(step, before, config.steps)):
+        checkpoints.snapshot(state)
+    if ended or step // config.checkpoint_every > before // config.checkpoint_every:
+        checkpoints.save(state, history)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Run:
-    """What stays the same during a run: the structure of the denoiser, the settings and the data."""
+    """What stays the same during a run: the structure of the denoiser, the settings, the data and the devices."""
 
     graphdef: Any
     constants: Any
     config: FitConfig
-    train: _Sample
-    held_out: _Sample | None
+    data: AbstractData
+    mesh: Mesh | None
 
     def start(self, weights: Any) -> dict[str, Any]:
         """The state before the first step: pure dictionaries of arrays."""
         if isinstance(self.config.weighting, LearnedWeighting):
-            weights = weights | {_WEIGHTING: self.config.weighting.initial(self.train.points.dtype)}
-        optimiser = _optimiser(self.config).init(weights)
+            weights = weights | {WEIGHTING: self.config.weighting.initial(self.data.dtype)}
+        step = jnp.zeros((), jnp.int32)
+        averages = dict.fromkeys(self.config.ema.decays(step), weights)
         key = jax.random.key_data(jax.random.fold_in(jax.random.key(self.config.seed), 1))
-        return {
-            "weights": weights,
-            "average": weights,
-            "optimiser": optimiser,
-            "step": jnp.zeros((), jnp.int32),
-            "key": key,
-        }
+        moments = optimiser(self.config).init(weights)
+        return averages | {"weights": weights, "optimiser": moments, "step": step, "key": key}
 
-    def chunk(self, state: dict[str, Any], steps: int) -> tuple[dict[str, Any], tuple[Scalar, Scalar]]:
-        """The state after ``steps`` more steps, their mean training loss, and the held-out loss of the average."""
+    def place(self, state: dict[str, Any]) -> dict[str, Any]:
+        """A copy of ``state`` on the devices: the steps overwrite it."""
+        return jax.tree.map(jnp.copy, state) if self.mesh is None else replicated(state, self.mesh)
+
+    @functools.cached_property
+    def _arrays(self) -> tuple:
+        """What every chunk takes besides the state and the batches."""
+        return replicated((self.constants, self.data.resident, self.data.held_out), self.mesh)
+
+    def chunk(self, state: dict[str, Any], steps: int) -> tuple[dict[str, Any], Losses]:
+        """The state after ``steps`` more steps, and the losses; ``state`` is used up."""
+        key = jax.random.wrap_key_data(np.asarray(state["key"]))
+        batches = self.data.batches(key, int(state["step"]), steps)
+        if batches is not None:
+            place = divided if self.config.reference_size == 0 else replicated
+            batches = place(batches, self.mesh)
         # The seed reaches the computation through the key: with another seed, nothing compiles again.
         config = dataclasses.replace(self.config, seed=0)
-        return _chunk(self.graphdef, config, steps, state, self.constants, self.train, self.held_out)
+        return run_steps(self.graphdef, config, steps, self.mesh, state, batches, *self._arrays)
 
     def merge(self, weights: Any) -> Denoiser:
         """The denoiser with the given weights; those of a learned weighting are thrown away."""
-        return _denoiser_with(self.graphdef, weights, self.constants)
+        return with_weights(self.graphdef, local(weights, self.mesh), self.constants)
 
 
-# The state is not donated: the one before the chunk must survive an interrupt or a loss that is not finite.
-@functools.partial(jax.jit, static_argnames=("graphdef", "config", "steps"))
-def _chunk(graphdef, config, steps, state, constants, train, held_out):
-    optimiser = _optimiser(config)
-    key = jax.random.wrap_key_data(state["key"])
-
-    def noise_and_levels(points, key):
-        level_key, noise_key = jax.random.split(key)
-        if config.levels is None:
-            levels = config.schedule.training_levels(level_key, len(points), points.dtype)
-        else:
-            levels = config.levels(level_key, len(points), config.schedule, points.dtype)
-        return jax.random.normal(noise_key, points.shape, points.dtype), levels
-
-    def mean_loss(weights, sample, noise, levels, reference, directions):
-        denoiser = _denoiser_with(graphdef, weights, constants)
-        loss = functools.partial(_point_loss, config, denoiser, weights.get(_WEIGHTING), reference)
-        return jnp.mean(jax.vmap(loss)(sample.points, noise, levels, directions, sample.conditions))
-
-    def one_step(state, _):
-        batch_key, loss_key = jax.random.split(jax.random.fold_in(key, state["step"]))
-        n = len(train.points)
-        every = config.reference_size >= n
-        drawn = config.batch_size if every else max(config.batch_size, config.reference_size)
-        sample = train.take(jax.random.randint(batch_key, (drawn,), 0, n))
-        reference = (train if every else sample).points if config.reference_size else None
-        sample = sample.take(slice(config.batch_size))
-        if sample.conditions is not None:
-            drop = jax.random.bernoulli(jax.random.fold_in(loss_key, 3), config.condition_dropout, (config.batch_size,))
-            sample = sample._replace(conditions=drop_condition(sample.conditions, drop))
-        noise, levels = noise_and_levels(sample.points, loss_key)
-        directions = jax.random.normal(jax.random.fold_in(loss_key, 2), noise.shape, noise.dtype)
-        loss, gradient = jax.value_and_grad(mean_loss)(state["weights"], sample, noise, levels, reference, directions)
-        updates, moments = optimiser.update(gradient, state["optimiser"])
-        weights = optax.apply_updates(state["weights"], updates)
-        # Early on the average forgets faster, so that the random start has left it after a few dozen steps.
-        decay = jnp.minimum(config.ema_decay, (1 + state["step"]) / (10 + state["step"])).astype(loss.dtype)
-        average = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state["average"], weights)
-        new = {"weights": weights, "average": average, "optimiser": moments, "step": state["step"] + 1}
-        return state | new, loss
-
-    state, losses = jax.lax.scan(one_step, state, length=steps)
-    if held_out is None:
-        held_out_loss = jnp.full((), jnp.nan, losses.dtype)
-    else:
-        # The same noise every time: the curve shows the weights, not the draw. Always the plain loss, so that runs with
-        # other weightings and targets can be compared.
-        sample = held_out.take(jnp.arange(_HELD_OUT_DRAWS) % len(held_out.points))
-        noise, levels = noise_and_levels(sample.points, jax.random.key(0))
-        average = _denoiser_with(graphdef, state["average"], constants)
-        loss = functools.partial(denoising_loss, average)
-        held_out_loss = jnp.mean(jax.vmap(loss)(sample.points, noise, levels, sample.conditions))
-    # A loss is that of the weights before its step: the last step shows in the weights alone.
-    finite = jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state["average"])]))
-    return state, (jnp.where(finite, jnp.mean(losses), jnp.nan), held_out_loss)
-
-
-def _denoiser_with(graphdef, weights, constants):
-    return nnx.merge(graphdef, {name: weights[name] for name in weights if name != _WEIGHTING}, constants)
-
-
-def _point_loss(config, denoiser, parameters, reference, x, noise, sigma, v, condition):
-    """The loss of one clean point, with everything that ``config`` adds to it, times its weight."""
-    noisy = x + sigma * noise
-    if reference is None:
-        loss = denoising_loss(denoiser, x, noise, sigma, condition)
-    else:
-        posterior = Posterior(reference, noisy, sigma)
-        loss = stable_loss(denoiser, posterior)
-        if config.second_order:
-            loss = loss + config.second_order * second_order_loss(denoiser, posterior, v)
-    if config.asymmetry and not denoiser.conservative:
-        loss = loss + config.asymmetry * asymmetry_penalty(denoiser, noisy, sigma, v, condition)
-    if isinstance(config.weighting, LearnedWeighting):
-        return config.weighting.apply(parameters, loss, sigma)
-    return config.weighting(sigma, denoiser.sigma_data[...], config.schedule) * loss
-
-
-def _optimiser(config: FitConfig) -> optax.GradientTransformation:
-    warmup = min(config.warmup_steps, config.steps // 2)
-    rate = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup, config.steps)
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adam(rate))
-
-
-def _as_conditions(conditions: Any, n: int, config: FitConfig, dtype: Any) -> Array | None:
-    """Labels as integers or vectors as floats; raises ``ValueError`` for anything else."""
-    if conditions is None:
-        return None
-    values = np.asarray(conditions)
-    labels = values.ndim == 1 and values.dtype.kind in "iu"
-    vectors = values.ndim == 2 and values.dtype.kind in "iuf" and values.shape[1] > 0
-    if not (labels or vectors):
-        raise ValueError(
-            "`conditions` must be integer labels of shape (n,) or vectors of shape (n, m), "
-            f"got {values.dtype} of shape {values.shape}"
-        )
-    if len(values) != n:
-        raise ValueError(f"`conditions` must have one entry for each of the {n} points of `data`, got {len(values)}")
-    if labels and values.min() < 0:
-        raise ValueError(f"`conditions` must be labels from 0 on, got {values.min()}")
-    if vectors and not np.isfinite(values).all():
-        row, column = np.argwhere(~np.isfinite(values))[0]
-        raise ValueError(f"`conditions` must be finite, got {values[row, column]} in row {row}, column {column}")
-    if config.reference_size:
-        raise ValueError("`reference_size` must be 0 with `conditions`: the reference is drawn from all points")
-    return jnp.asarray(values, jnp.int32 if labels else dtype)
-
-
-def _split(data: _Sample, config: FitConfig) -> tuple[_Sample, _Sample | None]:
-    """Training and held-out points, by a permutation that depends on the seed."""
-    n = len(data.points)
-    if n < 3:
-        raise ValueError(f"`data` must have at least 3 points, got {n}")
-    if config.holdout == 0:
-        return data, None
-    count = max(1, round(config.holdout * n))
-    order = jax.random.permutation(jax.random.fold_in(jax.random.key(config.seed), 2), n)
-    return data.take(order[count:]), data.take(order[:count])
-
-
-def _denoiser(train: Array, conditions: Array | None, config: FitConfig, network: nnx.Module | None) -> Denoiser:
+def _denoiser(data: AbstractData, config: FitConfig, network: nnx.Module | None) -> Denoiser:
     """The untrained denoiser, with the mean and the standard deviation of the training data."""
-    # On the host in float64: the mean of many points must not lose digits.
-    points = np.asarray(train, np.float64)
-    mean = points.mean(0)
-    spread = float(np.sqrt(np.mean((points - mean) ** 2)))
-    if not spread > 0:
-        raise ValueError("`data` must have points that differ, got copies of one point (standard deviation 0)")
-    dim, dtype = points.shape[1], train.dtype
+    dim, dtype, condition = data.dim, data.dtype, data.example
     if network is None:
         key = jax.random.fold_in(jax.random.key(config.seed), 0)
-        network = MLP(dim, config.width, config.depth, key=key, dtype=dtype, **_kind(conditions))
+        network = MLP(dim, config.width, config.depth, key=key, dtype=dtype, **_kind(condition))
         network = Potential(network) if config.potential else network
     elif not isinstance(network, nnx.Module):
         raise TypeError(f"`network` must be a flax nnx.Module, got {type(network).__name__}")
     elif getattr(network, "dim", None) != dim:
         raise ValueError(f"`network` must have dim {dim} to match `data`, got {getattr(network, 'dim', None)}")
-    denoiser = Denoiser(network, spread, jnp.asarray(mean, dtype))
+    denoiser = Denoiser(network, data.spread, jnp.asarray(data.mean, dtype))
     x, sigma = jnp.zeros(dim, dtype), jnp.ones((), dtype)
     # Of all labels the largest: a network that knows it knows the others.
-    condition = None if conditions is None else jnp.max(conditions, 0)
     shape = jax.eval_shape(lambda: denoiser.network_output(x, sigma, condition)).shape
     if shape != (dim,):
         raise ValueError(f"`network` must return shape ({dim},) for a point of shape ({dim},), got {shape}")
+    while isinstance(network, Potential):
+        network = network.net
+    data.classes = getattr(network, "classes", None)
     return denoiser
 
 
-def _kind(conditions: Array | None) -> dict[str, int]:
+def _kind(example: Array | None) -> dict[str, int]:
     """Which conditions a network has to take, in its own words."""
-    if conditions is None:
+    if example is None:
         return {}
-    return {"classes": int(conditions.max()) + 1} if conditions.ndim == 1 else {"condition_dim": conditions.shape[1]}
-
-
-def _fingerprint(*arrays: Array | None) -> str:
-    """A digest of the data, so that a checkpoint is not continued with other data."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        if array is not None:
-            values = np.ascontiguousarray(array)
-            digest.update(f"{values.shape}{values.dtype}".encode() + values.tobytes())
-    return digest.hexdigest()
+    return {"classes": int(example) + 1} if example.ndim == 0 else {"condition_dim": len(example)}
 
 
 def _where(checkpoint: str | None) -> str:

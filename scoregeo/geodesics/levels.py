@@ -17,7 +17,7 @@ from .._types import Scalar
 from ..metrics.inner_products import safe_sqrt
 from .basis import Basis, Breaks, Coefficients, uniform_breaks
 from .elements import Path, adapted_breaks, halved, merged, transfer
-from .newton import Evaluation, descend, evaluate
+from .newton import descend, evaluate
 from .path_energy import PathEnergy
 
 RUNNING, STATIONARY, STALLED, NONFINITE = range(4)

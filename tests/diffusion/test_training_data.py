@@ -1,0 +1,205 @@
+"""Where the points come from: arrays, files that stay on disk, iterators; and points that nobody can train on."""
+
+import dataclasses
+import itertools
+import tracemalloc
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from scoregeo.datasets import Standardization
+from scoregeo.diffusion import MLP, FitConfig, TrainingInterrupted, data, fit, training
+
+CONFIG = FitConfig(steps=60, batch_size=32, width=8, depth=2, potential=False, chunk_steps=20, checkpoint_every=20)
+POINTS = np.random.default_rng(0).normal(size=(500, 2))
+LABELS = np.arange(500) % 3
+
+
+def equal(a, b):
+    return jax.tree.all(jax.tree.map(lambda x, y: bool((x == y).all()), a, b))
+
+
+def close(a, b, rtol):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol), a, b)
+
+
+@pytest.fixture
+def mapped(tmp_path):
+    """Writes an array to a file and maps it."""
+
+    def make(array):
+        np.save(tmp_path / "points.npy", array)
+        return np.load(tmp_path / "points.npy", mmap_mode="r")
+
+    return make
+
+
+def interrupt_after(monkeypatch, step):
+    """Ctrl-C arrives while the chunk after ``step`` steps runs."""
+    chunk = training._Run.chunk
+
+    def interrupted(self, state, steps):
+        if int(state["step"]) == step:
+            raise KeyboardInterrupt
+        return chunk(self, state, steps)
+
+    monkeypatch.setattr(training._Run, "chunk", interrupted)
+
+
+class TestFiles:
+    def test_they_train_as_arrays_do(self, mapped, tmp_path, monkeypatch):
+        """The same points in every step, in blocks that divide nothing; resumed bit for bit."""
+        monkeypatch.setattr(data, "_BLOCK", 64)
+        points = mapped(POINTS.astype(np.float32))
+        mine, resident = (data.as_data(each, LABELS, CONFIG) for each in (points, np.array(points)))
+        assert mine.digest() == resident.digest()
+        batches = mine.batches(jax.random.key(5), 30, 4)
+        for number, step in enumerate(range(30, 34)):
+            index = jax.random.randint(data.step_keys(jax.random.key(5), step)[0], (32,), 0, 475)
+            jax.tree.map(np.testing.assert_array_equal, batches.take(number), resident.resident.take(index))
+        settings = {"conditions": LABELS, "progress": False}
+        whole = fit(points, CONFIG, **settings)
+        close(whole.history, fit(np.array(points), CONFIG, **settings).history, 1e-5)
+        with monkeypatch.context() as patch:
+            interrupt_after(patch, 40)
+            with pytest.raises(TrainingInterrupted):
+                fit(points, CONFIG, checkpoint_dir=tmp_path / "run", **settings)
+        assert equal(fit(points, CONFIG, checkpoint_dir=tmp_path / "run", **settings).weights, whole.weights)
+
+    def test_references_and_other_numbers(self, mapped):
+        """Float64, a reference set from the file, one of all points, and whole numbers (which become floats)."""
+        for changes in ({"reference_size": 100}, {"reference_size": 10_000}, {"steps": 20, "holdout": 0.0}):
+            config = dataclasses.replace(CONFIG, **changes)
+            numbers = POINTS if config.reference_size else np.round(50 * POINTS).astype(np.int16)
+            models = [fit(each, config, progress=False) for each in (numbers, mapped(numbers))]
+            assert models[0].dtype == jnp.float64
+            close(*(model.history for model in models), 1e-8)
+
+    def test_they_are_never_in_memory(self, mapped, monkeypatch):
+        """A file of 32 MB; what NumPy and JAX hold while training on it is a small part of that."""
+        monkeypatch.setattr(data, "_BLOCK", 1024)
+        points = mapped(np.random.default_rng(0).normal(size=(250_000, 32)).astype(np.float32))
+        before = sum(array.nbytes for array in jax.live_arrays())
+        held = []
+
+        def look(history):
+            held.append(sum(array.nbytes for array in jax.live_arrays()) - before)
+
+        config = dataclasses.replace(CONFIG, steps=40, holdout=0.05)
+        tracemalloc.start()
+        fit(points, config, callbacks=[look], progress=False)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        # Most of both are the numbers of the rows, in a random order.
+        assert max(held) < points.nbytes / 10
+        assert peak < points.nbytes / 3
+
+    def test_bad_ones(self, mapped, monkeypatch):
+        monkeypatch.setattr(data, "_BLOCK", 64)
+        bad = POINTS.copy()
+        bad[[130, 300, 301], [1, 0, 0]] = np.nan, np.inf, np.nan
+        for array, message in [
+            (bad, r"`data` must be finite, but 3 of 1000 entries are NaN or infinite \(first at \(130, 1\)\)"),
+            (
+                POINTS[:, 0],
+                r"`data` must have real numbers of shape \(n, d\) with n, d >= 1, got float64 of shape \(500,",
+            ),
+            (POINTS > 0, "got bool of shape"),
+            (POINTS[:2], "`data` must have at least 3 points, got 2"),
+            (np.ones((9, 2)), "`data` must have points that differ"),
+        ]:
+            with pytest.raises(ValueError, match=message):
+                fit(mapped(array), CONFIG, progress=False)
+
+
+def batches(start=0, size=32, labels=False):
+    """Batch number k is always the same."""
+    for k in itertools.count(start):
+        random = np.random.default_rng(k)
+        points = random.normal(size=(size, 2)).astype(np.float32)
+        yield (points, random.integers(0, 3, size)) if labels else points
+
+
+class TestIterators:
+    def test_one_batch_for_each_step_and_exact_resumption(self, tmp_path, monkeypatch):
+        """From an iterator that begins again, and from a function that is told where to begin."""
+        consumed = []
+
+        def counted(iterator):
+            for k, batch in enumerate(iterator):
+                consumed.append(k)
+                yield batch
+
+        whole = fit(counted(batches()), CONFIG, progress=False)
+        assert consumed == list(range(64 + 60))  # 64 * 32 points are held out
+        starts = []
+
+        def from_batch(start):
+            starts.append(start)
+            return batches(start)
+
+        for name, source in (("iterator", batches), ("function", lambda: from_batch)):
+            folder = tmp_path / name
+            with monkeypatch.context() as patch:
+                interrupt_after(patch, 40)
+                with pytest.raises(TrainingInterrupted):
+                    fit(source(), CONFIG, checkpoint_dir=folder, progress=False)
+            resumed = fit(source(), CONFIG, checkpoint_dir=folder, progress=False)
+            assert equal(resumed.weights, whole.weights)
+            assert resumed.history.to_dict() == whole.history.to_dict()
+        assert starts == [0, 0, 64 + 40]
+        with pytest.raises(ValueError, match="`checkpoint_dir` holds a run with other data"):
+            fit(batches(5), CONFIG, checkpoint_dir=tmp_path / "iterator", progress=False)
+
+    def test_it_learns_what_the_batches_hold(self):
+        """Mean and spread come from the first batches; labels too; a list of pairs is not an array."""
+        config = dataclasses.replace(CONFIG, steps=20, batch_size=16, accumulation=2)
+        shifted = ((points + 7, labels) for points, labels in batches(labels=True))
+        model = fit(shifted, config, progress=False)
+        np.testing.assert_allclose(model.weights["mean"], 7, atol=0.1)
+        np.testing.assert_allclose(model.weights["sigma_data"], 1, atol=0.05)
+        assert model.score_at(0.5, 2)(jnp.zeros(2)).shape == (2,)
+        assert np.isfinite(model.history.held_out_losses).all()
+
+    def test_bad_ones(self):
+        def changed(number, change, labels=False):
+            return (change(batch) if k == number else batch for k, batch in enumerate(batches(labels=labels)))
+
+        nan = np.full((32, 2), np.nan, np.float32)
+        network = MLP(2, 8, 2, classes=3, key=jax.random.key(0))
+        for source, message in [
+            (itertools.islice(batches(), 70), r"64 batches to hold out and one for each of the 60 steps.* no batch 70"),
+            (itertools.islice(batches(), 3), "there is no batch 3 of `data`"),
+            (changed(66, lambda b: b[:5]), r"batch 66 of `data` must have real numbers of shape \(32, d\).*\(5, 2\)"),
+            (changed(66, lambda b: nan), r"batch 66 of `data` must be finite, but 64 of 64 .* \(first at \(0, 0\)\)"),
+            (changed(66, lambda b: b.astype(np.float64)), "`data` must give batches of one kind"),
+            (changed(66, lambda b: (b[0], b[1] + 3), labels=True), "`conditions` of batch 66 .* from 0 to 2.* got 5"),
+            (changed(66, lambda b: (b[0], -b[1]), labels=True), "`conditions` of batch 66 of `data` must be labels"),
+            (lambda start: 3, "`data` must return an iterator of batches, got int"),
+        ]:
+            with pytest.raises((ValueError, TypeError), match=message):
+                fit(source, CONFIG, progress=False, network=network if "from 0 to 2" in message else None)
+        with pytest.raises(ValueError, match="`conditions` must be None for batches"):
+            fit(batches(), CONFIG, conditions=LABELS, progress=False)
+
+
+class TestOddPoints:
+    def test_fewer_than_a_batch_and_constant_columns(self):
+        """Batches are drawn with replacement; a constant column is a point mass, whose score has a closed form."""
+        points = np.random.default_rng(0).normal(size=(20, 2))
+        column = np.concatenate([points, np.full((20, 1), 3.0)], 1)
+        standardized = Standardization.fit(column).apply(jnp.asarray(column))
+        np.testing.assert_array_equal(standardized[:, 2], 0)
+        config = dataclasses.replace(CONFIG, batch_size=64, width=16, steps=400, chunk_steps=200)
+        model = fit(column, config, progress=False)
+        assert np.isfinite(model.history.train_loss).all()
+        x = jnp.asarray(column) + 0.5 * jax.random.normal(jax.random.key(0), column.shape)
+        score = jax.vmap(model.score_at(0.5))(x)[:, 2]
+        np.testing.assert_allclose(score, -(x[:, 2] - 3) / 0.25, atol=0.6)
+
+    def test_labels_that_a_network_does_not_know(self):
+        network = MLP(2, 8, 2, classes=2, key=jax.random.key(0))
+        with pytest.raises(ValueError, match="must be a label from 0 to 1, or -1 for no condition, got 2"):
+            fit(POINTS, CONFIG, conditions=LABELS, network=network, progress=False)
