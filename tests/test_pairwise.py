@@ -120,7 +120,7 @@ print("RESULT" + json.dumps([devices, jax.process_count(), good, np.asarray(matr
 
 def run_program(process=-1, port="0", devices=1):
     program = PROGRAM.format(tests=str(pathlib.Path(__file__).parent))
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(
         [sys.executable, "-c", program, str(process), port],

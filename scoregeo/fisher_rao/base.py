@@ -54,6 +54,11 @@ class AbstractFamily(eqx.Module):
     def inner_product(self, theta: Point) -> AbstractInnerProduct:
         """The Fisher information (1) at ``theta``, as an operator with its structure (diagonal, dense)."""
 
+    def acceleration(self, theta: Point, v: Vector) -> Vector | None:
+        """The geodesic equation ``theta'' = acceleration(theta, theta')`` where it is known in closed form, else
+        ``None``."""
+        return None
+
     def fisher(self, theta: Point) -> Matrix:
         """The Fisher information (1) at ``theta``, shape ``(size, size)``."""
         return self.inner_product(self.check(theta)).matrix(self.size)

@@ -53,8 +53,9 @@ class FisherRaoMetric(AbstractMetric):
         return jnp.ones((), x.dtype) if self.unconstrained else self.family.domain(x)
 
     def acceleration(self, x: Point, v: Vector) -> Vector:
-        """The generic Lagrangian acceleration."""
-        return lagrangian_acceleration(self, x, v)
+        """That of the family if it has a closed form, else the generic Lagrangian one."""
+        closed = None if self.unconstrained else self.family.acceleration(x, v)
+        return lagrangian_acceleration(self, x, v) if closed is None else closed
 
 
 class ClosedForm(AbstractBoundarySolver):
@@ -71,6 +72,7 @@ class ClosedForm(AbstractBoundarySolver):
             raise TypeError("`ClosedForm` solves for a FisherRaoMetric in the parameters of its family only")
         if not isinstance(metric.family, AbstractExactFamily):
             raise TypeError(
-                f"the geodesics of {type(metric.family).__name__} have no closed form: use SpectralNewton()"
+                f"the geodesics of {type(metric.family).__name__} have no closed form: use SpectralNewton(), or "
+                "FibreSolver() for MultivariateNormal"
             )
         return closed_geodesic(metric.family, x, y, ts)

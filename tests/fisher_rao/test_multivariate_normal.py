@@ -14,6 +14,7 @@ from scoregeo import RESULTS, SpectralNewton, shoot, verify
 from scoregeo.fisher_rao.metric import FisherRaoMetric
 from scoregeo.fisher_rao.multivariate_normal import FibreSolver, MultivariateNormal
 from scoregeo.fisher_rao.normal_distances import calvo_oller, sqrt_jeffreys
+from scoregeo.metrics.lagrangian import lagrangian_acceleration
 
 
 def parameters(d, rng, condition=1e3, spread=3.0):
@@ -67,7 +68,7 @@ def family_functions(d):
             "inv_sqrt_mv": product.inv_sqrt_mv(v),
             "logdet": product.logdet(),
             "acceleration": family.acceleration(theta, v),
-            "lagrangian": FisherRaoMetric(family).acceleration(theta, v),
+            "lagrangian": lagrangian_acceleration(FisherRaoMetric(family), theta, v),
             "samples": family.sample(jax.random.key(1), theta, 2000),
         }
 
