@@ -48,6 +48,7 @@ def test_symmetric_blocks_and_rectangles():
     assert bool((results == RESULTS.successful).all())
 
 
+@pytest.mark.slow
 def test_traced_and_differentiable():
     xs = jnp.asarray(points(4))
 
@@ -81,6 +82,7 @@ def test_points_outside_the_domain():
     np.testing.assert_array_equal(results == RESULTS.successful, ~outside)
 
 
+@pytest.mark.slow
 def test_progress_reaches_the_end(capfd):
     pairwise_dist(METRIC, points(3), solver=SOLVER, progress=True)
     assert "100%" in capfd.readouterr().err
@@ -143,12 +145,14 @@ def on_one_device():
     return pairwise_dist(METRIC, points(10), solver=SOLVER)[0]
 
 
+@pytest.mark.slow
 def test_eight_devices(on_one_device):
     devices, processes, good, matrix = answer(run_program(devices=8))
     assert (devices, processes, good) == (8, 1, True)
     np.testing.assert_allclose(matrix, on_one_device, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_two_processes(on_one_device):
     """Two processes with two devices each, talking through gloo: each gets the whole matrix."""
     with socket.socket() as free:

@@ -14,6 +14,8 @@ from scoregeo.adapters.geomstats import from_geomstats, to_geomstats
 from scoregeo.datasets import three_modes
 from scoregeo.metrics import christoffels
 
+pytestmark = pytest.mark.slow
+
 SOLVER = SpectralNewton(rtol=1e-6, path_rtol=1e-4)
 RANDOM = np.random.default_rng(0)
 

@@ -28,6 +28,7 @@ def model(two_classes):
     return fit(two_classes[0], CONFIG, conditions=two_classes[1], progress=False)
 
 
+@pytest.mark.slow
 def test_conditional_scores_are_those_of_the_classes(model):
     """At noise 0.5: against the exact scores of both classes and of their mixture."""
     sigma, means, sds = 0.5, jnp.array([[-1.0, 0.0], [1.0, 0.5]]), jnp.array([0.1, 0.2])
@@ -46,6 +47,7 @@ def test_conditional_scores_are_those_of_the_classes(model):
         assert error < 0.15, (condition, error)
 
 
+@pytest.mark.slow
 def test_samples_of_a_class(model):
     samples = np.asarray(model.sample(jax.random.key(0), 300, condition=0))
     np.testing.assert_allclose(samples.mean(0), [-1, 0], atol=0.08)

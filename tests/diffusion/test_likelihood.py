@@ -105,6 +105,7 @@ def test_the_error_of_wrong_moments_is_what_the_documentation_says():
     np.testing.assert_allclose(error(mean + shift, cov), jnp.linalg.norm(shift) / 50.0, rtol=0.15)
 
 
+@pytest.mark.slow
 def test_random_probes_estimate_the_exact_trace(modes):
     """Unbiased, with the standard error that is reported; random signs have less variance than normal ones."""
     mixture, schedule = modes[1], EDM()
@@ -202,6 +203,7 @@ def test_bits_per_dimension():
         likelihood.bits_per_dim(0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("trained")
 def test_a_trained_model_knows_its_density(modes, trained):
     """In float32, by its own path and by another up to the same noise level; nearly as likely as under the truth."""

@@ -187,6 +187,7 @@ def test_all_weights_take_part(kind):
         assert np.abs(leaf).max() > 1e-12, jax.tree_util.keystr(path)
 
 
+@pytest.mark.slow
 @kinds
 @pytest.mark.parametrize(("wrap", "seed"), [(lambda net: net, 0), (Potential, 1)])
 def test_derivatives_are_those_of_finite_differences(kind, wrap, seed):
@@ -238,6 +239,7 @@ def test_single_precision_agrees_with_double(kind):
     np.testing.assert_allclose(jax.jit(net)(x, jnp.float32(0.25)), exact, rtol=0, atol=3e-5 * np.abs(exact).max())
 
 
+@pytest.mark.slow
 @kinds
 @pytest.mark.parametrize("wrap", [lambda net: net, Potential])
 def test_bfloat16_is_close_and_keeps_the_types(kind, wrap):

@@ -82,6 +82,7 @@ def projection_p_value(x, mixture):
     return 6 * min(p_values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["EDM-float64", "VP-float32"])
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_the_exact_score_gives_the_exact_law(name, case, modes):
@@ -308,6 +309,7 @@ def test_a_score_that_is_not_finite_is_reported_by_every_sampler(sampler):
     assert jnp.isnan(under_jit()).all()
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("trained")
 def test_a_trained_model_samples_by_any_sampler(modes, trained):
     samples = trained.sample(jax.random.key(0), 2000, sampler=DPMSolver(steps=20))

@@ -70,6 +70,7 @@ def interrupt_after(monkeypatch, step):
     monkeypatch.setattr(training._Run, "chunk", interrupted)
 
 
+@pytest.mark.slow
 class TestAccuracy:
     @pytest.mark.xdist_group("trained")
     def test_a_short_training_learns_the_score_of_the_mixture(self, modes, trained):
@@ -163,6 +164,7 @@ class TestLosses:
             assert not equal(whole.weights, plain.weights)
         assert not np.allclose(whole.history.train_loss, plain.history.train_loss, rtol=1e-3)
 
+    @pytest.mark.slow
     def test_a_stable_target_with_second_order_is_more_accurate(self, modes, trained):
         """Both errors, with the same network and number of steps as the plain training, and half its batches."""
         config = dataclasses.replace(trained.config, batch_size=128, reference_size=1024, second_order=1.0)

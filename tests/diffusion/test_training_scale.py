@@ -20,6 +20,8 @@ from scoregeo.diffusion import MLP, FitConfig, fit, training
 from scoregeo.diffusion.ema import PowerEMA
 from scoregeo.diffusion.weightings import LearnedWeighting
 
+pytestmark = pytest.mark.slow
+
 CONFIG = FitConfig(
     steps=60, batch_size=32, width=8, depth=2, potential=False, chunk_steps=20, checkpoint_every=20, ema=PowerEMA(0.1)
 )
@@ -76,6 +78,7 @@ def test_the_state_is_used_again_and_the_network_is_not(whole, monkeypatch):
 DIVIDED = """
 import dataclasses, json, os, sys
 import jax
+
 jax.config.update("jax_enable_x64", True)
 sys.path.insert(0, {tests!r})
 process, port, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]

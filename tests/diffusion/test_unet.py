@@ -189,6 +189,7 @@ def test_bad_settings_are_named(settings, message):
         UNet(**{"shape": (8, 8, 1), "width": 8, **settings}, key=jax.random.key(0))
 
 
+@pytest.mark.slow
 def test_it_learns_a_handful_of_images():
     """Sixty steps on eight images: the loss falls from 1 (a network of zeros) to a third of it."""
     rows, columns = jnp.meshgrid(jnp.linspace(-1, 1, 8), jnp.linspace(-1, 1, 8), indexing="ij")

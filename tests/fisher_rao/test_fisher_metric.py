@@ -98,6 +98,7 @@ def test_fisher_matrix(family, parameters, rule):
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "unconstrained"),
     [(Categorical(3), False), (CenteredNormal(2), False), (Weibull(), True)],

@@ -260,6 +260,7 @@ def test_closed_forms_for_equal_means_and_for_means_that_differ_along_one_axis()
     assert bool(jnp.all(path.result == RESULTS.successful))
 
 
+@pytest.mark.slow
 def test_the_spectral_solver_and_diffrax_agree():
     """Independent of the closed form: `SpectralNewton` on the metric alone, and `verify`, which integrates again."""
     family = MultivariateNormal(2)

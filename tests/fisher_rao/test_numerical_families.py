@@ -251,6 +251,7 @@ def geomstats_dist(name):
     return lambda a, b: float(np.squeeze(metric.dist(coordinates(a), coordinates(b))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gamma", "dirichlet", "von_mises"])
 def test_distances(name):
     """Symmetric, verified by diffrax, equal to integrals on curves kept by isometries and to

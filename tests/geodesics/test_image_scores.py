@@ -7,6 +7,8 @@ import pytest
 
 from scoregeo import RESULTS, FunctionScore, SpectralNewton, SteinMetric, dist, geodesic, log
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (8, 8, 3)
 SIZE = 8 * 8 * 3
 SETTINGS = {"rtol": 1e-4, "path_rtol": 1.0, "max_elements": 1, "degree": 8}

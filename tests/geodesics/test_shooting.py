@@ -161,6 +161,7 @@ def differences(solve):
     return [central_differences(lambda *args: summary(solve(*args)), ARGS, i) for i in range(4)]
 
 
+@pytest.mark.slow
 class TestDerivatives:
     def test_reverse_mode_in_a_batch(self, differences):
         """One lane is as in `differences`; one has equal end points, where length and energy have derivative zero."""
@@ -286,8 +287,8 @@ def test_float32(solved):
     np.testing.assert_allclose(result.velocities, solved.velocities, atol=1e-4)
 
 
+@pytest.mark.slow
 class TestRefine:
-    @pytest.mark.slow
     def test_three_modes(self):
         """The reference problem (MATH 4)."""
         modes = jnp.array([[-1.5, 0.0], [1.5, 0.0], [0.0, 1.5]])
@@ -302,7 +303,6 @@ class TestRefine:
         assert float(verify(metric, result)) < 2e-10
         np.testing.assert_allclose(exp(metric, x, result.velocities[0]), y, atol=1e-8)
 
-    @pytest.mark.slow
     def test_network(self):
         """A random network in 8-D, not a gradient; the first solve is rough, and does not reach its accuracy."""
         metric = SteinMetric(network_score(1, 8), 1.0)

@@ -110,6 +110,7 @@ def test_enormous_strength_is_solved_or_refused(solver):
     assert result.result != RESULTS.successful or error < max(1e-3 * exact, 10 * float(result.error))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["spectral", "refine", "shooting", "descent", "georce"])
 def test_single_precision(name):
     solve = run(name, jnp.float32)
@@ -121,6 +122,7 @@ def test_single_precision(name):
         assert abs(float(result.length) - length) < max(TOLERANCE_32, SOLVERS[name][1]) * length
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["refine", "multistart"])
 def test_gradients_of_compositions(name):
     """``jit(vmap(grad))`` with respect to end points, strength and closed-over centres, against central differences."""

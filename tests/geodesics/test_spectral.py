@@ -273,6 +273,7 @@ class TestGeodesic:
         assert abs(float(dist(metric, x, y, solver=solver)) - 5.055) < 0.03
 
 
+@pytest.mark.slow
 def test_dimension_3072():
     """A random network score with curl, in the dimension of a 32 x 32 colour image."""
     d = 3072
@@ -303,6 +304,7 @@ def swirl(x):
     return jnp.array([[0.3, 1.0], [-1.2, 0.2]]) @ x - x
 
 
+@pytest.mark.slow
 def test_saddles_are_left():
     """Between opposite points of a Gaussian beyond its conjugate points, the straight line is stationary, not
     shortest."""
@@ -357,6 +359,7 @@ def test_batches_of_geodesics_and_times():
         single.evaluate(2.0)
 
 
+@pytest.mark.slow
 class TestHardProblems:
     def test_ring_at_strength_1000(self, ring):
         """GEORCE stalls here. The length tends to the arc (2) as the metric confines the path to the ridge."""
@@ -550,6 +553,7 @@ class TestTraces:
         assert len(calls) - seen <= 1
 
 
+@pytest.mark.slow
 def test_sphere_and_half_space_under_the_same_solver():
     sphere, half = models.Sphere(), models.HyperbolicHalfSpace()
     x, y = jnp.array([0.1, 0.5, -0.2]), jnp.array([-0.4, 0.3, 0.3])

@@ -263,6 +263,7 @@ def test_batch_and_way_back():
     np.testing.assert_allclose(back[:, -1], ws, atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [None, PoleLadder(20)])
 def test_a_geodesic_that_stopped_ends_there(method):
     metric, (x, v, w, _) = SteinMetric(swirl), start(2)
