@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from scoregeo import GaussianMixtureScore, geodesic
 from scoregeo.diffusion import VP
-from scoregeo.fisher_rao.spacetime import FlatPriorStart, SpacetimeDescent, SpacetimeMetric
+from scoregeo.fisher_rao import FlatPriorStart, SpacetimeDescent, SpacetimeMetric
 
 jax.config.update("jax_enable_x64", True)
 

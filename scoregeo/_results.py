@@ -12,8 +12,8 @@ class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
 
     successful = ""
     metric_nonfinite = (
-        "The metric returned NaN or infinity. Check that the score is finite at both end points and between them "
-        "(`metric.score(x)`), or move the end points away from where it is not."
+        "The metric returned NaN or infinity, or is not positive. Check that the score is finite at both end points and "
+        "between them (`metric.score(x)`), or move the end points away from where it is not."
     )
     outside_domain = (
         "An end point lies outside the domain of the metric, or the path could not be kept inside it. Check "
@@ -32,7 +32,8 @@ class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
     accuracy_not_reached = (
         "The path is a geodesic of its discretisation, but the estimated error of the length is above `rtol`. Try "
         "more `max_elements` (SpectralNewton) or `nodes` (Georce, EnergyDescent), "
-        "`Refine(SpectralNewton(), Shooting())`, or a larger `rtol`; the estimate is in `geodesic.error`."
+        "`Refine(SpectralNewton(), Shooting())`, or a larger `rtol`; for a closed form, float64. The estimate is in "
+        "`geodesic.error`."
     )
     ends_missed = (
         "Shooting did not reach the end point: the root find stopped before its defects were small. Try more "

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._atomic import write_figure
+from ._results import RESULTS
 from ._types import Point, Points, Scalar
 from .cli import CommandError, Compare
 from .diffusion import DiffusionModel
@@ -109,5 +110,5 @@ def _picture(result: Comparison, xs: Points, ys: Points, metrics: dict[str, Stei
     most = [row for row in np.argsort(-ratio)[:_DRAWN] if np.isfinite(ratio[row])]
     ends = [(xs[result.table["first"][row]], ys[result.table["second"][row]]) for row in most]
     solved = [jax.block_until_ready(geodesic(metric, x, y, solver=SOLVER, throw=False)) for x, y in ends]
-    paths = [path for path in solved if bool(jnp.isfinite(path.points).all())]
+    paths = [path for path in solved if bool(path.result == RESULTS.successful)]
     return comparison_figure(result, paths=paths, points=background)

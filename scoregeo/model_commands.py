@@ -28,6 +28,7 @@ from .diffusion import (
     log_prob,
     memorization,
 )
+from .diffusion.ema import takes_snapshots
 from .recorded import POINTS_FILE
 
 SAMPLERS = {
@@ -50,8 +51,10 @@ def run_train(arguments: Train, console: Any) -> None:
     model = fit(data.points, arguments.config, checkpoint_dir=checkpoint, standardization=data.standardization)
     model.save(out)
     write_npy(out / POINTS_FILE, read_points(arguments.data)[0])
-    # The run is complete: its checkpoint has served.
-    shutil.rmtree(checkpoint, ignore_errors=True)
+    if takes_snapshots(arguments.config.ema):
+        console.print(f"kept {checkpoint} with the snapshots for posthoc_ema")
+    else:  # the run is complete: its checkpoint has served
+        shutil.rmtree(checkpoint, ignore_errors=True)
     console.print(f"loss {model.history.train_loss[-1]:.4f}, held out {model.history.held_out_loss[-1]:.4f}")
     console.print(f"wrote {out}")
 

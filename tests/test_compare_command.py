@@ -2,12 +2,15 @@
 
 import csv
 
+import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
-from scoregeo import SpectralNewton, SteinMetric, cli, pairwise_dist
+from scoregeo import RESULTS, SpectralNewton, SteinMetric, cli, compare_command, pairwise_dist
 from scoregeo.diffusion import DiffusionModel
+from scoregeo.fisher_rao import Normal, compare
 from scoregeo.recorded import Geometry, double_precision
 
 TRAIN = ["--steps", "200", "--chunk-steps", "100", "--width", "16", "--depth", "1", "--warmup-steps", "20"]
@@ -58,6 +61,20 @@ def test_all_pairs_with_a_picture(folder, tmp_path, capsys):
         expected, _ = pairwise_dist(metric, np.asarray(xs), solver=solver)
     found = [float(row["Stein 0.4"]) for row in rows]
     np.testing.assert_allclose(found, np.asarray(expected)[np.triu_indices(5, 1)], rtol=1e-4)
+
+
+def test_picture_has_solved_geodesics_only(monkeypatch):
+    xs = jnp.asarray(np.random.default_rng(0).uniform(1, 2, (4, 2)))
+    names = {"Euclidean": lambda x, y: jnp.linalg.norm(x - y), "Stein": lambda x, y: jnp.sum(jnp.abs(x - y))}
+    result = compare(xs, metrics=names, resamples=0)
+    path = Normal().geodesic(xs[0], xs[1])
+    stalled = eqx.tree_at(lambda path: path.result, path, RESULTS.stalled)
+    for solved, curves in (((path, stalled, path), 2), ((stalled,) * 3, 0)):
+        left = list(solved)
+        monkeypatch.setattr(compare_command, "geodesic", lambda *args, left=left, **settings: left.pop())
+        figure = compare_command._picture(result, xs, xs, {"Stein": None}, xs)
+        drawn = [ax.collections for ax in figure.axes if ax.get_label() == "data"]
+        assert [len(group[0].get_segments()) for group in drawn] == [curves] * bool(curves)
 
 
 def test_rows_of_two_files_and_what_the_model_keeps(folder, tmp_path, capsys):

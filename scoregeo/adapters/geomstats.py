@@ -10,7 +10,7 @@ import contextlib
 import functools
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -88,6 +88,20 @@ def to_geomstats(metric: AbstractMetric, dim: int, *, solver: AbstractBoundarySo
     return space.equip_with_metric(JaxMetric, metric=metric, solver=solver).metric
 
 
+class _Batch(NamedTuple):
+    """What was computed for a batch of vectors: values of its parts, filled up with copies, and its size and shape."""
+
+    parts: list[Any]
+    size: int
+    shape: tuple[int, ...]
+
+    def read(self, read: Callable[[Any], Any] = lambda value: value) -> np.ndarray:
+        """``read`` of the values, as a new float64 array."""
+        values = np.concatenate([np.asarray(read(part), np.float64) for part in self.parts])[: self.size]
+        # A copy: geomstats writes into arrays, and those of JAX are read-only.
+        return values.reshape((*self.shape, *values.shape[1:])).copy()
+
+
 class JaxMetric(RiemannianMetric):
     """A metric of this library in geomstats; see `to_geomstats`. Arguments and results as geomstats documents them."""
 
@@ -103,50 +117,57 @@ class JaxMetric(RiemannianMetric):
 
     def metric_matrix(self, base_point=None):
         """The matrices ``G(x)``."""
-        return self._map(_matrices, "", base_point)
+        return self._map(_matrices, "", base_point).read()
 
     def christoffels(self, base_point=None):
         """The Christoffel symbols, upper index first."""
-        return self._map(_christoffels, "", base_point)
+        return self._map(_christoffels, "", base_point).read()
 
     def inner_product(self, tangent_vec_a, tangent_vec_b, base_point=None):
         """The inner products of two vectors, without forming ``G(x)``."""
-        return self._map(_inner, "", base_point, tangent_vec_a, tangent_vec_b)
+        return self._map(_inner, "", base_point, tangent_vec_a, tangent_vec_b).read()
 
     def exp(self, tangent_vec, base_point):
         """The exponential map, by diffrax."""
-        return self._map(_exp, "integrations", base_point, tangent_vec)
+        return self._map(_exp, "integrations", base_point, tangent_vec).read()
 
     def log(self, point, base_point):
         """The logarithmic map, by the boundary solver."""
-        return self._solve(base_point, point, lambda path: path.velocities[..., 0, :])
+        return self._solve(base_point, point, lambda paths: paths.velocities[..., 0, :]).read()
 
     def dist(self, point_a, point_b):
         """The lengths of the geodesics that the boundary solver finds."""
-        return self._solve(point_a, point_b, lambda path: path.length)
+        return self._solve(point_a, point_b, lambda paths: paths.length).read()
 
     def squared_dist(self, point_a, point_b):
         """The squared distances."""
         return self.dist(point_a, point_b) ** 2
 
     def geodesic(self, initial_point, end_point=None, initial_tangent_vec=None):
-        """The geodesic as a function of times; between two points, the solved path itself is evaluated."""
+        """The geodesic as a function of times; between two points it is solved here, once, and then evaluated."""
         if end_point is None or initial_tangent_vec is not None:
             return super().geodesic(initial_point, end_point, initial_tangent_vec)
+        solved = self._solve(initial_point, end_point, lambda paths: paths)
 
         def path(t):
             times = np.clip(np.atleast_1d(np.asarray(t, np.float64)), 0, 1)
             if not np.array_equal(times, np.atleast_1d(t)):
                 raise ValueError(f"`t` must be in [0, 1] for a geodesic between two points, got {t}")
-            return self._solve(initial_point, end_point, lambda paths: _evaluate(paths, jnp.asarray(times)))
+            return solved.read(lambda paths: _evaluate(paths, jnp.asarray(times)))
 
         return path
 
-    def _solve(self, x, y, read: Callable[[Geodesic], Any]):
-        return self._map(lambda *arguments: _geodesics(self.solver, *arguments), "geodesics", x, y, read=read)
+    def _solve(self, x, y, keep: Callable[[Geodesic], Any]) -> _Batch:
+        """What is to be kept of the geodesics; all of them would not fit into memory for long batches."""
 
-    def _map(self, function, what: str, *arguments, read: Callable[[Any], Any] = lambda value: value):
-        """``function(metric, *arguments)`` over broadcast batches of vectors, as a new float64 array.
+        def solve(metric, xs, ys):
+            paths = _geodesics(self.solver, metric, xs, ys)
+            return keep(paths), paths.result
+
+        return self._map(solve, "geodesics", x, y)
+
+    def _map(self, function, what: str, *arguments) -> _Batch:
+        """``function(metric, *arguments)`` over broadcast batches of vectors.
 
         Batches are filled up to a power of two, so that clusters of changing size do not compile again and again.
         """
@@ -156,18 +177,20 @@ class JaxMetric(RiemannianMetric):
         if arrays[0].ndim == 0 or arrays[0].shape[-1] != self._space.dim:
             raise ValueError(f"points and vectors must have shape (..., {self._space.dim}), got {arrays[0].shape}")
         batch, total = arrays[0].shape[:-1], arrays[0].size // self._space.dim
+        if total == 0:
+            raise ValueError(f"a batch must have at least one point, got shape {arrays[0].shape}")
         rows = [array.reshape(total, -1) for array in arrays]
         size = max(_SMALLEST_BATCH, 1 << max(0, total - 1).bit_length())
         size = min(size, max(1, _NUMBERS_PER_BATCH // (_NUMBERS_PER_DIMENSION * self._space.dim)))
-        parts = []
+        parts, ends = [], []
         for start in range(0, total, size):
             index = np.minimum(np.arange(start, start + size), total - 1)
             value, results = function(self.metric, *(jnp.asarray(row[index]) for row in rows))
-            if what:
-                _raise_if_failed(results, min(size, total - start), what)
-            parts.append(np.asarray(read(value), np.float64)[: total - start])
-        # A copy: geomstats writes into arrays, and those of JAX are read-only.
-        return np.concatenate(parts).reshape((*batch, *parts[0].shape[1:])).copy()
+            parts.append(value)
+            ends.append(results)
+        if what:
+            _raise_if_failed(jax.tree.map(lambda *codes: jnp.concatenate(codes)[:total], *ends), what)
+        return _Batch(parts, total, batch)
 
 
 @eqx.filter_jit
@@ -196,8 +219,7 @@ def _exp(metric, xs, vs):
 
 @eqx.filter_jit
 def _geodesics(solver, metric, xs, ys):
-    paths = jax.vmap(lambda x, y: geodesic(metric, x, y, solver=solver, ts=(0.0, 1.0), throw=False))(xs, ys)
-    return paths, paths.result
+    return jax.vmap(lambda x, y: geodesic(metric, x, y, solver=solver, ts=(0.0, 1.0), throw=False))(xs, ys)
 
 
 @eqx.filter_jit
@@ -205,12 +227,12 @@ def _evaluate(paths, times):
     return eqx.filter_vmap(lambda path: path.evaluate(times))(paths)
 
 
-def _raise_if_failed(results: RESULTS, count: int, what: str) -> None:
-    failed = np.asarray(results != RESULTS.successful)[:count]
+def _raise_if_failed(results: RESULTS, what: str) -> None:
+    failed = np.asarray(results != RESULTS.successful)
     if failed.any():
         first = int(np.argmax(failed))
         advice = RESULTS[jax.tree.map(lambda code: code[first], results)]
-        raise RuntimeError(f"{failed.sum()} of {count} {what} failed (first number {first}): {advice}")
+        raise RuntimeError(f"{failed.sum()} of {failed.size} {what} failed (first number {first}): {advice}")
 
 
 def from_geomstats(space: Any, *, step: float = 1e-3) -> "GeomstatsMetric":

@@ -1,7 +1,9 @@
 """What `fit` calls after every chunk of steps: a function of the `TrainingHistory` so far.
 
-A callback that returns ``True`` ends the training; the model is then that of the steps done. A run that goes on from a
-checkpoint has its whole history, so callbacks need no memory of their own.
+A callback that returns ``True`` (of Python or NumPy; nothing else counts, so that a number is no accident) ends the
+training; the model is then that of the steps done. A checkpoint that is due is written before the callbacks are called.
+A run that goes on from a checkpoint has its whole history, so callbacks need no memory of their own. Where several
+processes train together, the callbacks of each are called, and one that stops ends the training in all.
 """
 
 import dataclasses
@@ -51,7 +53,7 @@ class JSONLines:
     ``sigmas`` and ``held_out_losses`` at these noise levels.
 
     The file is replaced as a whole after every chunk, so it is never cut off, and never holds steps twice. Of several
-    processes, the first one writes it.
+    processes (`jax.distributed`), the one with index 0 writes it, also if each trains on its own.
     """
 
     path: str | os.PathLike

@@ -1,12 +1,14 @@
 """Checkpoints of a training run. The only file that knows orbax, whose interface is still moving.
 
 What is saved is a flat dictionary of named arrays (weights, their averages, the optimiser's moments, the step, the
-key) and a JSON dictionary (settings, digest of the data, history). orbax writes each checkpoint beside its place, in a
-thread of its own, and renames it: a directory whose name is a number is whole.
+key) and a JSON dictionary (settings, digest of the data, network, history). orbax writes each checkpoint beside its
+place, in a thread of its own, and renames it: a directory whose name is a number is whole.
 """
 
 import contextlib
 import dataclasses
+import hashlib
+import json
 import logging
 import os
 import re
@@ -17,12 +19,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from .._atomic import make_writable
 from .config import FitConfig
+from .ema import takes_snapshots
 from .files import DamagedModelError, check_directory, flatten, unflatten
 from .history import TrainingHistory
-from .posthoc import FOLDER, write_snapshot
+from .networks import describe_network
+from .posthoc import remove_snapshots, write_snapshot
 
 
 class Checkpoints:
@@ -31,14 +36,24 @@ class Checkpoints:
     **Arguments**
 
     - ``directory``: made if needed. Raises ``OSError`` if it cannot be written to.
-    - ``config``: settings of the run; ``data``: digest of its data. A checkpoint of another run is refused.
+    - ``config``: settings of the run; ``data``: digest of its data; ``network``: what `identify_network` gives. A
+      checkpoint of another run is refused.
     - ``writes``: false for a process that reads what another one writes.
     """
 
-    def __init__(self, directory: str | os.PathLike, config: FitConfig, data: str, *, writes: bool = True):
+    def __init__(
+        self,
+        directory: str | os.PathLike,
+        config: FitConfig,
+        data: str,
+        network: dict[str, Any],
+        *,
+        writes: bool = True,
+    ):
         self._path = check_directory(directory, "checkpoint_dir")
-        self._config, self._data, self._writes = config, data, writes
-        self._about = {"config": config.to_dict(), "data": data}  # raises now for settings that cannot be written
+        self._config, self._data, self._network, self._writes = config, data, network, writes
+        # Raises now for settings that cannot be written.
+        self._about = {"config": config.to_dict(), "data": data, "network": network}
         self._open_manager = None
         if writes:
             make_writable(self._path, "checkpoint_dir")
@@ -67,7 +82,8 @@ class Checkpoints:
         about = self._about | {"history": history.to_dict()}
         args = ocp.args.Composite(state=ocp.args.StandardSave(arrays), about=ocp.args.JsonSave(about))
         with self._clear_errors():
-            self._manager().save(step, args=args)
+            if not self._manager().save(step, args=args):
+                raise RuntimeError(f"orbax declined to save step {step}")
 
     def snapshot(self, state: dict[str, Any]) -> None:
         """Put the averages of a state beside the checkpoints, see `posthoc`. Raises ``OSError`` if that fails."""
@@ -92,16 +108,16 @@ class Checkpoints:
     def restore(self, state: dict[str, Any], history: TrainingHistory) -> tuple[dict[str, Any], TrainingHistory]:
         """State and history of the last whole checkpoint, or those given if there is none.
 
-        Raises ``ValueError`` if it belongs to a run with other settings (saying which) or other data,
-        `DamagedModelError` if there are checkpoints and none can be read. One that cannot be read while an older one
-        can gives a warning.
+        Raises ``ValueError`` if it belongs to a run with other settings or another network (naming what differs) or
+        other data, `DamagedModelError` if there are checkpoints and none can be read. One that cannot be read while an
+        older one can gives a warning.
         """
         unreadable = []
         for step in reversed(self._steps()):
             where = str(self._path / str(step))
             try:
                 arrays, about = self._read(step)
-                config, digest = FitConfig.from_dict(about["config"]), about["data"]
+                config, digest, network = FitConfig.from_dict(about["config"]), about["data"], about["network"]
                 saved_history = TrainingHistory.from_dict(about["history"])
             except Exception as error:  # whatever orbax meets in a damaged directory
                 unreadable.append(f"{where} cannot be read ({type(error).__name__}: {str(error)[:200]})")
@@ -115,6 +131,11 @@ class Checkpoints:
                 )
             if digest != self._data:
                 raise ValueError(f"`checkpoint_dir` holds a run with other data in {where}; give another directory")
+            if differences := _differences(self._network, network):
+                raise ValueError(
+                    f"`checkpoint_dir` holds a run with another network in {where}: {'; '.join(differences)}. Give "
+                    "the same `network` to go on with that run, or another directory"
+                )
             restored = jax.tree.map(jnp.array, unflatten(state, arrays, where))
             for line in unreadable:
                 warnings.warn(f"{line}; going on from {where}", stacklevel=3)
@@ -122,8 +143,8 @@ class Checkpoints:
             return restored, saved_history
         if unreadable:
             raise DamagedModelError(f"`checkpoint_dir` has no readable checkpoint: {'; '.join(unreadable)}")
-        if self._writes:  # of a run that left no checkpoint
-            shutil.rmtree(self._path / FOLDER, ignore_errors=True)
+        if self._writes and takes_snapshots(self._config.ema):
+            remove_snapshots(self._path)  # of a run that left no checkpoint
         return state, history
 
     def _put_aside(self, damaged: list[int]) -> None:
@@ -181,6 +202,26 @@ class Checkpoints:
                 f"a checkpoint could not be written to `checkpoint_dir` {self._path} ({_reason(error)}); {kept}. "
                 "When there is room for more, the same call to `fit` goes on from there"
             ) from error
+
+
+def identify_network(network: nnx.Module, constants: dict[str, Any]) -> dict[str, Any]:
+    """What tells a network from others whose weights have the same names and shapes: its description (for one of the
+    user's own, the name of its class) and the SHA-256 of its variables that are not trained. As JSON gives it back."""
+    described = describe_network(network) or {"kind": type(network).__name__}
+    digest = hashlib.sha256()
+    for name, leaf in sorted(flatten(constants).items()):
+        array = np.array(leaf, order="C")
+        digest.update(f"{name}{array.shape}{array.dtype}".encode())
+        digest.update(array.tobytes())
+    return json.loads(json.dumps(described | {"constants": digest.hexdigest()}))
+
+
+def _differences(here: Any, there: Any, name: str = "") -> list[str]:
+    """Where two descriptions differ, one line each."""
+    if not (isinstance(here, dict) and isinstance(there, dict)):
+        return [] if here == there else [f"{name}: {here} here, {there} there"]
+    names = here | there
+    return [line for name in names for line in _differences(here.get(name), there.get(name), name)]
 
 
 def _reason(error: Exception) -> str:

@@ -97,8 +97,7 @@ def as_data(data: Any, conditions: Any, config: FitConfig) -> AbstractData:
             f"`data` must have real numbers of shape (n, d) with n, d >= 1, got {data.dtype} of shape {data.shape}"
         )
     _check_finite(data, "`data`")
-    # What fits into the reference set fits into memory.
-    return _Rows(data, conditions, config, resident=config.reference_size >= len(data))
+    return _Rows(data, conditions, config, resident=False)
 
 
 class _Rows(AbstractData):
@@ -119,6 +118,8 @@ class _Rows(AbstractData):
         kept[order[:count]] = False
         self.mean, self.spread = _moments(rows, kept, self.dtype)
         self.held_out = self._on_device(order[: min(count, HELD_OUT_DRAWS)]) if count else None
+        # What fits into the reference set fits into memory, and the steps then take all of it.
+        resident = resident or config.reference_size >= len(self._train)
         self.resident = self._on_device(self._train) if resident else None
         self.example = None if self._conditions is None else jnp.asarray(self._conditions.max(0))
 
@@ -190,7 +191,9 @@ class _Batches(AbstractData):
                 f"`data` must give {self._set_aside} batches to hold out and one for each of the {self._config.steps} "
                 f"steps, but there is no {where}"
             )
-        points, conditions = batch if isinstance(batch, tuple) and len(batch) == 2 else (batch, None)
+        # A pair may be a list, as of torch's DataLoader; but so may be two points.
+        pair = isinstance(batch, tuple) or (isinstance(batch, list) and len(batch) == 2 and np.ndim(batch[0]) == 2)
+        points, conditions = batch if pair and len(batch) == 2 else (batch, None)
         points = np.asarray(points)
         good = points.ndim == 2 and len(points) == self._size and points.shape[1] > 0 and points.dtype.kind in "iuf"
         if not good:
@@ -284,7 +287,10 @@ def _moments(rows: Any, kept: np.ndarray, dtype: Any) -> tuple[np.ndarray, float
         count = total
     spread = float(np.sqrt(np.mean(squares) / count))
     if not spread > 0:
-        raise ValueError("`data` must have points that differ, got copies of one point (standard deviation 0)")
+        raise ValueError(
+            "`data` must have points that differ, but those that give its mean and standard deviation (all that are "
+            "not held out; of batches, the first few) are copies of one point"
+        )
     return mean, spread
 
 

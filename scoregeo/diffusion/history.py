@@ -57,12 +57,16 @@ class TrainingHistory(eqx.Module):
         sigmas: np.ndarray | None = None,
         held_out_losses: np.ndarray | None = None,
     ) -> "TrainingHistory":
-        """This history with one more entry; all entries have the same ``sigmas``."""
+        """This history with one more entry; all entries have the same ``sigmas``, or none has any.
+
+        Raises ``ValueError`` if ``sigmas`` is not of the length of those before.
+        """
         entries = ((self.steps, step), (self.train_loss, train_loss), (self.held_out_loss, held_out_loss))
         columns = [np.append(array, value) for array, value in entries]
-        if sigmas is None:
-            return TrainingHistory(*columns)
-        sigmas, losses = np.asarray(sigmas, float), np.asarray(held_out_losses, float)[None]
+        sigmas = np.zeros(0) if sigmas is None else np.asarray(sigmas, float)
+        if len(self.steps) and len(sigmas) != len(self.sigmas):
+            raise ValueError(f"`sigmas` must be the {len(self.sigmas)} of the entries before, got {len(sigmas)}")
+        losses = np.asarray([] if held_out_losses is None else held_out_losses, float)[None]
         before = self.held_out_losses if len(self.steps) else losses[:0]
         return TrainingHistory(*columns, sigmas, np.concatenate([before, losses]))
 

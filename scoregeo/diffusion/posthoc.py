@@ -54,13 +54,13 @@ def posthoc_ema(model: DiffusionModel, checkpoint_dir: str | os.PathLike, width:
     if not (isinstance(ema, PowerEMA) and ema.snapshots):
         raise ValueError(f"`model` must be trained with `ema=PowerEMA(snapshots=...)`, got {ema!r}")
     PowerEMA(width, second_width=width / 2)  # raises for a width that makes no sense
-    folder = pathlib.Path(checkpoint_dir).absolute() / FOLDER
+    folder, paths = pathlib.Path(checkpoint_dir).absolute() / FOLDER, snapshots_in(checkpoint_dir)
     end = int(model.history.steps[-1]) if len(model.history.steps) else 0
-    # Other names are of files that were being written when a run was killed.
-    paths = {int(path.stem): path for path in folder.glob("*.safetensors") if path.stem.isdecimal()}
     if end not in paths:
         raise ValueError(f"`checkpoint_dir` must have the snapshots of this run, but {folder} has none of step {end}")
-    template = {kept: {"net": model.weights["net"]} for kept in ("average", "second")}
+    graphdef, weights, constants = nnx.split(model.denoiser, nnx.Param, ...)
+    # A network may have other variables, which are not trained and have no averages.
+    template = dict.fromkeys(("average", "second"), nnx.to_pure_dict(weights))
     trees = {step: _read(path, template) for step, path in sorted(paths.items()) if step <= end}
     same = jax.tree.map(lambda a, b: bool(np.array_equal(a, b)), trees[end]["average"], template["average"])
     if not jax.tree.all(same):
@@ -79,7 +79,7 @@ def posthoc_ema(model: DiffusionModel, checkpoint_dir: str | os.PathLike, width:
         return jnp.asarray(total, leaves[0].dtype)
 
     weights = jax.tree.map(combined, *(trees[step][name] for name, step in kept))
-    return model.replace(nnx.merge(model.graphdef, model.weights | weights), model.history)
+    return model.replace(nnx.merge(graphdef, weights, nnx.to_pure_dict(constants)), model.history)
 
 
 def combination(kept: Sequence[tuple[float, int]], width: float, end: int) -> tuple[np.ndarray, float]:
@@ -100,9 +100,23 @@ def write_snapshot(checkpoint_dir: str | os.PathLike, state: Mapping[str, Any]) 
 
     folder = pathlib.Path(checkpoint_dir).absolute() / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
+    # Without the parameters of a learned weighting.
     arrays = flatten({kept: {"net": state[kept]["net"]} for kept in ("average", "second")})
     with replacing(folder / f"{int(state['step'])}.safetensors") as temporary:
         temporary.write_bytes(save({name: np.array(leaf, order="C") for name, leaf in arrays.items()}))
+
+
+def remove_snapshots(checkpoint_dir: str | os.PathLike) -> None:
+    """Remove the snapshots of another run, and no other file."""
+    for path in snapshots_in(checkpoint_dir).values():
+        path.unlink()
+
+
+def snapshots_in(checkpoint_dir: str | os.PathLike) -> dict[int, pathlib.Path]:
+    """The files of the snapshots beside the checkpoints, by their steps."""
+    # Other names are of files that were being written when a run was killed.
+    paths = (pathlib.Path(checkpoint_dir).absolute() / FOLDER).glob("*.safetensors")
+    return {int(path.stem): path for path in paths if path.stem.isdecimal()}
 
 
 def _read(path: pathlib.Path, template: Any) -> Any:

@@ -40,8 +40,8 @@ def has_several_processes(mesh: Mesh | None) -> bool:
 
 
 def is_writer(mesh: Mesh | None) -> bool:
-    """Whether this process writes files: one of those that train together does."""
-    return mesh is None or jax.process_index() == mesh.devices.flat[0].process_index
+    """Whether this process writes files: of those that train together, the one with index 0 does."""
+    return not has_several_processes(mesh) or jax.process_index() == 0
 
 
 def replicated(tree: Any, mesh: Mesh | None) -> Any:
@@ -72,13 +72,23 @@ def local(tree: Any, mesh: Mesh | None) -> Any:
 def check_agreement(value: int, mesh: Mesh | None, message: str) -> None:
     """Wait for all processes of ``mesh``, and raise ``ValueError`` with ``message`` unless they have the same ``value``
     (of less than 31 bits)."""
-    if not has_several_processes(mesh):
-        return
-    from jax.experimental.multihost_utils import process_allgather
-
-    values = np.asarray(process_allgather(np.asarray(value))).reshape(-1)
+    values = _gathered(value, mesh)
     if (values != values[0]).any():
         raise ValueError(f"{message}, got {values.tolist()}")
+
+
+def in_any_process(value: bool, mesh: Mesh | None) -> bool:
+    """Whether ``value`` is true in any process of ``mesh``; all of them must ask."""
+    return bool(_gathered(value, mesh).any())
+
+
+def _gathered(value: Any, mesh: Mesh | None) -> np.ndarray:
+    """The values that the processes of ``mesh`` have, ``(processes,)``."""
+    if not has_several_processes(mesh):
+        return np.asarray(value).reshape(1)
+    from jax.experimental.multihost_utils import process_allgather
+
+    return np.asarray(process_allgather(np.asarray(value))).reshape(-1)
 
 
 def _processes(mesh: Mesh) -> set[int]:

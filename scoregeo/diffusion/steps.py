@@ -90,8 +90,7 @@ def run_steps(graphdef, config, steps, mesh, state, batches, constants, train, h
         weights = optax.apply_updates(state["weights"], updates)
         new = {"weights": weights, "optimiser": moments, "step": state["step"] + 1}
         for name, decay in config.ema.decays(state["step"]).items():
-            decay = decay.astype(loss.dtype)
-            new[name] = jax.tree.map(lambda old, now, d=decay: d * old + (1 - d) * now, state[name], weights)
+            new[name] = jax.tree.map(functools.partial(_averaged, decay), state[name], weights)
         return state | new, loss
 
     state, losses = jax.lax.scan(one_step, state, batches, length=steps)
@@ -114,6 +113,11 @@ def run_steps(graphdef, config, steps, mesh, state, batches, constants, train, h
     finite = jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state["average"])]))
     train_loss = jnp.where(finite, jnp.mean(losses), jnp.nan)
     return state, keep_replicated(Losses(train_loss, held_out_loss, sigmas, by_level), mesh)
+
+
+def _averaged(decay, old, now):
+    decay = decay.astype(old.dtype)  # weights may be of another type than the points
+    return decay * old + (1 - decay) * now
 
 
 def with_weights(graphdef: Any, weights: dict, constants: Any) -> Denoiser:

@@ -7,6 +7,7 @@ the optimiser's moments, ``k`` and the key: a run that was interrupted and goes 
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -27,7 +28,16 @@ from .model import DiffusionModel
 from .networks import MLP, Potential
 from .parameterization import Denoiser
 from .progress import Progress
-from .sharding import check_agreement, check_mesh, divided, has_several_processes, is_writer, local, replicated
+from .sharding import (
+    check_agreement,
+    check_mesh,
+    divided,
+    has_several_processes,
+    in_any_process,
+    is_writer,
+    local,
+    replicated,
+)
 from .steps import WEIGHTING, Losses, optimiser, run_steps, with_weights
 from .weightings import LearnedWeighting
 
@@ -83,29 +93,31 @@ def fit(
 
       - an array ``(n, d)``, at least three points;
       - one in a file, from ``numpy.load(path, mmap_mode="r")``: only the rows of a chunk of steps are ever in memory;
-      - an iterator of batches ``(b, d)``, or pairs ``(points, conditions)``, with ``b = config.points_per_step`` (or
-        ``config.reference_size``, if that is more), one for each step. The first few, about 2048 points, are not
-        trained on: mean and standard deviation of the data, and the held-out loss, are theirs. To go on with a run, it
-        must begin from the beginning, and what was used is skipped;
+      - an iterator of batches ``(b, d)``, or pairs ``(points, conditions)``, tuples or lists, with
+        ``b = config.points_per_step`` (or ``config.reference_size``, if that is more), one for each step. The first
+        few, about 2048 points, are not trained on: mean and standard deviation of the data, and the held-out loss, are
+        theirs. To go on with a run, it must begin from the beginning, and what was used is skipped;
       - a function of the number of batches to leave out that returns such an iterator: nothing has to be skipped.
 
-      Float64 data gives float64 weights, anything else float32. The defaults of the schedules suit a standard deviation
-      of about 0.5 to 1 (`scoregeo.datasets.Standardization`).
+      Where JAX has float64 enabled, float64 data and whole numbers are trained on in float64, anything else in float32.
+      The weights of the default network are of that type; those of a given ``network`` keep theirs. The defaults of the
+      schedules suit a standard deviation of about 0.5 to 1 (`scoregeo.datasets.Standardization`).
     - ``config``: settings, see `FitConfig`.
     - ``network``: the initial network, a module ``(x, c_noise) -> (d,)`` with an integer ``dim`` (see `networks`); by
       default an `MLP` as ``config`` says. It is not changed.
-    - ``checkpoint_dir``: directory for the state of the run. If it already holds a run with the same settings and data,
-      that run goes on from its last whole checkpoint.
+    - ``checkpoint_dir``: directory for the state of the run. If it already holds a run with the same settings, data and
+      network, that run goes on from its last whole checkpoint.
     - ``progress``: report the losses on standard error, as a bar on a terminal and as lines elsewhere.
     - ``standardization``: the map that was applied to the data, kept with the model for those who need to undo it.
     - ``conditions``: a class label ``0, 1, ...`` for each point, integers ``(n,)``, or a vector, ``(n, m)``: what
       `DiffusionModel.score_at` and `DiffusionModel.sample` can then be asked for. A given ``network`` must take them.
-    - ``callbacks``: functions of the `TrainingHistory` that are called after every chunk of steps, in turn; one that
-      returns ``True`` ends the training. See `EarlyStop`, `JSONLines`.
+    - ``callbacks``: functions of the `TrainingHistory` that are called after every chunk of steps, in turn, once a
+      checkpoint that is due is kept; one that returns ``True`` (of Python or NumPy, nothing else) ends the training,
+      in all processes. See `EarlyStop`, `JSONLines`.
     - ``mesh``: a `jax.sharding.Mesh` with one axis, as of ``jax.make_mesh((8,), ("data",),
       axis_types=(AxisType.Auto,))``: the points of a batch are divided among its devices. After
       ``jax.distributed.initialize`` these may belong to several processes, each of which calls this function with the
-      same arguments and gets the model; the first one writes the checkpoints, in a folder that all can read.
+      same arguments and gets the model; the one with index 0 writes the checkpoints, in a folder that all can read.
 
     **Returns** a `DiffusionModel` with the averaged weights. Noise levels are standard deviations in the units of
     ``data``.
@@ -132,23 +144,43 @@ def fit(
     data = as_data(data, conditions, config)
     denoiser = _denoiser(data, config, network)
     graphdef, weights, constants = nnx.split(denoiser, nnx.Param, ...)
-    run = _Run(graphdef, nnx.to_pure_dict(constants), config, data, mesh)
+    constants = nnx.to_pure_dict(constants)
+    run = _Run(graphdef, constants, config, data, mesh)
     # Made before the training, so that a bad argument is not noticed after it.
     model = DiffusionModel(denoiser, config, standardization=standardization)
     state, history = run.start(nnx.to_pure_dict(weights)), TrainingHistory.empty()
+    digest = data.digest() if checkpoint_dir is not None or has_several_processes(mesh) else None
 
     if has_several_processes(mesh):
         # Also a time to meet: what the first process has written before this call is then on disk.
-        check_agreement(int(data.digest()[:7], 16), mesh, "`data` must be the same in all processes")
+        settings = hashlib.sha256(repr(config).encode()).hexdigest()
+        for name, value in (("data", digest), ("config", settings)):
+            check_agreement(int(value[:7], 16), mesh, f"`{name}` must be the same in all processes")
     checkpoints = None
     if checkpoint_dir is not None:
-        from .checkpoint import Checkpoints
+        from .checkpoint import Checkpoints, identify_network
 
-        checkpoints = Checkpoints(checkpoint_dir, config, data.digest(), writes=is_writer(mesh))
-        state, history = checkpoints.restore(state, history)
-        check_agreement(int(state["step"]), mesh, "`checkpoint_dir` must be a folder that all processes can read")
+        network = identify_network(denoiser.net, constants.get("net", {}))
+        checkpoints = Checkpoints(checkpoint_dir, config, digest, network, writes=is_writer(mesh))
+    try:
+        if checkpoints:
+            state, history = checkpoints.restore(state, history)
+            check_agreement(int(state["step"]), mesh, "`checkpoint_dir` must be a folder that all processes can read")
+        state, history = _train(run, state, history, checkpoints, callbacks, progress)
+    finally:
+        if checkpoints:
+            with contextlib.suppress(OSError):
+                checkpoints.close()
+    return model.replace(run.merge(state["average"]), history)
+
+
+def _train(
+    run: "_Run", state: dict[str, Any], history: TrainingHistory, checkpoints: Any, callbacks: Sequence, progress: bool
+) -> tuple[dict[str, Any], TrainingHistory]:
+    """State and history at the end of the run; with ``checkpoints`` (may be ``None``), the last one is on disk."""
+    config, mesh = run.config, run.mesh
     # Also of a history that was restored: a run that a callback has ended does not go on when started again.
-    stopped = len(history.steps) > 0 and _asks_to_stop(callbacks, history)
+    stopped = len(history.steps) > 0 and _asks_to_stop(callbacks, history, mesh)
     # The state after the last chunk and its losses: one name, so that an interrupt finds what belongs together.
     latest = run.place(state), None
     try:
@@ -156,9 +188,11 @@ def fit(
             while (step := history.last_step) < config.steps and not stopped:
                 latest = run.chunk(latest[0], min(config.chunk_steps, config.steps - step))
                 history = _record(history, latest, checkpoints)
-                stopped = _asks_to_stop(callbacks, history)
-                if checkpoints:
-                    _keep(latest[0], history, checkpoints, config, ended=stopped)
+                # Before anything of the user's is called, which may raise.
+                _keep(latest[0], history, checkpoints, config)
+                stopped = _asks_to_stop(callbacks, history, mesh)
+                if stopped:
+                    _keep(latest[0], history, checkpoints, config, ended=True)
                 report.update(history)
         if checkpoints:
             checkpoints.close()  # raises if the last one could not be written
@@ -166,15 +200,11 @@ def fit(
         with contextlib.suppress(KeyboardInterrupt, OSError):  # a second Ctrl-C: the last whole checkpoint will do
             if not latest[0]["step"].is_deleted():  # used up by a chunk that was interrupted as it began
                 history = _record(history, latest, checkpoints)
+                _keep(latest[0], history, checkpoints, config)
                 if checkpoints:
-                    _keep(latest[0], history, checkpoints, config)
                     checkpoints.save(latest[0], history)
         raise TrainingInterrupted(history.last_step, checkpoints and checkpoints.last) from None
-    finally:
-        if checkpoints:
-            with contextlib.suppress(OSError):
-                checkpoints.close()
-    return model.replace(run.merge(latest[0]["average"]), history)
+    return latest[0], history
 
 
 def _as_callbacks(callbacks: Any) -> tuple[Callable, ...]:
@@ -184,9 +214,10 @@ def _as_callbacks(callbacks: Any) -> tuple[Callable, ...]:
     return found
 
 
-def _asks_to_stop(callbacks: Sequence[Callable], history: TrainingHistory) -> bool:
+def _asks_to_stop(callbacks: Sequence[Callable], history: TrainingHistory, mesh: Mesh | None) -> bool:
     # All of them: one that stops must not keep the others from seeing the last entry.
-    return any([callback(history) for callback in callbacks])
+    answers = [callback(history) for callback in callbacks]
+    return in_any_process(any(isinstance(answer, bool | np.bool_) and answer for answer in answers), mesh)
 
 
 def _record(history: TrainingHistory, latest: tuple[dict, Losses | None], checkpoints: Any) -> TrainingHistory:
@@ -204,6 +235,8 @@ def _record(history: TrainingHistory, latest: tuple[dict, Losses | None], checkp
 def _keep(state, history: TrainingHistory, checkpoints: Any, config: FitConfig, *, ended: bool = False) -> None:
     """Write what is due after the last chunk; everything if the run has ended."""
     step = history.last_step
+    if checkpoints is None or step == 0:
+        return
     before = (step - 1) // config.chunk_steps * config.chunk_steps
     ended = ended or step == config.steps
     # First, so that a run that goes on from a checkpoint has all snapshots of the steps before it.
@@ -242,6 +275,14 @@ class _Run:
         """What every chunk takes besides the state and the batches."""
         return replicated((self.constants, self.data.resident, self.data.held_out), self.mesh)
 
+    @functools.cached_property
+    def _compiled(self) -> FitConfig:
+        """The settings with those fixed that reach the steps otherwise (the seed through the key, the network through
+        its structure) or not at all: where only they differ, nothing compiles again."""
+        network = {"width": 1, "depth": 1, "potential": False}
+        others = {"seed": 0, "holdout": 0.0, "chunk_steps": 1, "checkpoint_every": 1, "checkpoints_kept": 1}
+        return dataclasses.replace(self.config, **network, **others)
+
     def chunk(self, state: dict[str, Any], steps: int) -> tuple[dict[str, Any], Losses]:
         """The state after ``steps`` more steps, and the losses; ``state`` is used up."""
         key = jax.random.wrap_key_data(np.asarray(state["key"]))
@@ -249,9 +290,7 @@ class _Run:
         if batches is not None:
             place = divided if self.config.reference_size == 0 else replicated
             batches = place(batches, self.mesh)
-        # The seed reaches the computation through the key: with another seed, nothing compiles again.
-        config = dataclasses.replace(self.config, seed=0)
-        return run_steps(self.graphdef, config, steps, self.mesh, state, batches, *self._arrays)
+        return run_steps(self.graphdef, self._compiled, steps, self.mesh, state, batches, *self._arrays)
 
     def merge(self, weights: Any) -> Denoiser:
         """The denoiser with the given weights; those of a learned weighting are thrown away."""

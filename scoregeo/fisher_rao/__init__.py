@@ -22,10 +22,10 @@ from .network import (
 from .normal import CenteredNormal, DiagonalNormal, Normal
 from .normal_distances import calvo_oller, hellinger, jeffreys, kullback_leibler, sqrt_jeffreys, wasserstein
 from .parametric import AbstractExpectation, ExactSum, MonteCarlo, ParametricFamily, Quadrature, empirical_fisher
-from .spacetime import (
+from .spacetime import SpacetimeMetric
+from .spacetime_descent import (
     FlatPriorStart,
     SpacetimeDescent,
-    SpacetimeMetric,
     diffusion_edit_distance,
     jeffreys_divergences,
     spacetime_energy,

@@ -18,10 +18,11 @@ distance between its ends. (Cover & Thomas 2006, sec. 17.7; Song et al. 2021, ar
 import warnings
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._types import Matrix, Points, Scalar, as_float, as_points, check_count, is_concrete
 from ..metrics.inner_products import safe_sqrt
@@ -62,7 +63,7 @@ def location_fisher(score: Any, samples: Points) -> LocationFisher:
 
     >>> import jax, jax.numpy as jnp
     >>> from scoregeo import GaussianScore
-    >>> from scoregeo.fisher_rao.bridge import location_fisher
+    >>> from scoregeo.fisher_rao import location_fisher
     >>> score = GaussianScore(jnp.zeros(1), jnp.array([[4.0]]))
     >>> estimate = location_fisher(score, score.sample(jax.random.key(0), 10_000))
     >>> bool(abs(estimate.matrix[0, 0] - 1 / 4) < 3 * estimate.standard_error[0, 0])
@@ -106,24 +107,41 @@ def marginal_length(
 
     - ``denoiser``: as for `SpacetimeMetric`: a score with ``noised``, a `DiffusionModel`, or a function ``(z,
       noise_level) -> E[x_0 | z]``. The divergence of the score is exact, by d derivatives.
-    - ``schedule``: a `scoregeo.diffusion` schedule, or any object with ``alpha(t)``, ``sigma(t)``, ``drift(t)``,
-      ``squared_diffusion(t)``, ``log_snr(t)``, ``time_at_log_snr(log_snr)``.
-    - ``t0``, ``t1``: times, in either order.
+    - ``schedule``: a `scoregeo.diffusion` schedule, or any hashable object with ``t_min``, ``t_max``, ``alpha(t)``,
+      ``sigma(t)``, ``drift(t)``, ``squared_diffusion(t)``, ``log_snr(t)``, ``time_at_log_snr(log_snr)``.
+    - ``t0``, ``t1``: times between ``t_min`` and ``t_max``, in either order.
     - ``samples``: independent draws of the clean data, ``(n, d)``; ``key``: for the noise that is added to them. The
       same samples and noise serve all times.
     - ``nodes``: of the Gauss-Legendre rule in log SNR.
 
     **Returns** length and standard error (of the Monte Carlo, by the delta method; not of the rule). Warns as
-    `location_fisher` does.
+    `location_fisher` does. Raises ``ValueError`` for times outside the schedule (outside ``jit``; there they are not
+    looked at).
     """
     denoiser, samples = as_denoiser(denoiser), _check_samples(samples)
     check_count("nodes", nodes)
-    n, d = samples.shape
-    dtype = samples.dtype
-    ends = jnp.stack([schedule.log_snr(_time(t, name, dtype)) for t, name in ((t0, "t0"), (t1, "t1"))])
+    n, dtype = samples.shape[0], samples.dtype
+    ends = jnp.stack([schedule.log_snr(_time(t, name, schedule, dtype)) for t, name in ((t0, "t0"), (t1, "t1"))])
     at, weights = np.polynomial.legendre.leggauss(nodes)
     log_snrs = ends[0] + (ends[1] - ends[0]) * jnp.asarray((at + 1) / 2, dtype)
     weights = jnp.abs(ends[1] - ends[0]) * jnp.asarray(weights / 2, dtype)
+    squares = _squared_fisher_scores(denoiser, schedule, samples, key, log_snrs)
+    speeds = safe_sqrt(jnp.mean(squares, 1))
+    length = weights @ speeds
+    # What one sample adds to the length, to first order.
+    slopes = weights / jnp.where(speeds > 0, 2 * speeds, 1)
+    spread = jnp.std(slopes @ squares, ddof=1)
+    estimate = Estimate(length, spread / jnp.sqrt(n).astype(dtype))
+    _warn(estimate, n, "the Fisher-Rao length of the marginals")
+    return estimate
+
+
+@eqx.filter_jit
+def _squared_fisher_scores(
+    denoiser: Any, schedule: Any, samples: Points, key: PRNGKeyArray, log_snrs: Float[Array, " m"]
+) -> Float[Array, "m n"]:
+    """The squares of (2), with the log SNR as the parameter, at every noise level and noisy sample."""
+    d, dtype = samples.shape[1], samples.dtype
     noise = jax.random.normal(key, samples.shape, dtype)
 
     def squared_scores(log_snr):
@@ -141,29 +159,22 @@ def marginal_length(
 
         return jax.vmap(one)(alpha * samples + sigma * noise)
 
-    squares = jax.lax.map(squared_scores, log_snrs)
-    speeds = safe_sqrt(jnp.mean(squares, 1))
-    length = weights @ speeds
-    # What one sample adds to the length, to first order.
-    slopes = weights / jnp.where(speeds > 0, 2 * speeds, 1)
-    spread = jnp.std(slopes @ squares, ddof=1)
-    estimate = Estimate(length, spread / jnp.sqrt(n).astype(dtype))
-    _warn(estimate, n, "the Fisher-Rao length of the marginals")
-    return estimate
+    return jax.lax.map(squared_scores, log_snrs)
 
 
 def marginal_dist(score: GaussianScore, schedule: Any, t0: float | Scalar, t1: float | Scalar) -> Scalar:
     """The Fisher-Rao distance, among all normal distributions, of the marginals at ``t0`` and ``t1`` of Gaussian data.
 
     The marginals are ``N(alpha mean, alpha^2 cov + sigma^2 I)``. For data that are not Gaussian there is no finite
-    family to measure in: see `marginal_length`. Raises ``TypeError`` for a score that is not a `GaussianScore`.
+    family to measure in: see `marginal_length`. Raises ``TypeError`` for a score that is not a `GaussianScore`, and
+    ``ValueError`` for times outside the schedule, as there.
     """
     if not isinstance(score, GaussianScore):
         raise TypeError(f"`score` must be a GaussianScore, whose marginals are normal, got {type(score).__name__}")
     family = MultivariateNormal(score.mean.size)
     ends = []
     for t, name in ((t0, "t0"), (t1, "t1")):
-        t = _time(t, name, score.mean.dtype)
+        t = _time(t, name, schedule, score.mean.dtype)
         marginal = score.noised(schedule.alpha(t), schedule.sigma(t))
         ends.append(family.pack(marginal.mean, marginal.cov))
     return family.dist(*ends)
@@ -176,11 +187,15 @@ def _check_samples(samples: Any) -> Points:
     return samples
 
 
-def _time(t: Any, name: str, dtype: Any) -> Scalar:
-    t = as_float(t, name).astype(dtype)
+def _time(t: Any, name: str, schedule: Any, dtype: Any) -> Scalar:
+    t = as_float(t, name)
     if t.shape != ():
         raise ValueError(f"`{name}` must be a scalar time, got shape {t.shape}")
-    return t
+    # In the precision of t, so that the ends of the schedule are always inside.
+    least, most = (jnp.asarray(end, t.dtype) for end in (schedule.t_min, schedule.t_max))
+    if is_concrete(t) and not least <= t <= most:
+        raise ValueError(f"`{name}` must be between t_min and t_max of the schedule, {least:g} and {most:g}, got {t:g}")
+    return t.astype(dtype)
 
 
 def _mean(values: Any) -> Estimate:

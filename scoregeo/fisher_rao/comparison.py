@@ -121,7 +121,7 @@ class Comparison:
             ]
             cells += [] if self.nearest is None else [f"{self.nearest[i, j]:.0%}"]
             lines.append(f"{title:{width}}  " + "  ".join(cells))
-        lines.append(f"over {complete} of {pairs} pairs; in brackets {self.level:.0%} bootstrap intervals")
+        lines.append(f"over {complete} of {pairs} pairs; in brackets {100 * self.level:g}% bootstrap intervals")
         return "\n".join(lines)
 
 
@@ -143,16 +143,20 @@ def compare(
 
     - ``xs``, ``ys``: points ``(n, d)``; the pairs are ``(xs[i], ys[i])``, or without ``ys`` all pairs among ``xs``. For
       distances that are functions, any pytrees of arrays with a leading axis of length n.
-    - ``metrics``: from names to metrics (geodesic distances, solved side by side), functions ``(x, y) -> distance``
-      such as ``family.dist``, or an `Entry` where one needs other points or another solver.
+    - ``metrics``: from names to metrics (geodesic distances, solved side by side), functions ``(x, y) -> distance``,
+      or an `Entry` where one needs other points or another solver. ``family.dist`` is such a function for families
+      with a closed form; others are metrics, `MultivariateNormal` with a solver of its own:
+      ``Entry(FisherRaoMetric(MultivariateNormal(d)), thetas, solver=FibreSolver())``.
     - ``solver``: for the metrics; default that of `scoregeo.dist`.
     - ``resamples``: of the bootstrap; 0 for no intervals (NaN). ``seed``: of its random numbers.
     - ``level``: the coverage of its intervals.
     - ``batch_size``: how many geodesics are solved side by side; see `scoregeo.pairwise_dist`.
     - ``progress``: show a progress bar for all pairs of a metric.
 
-    **Returns** a `Comparison`. A geodesic that cannot be solved raises nothing: its pair has a NaN and a status, is
-    counted, and left out of the correlations of all distances, which so stay those of the same pairs.
+    **Returns** a `Comparison`. The geodesic of a metric that cannot be solved raises nothing: its pair has a NaN and a
+    status, is counted, and left out of the correlations of all distances, which so stay those of the same pairs. So it
+    is with a function, where its value is not finite, or where it raises ``RuntimeError`` while it runs; then it is
+    called again pair by pair, slowly, to see where. What it raises otherwise (``TypeError``, say) is raised here.
 
     Raises ``ValueError`` for numbers of points that do not agree, fewer than three pairs or two metrics.
 
@@ -168,6 +172,8 @@ def compare(
     """
     entries = _check(metrics, xs, ys, solver)
     check_count("resamples", resamples, 0)
+    if batch_size is not None:
+        check_count("batch_size", batch_size)
     if not 0 < level < 1:
         raise ValueError(f"`level` must be between 0 and 1, got {level!r}")
     n = _length(xs, "xs")
@@ -248,16 +254,29 @@ def _texts(results: RESULTS) -> list[str]:
 
 
 def _computed(name, entry, rows, columns) -> tuple[np.ndarray, np.ndarray]:
-    """Values of a function, and whether they are finite."""
+    """Values of a function, NaN where they are not finite or it raised, and which of these it was."""
     xs, ys = _take(entry.xs, rows), _take(entry.xs if entry.ys is None else entry.ys, columns)
-    values = np.asarray(eqx.filter_jit(eqx.filter_vmap(entry.distance))(xs, ys), np.float64)
+    function, raised = eqx.filter_jit(eqx.filter_vmap(entry.distance)), {}
+    try:
+        values = np.asarray(function(xs, ys), np.float64)
+    except RuntimeError:
+        # One pair that raises takes the whole batch with it.
+        parts = []
+        for i in range(len(rows)):
+            try:
+                parts.append(np.asarray(function(*(_take(side, slice(i, i + 1)) for side in (xs, ys))), np.float64))
+            except RuntimeError as error:
+                raised[i] = f"raised {type(error).__name__}"
+                parts.append(np.full(1, np.nan))
+        values = np.concatenate(parts)
     if values.shape != rows.shape:
         raise ValueError(f"`metrics[{name!r}]` must return a scalar, got shape {values.shape[1:]}")
-    status = np.where(np.isfinite(values), "ok", "not finite")
-    return np.where(np.isfinite(values), values, np.nan), status
+    finite = np.isfinite(values)
+    status = np.array([raised.get(i, "ok" if finite[i] else "not finite") for i in range(len(rows))])
+    return np.where(finite, values, np.nan), status
 
 
-def _take(points: PyTree[Array], index: np.ndarray) -> PyTree[Array]:
+def _take(points: PyTree[Array], index: np.ndarray | slice) -> PyTree[Array]:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], points)
 
 

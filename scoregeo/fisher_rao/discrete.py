@@ -15,13 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import gammaln, xlog1py, xlogy
-from jaxtyping import Array, Int, Num, PRNGKeyArray
+from jaxtyping import Array, Bool, Int, Num, PRNGKeyArray
 
 from .._types import Point, Scalar, Vector, check_count, is_concrete
 from ..metrics import DiagonalInnerProduct
 from ..metrics.inner_products import safe_sqrt
 from .base import AbstractExactFamily, AbstractExponentialFamily
-from .model_spaces import AbstractLineFamily, log_ratio, simplex_dist, simplex_exp, simplex_path
+from .model_spaces import AbstractLineFamily, log_ratio, simplex_exp, simplex_path, simplex_squared_dist
 from .supports import AbstractSupport, Positive, Simplex, UnitInterval
 
 
@@ -318,10 +318,15 @@ class AbstractSimplexFamily(AbstractExactFamily, AbstractExponentialFamily):
         """The square of an arc of a great circle between the roots of the probabilities."""
         return simplex_path(a, b, t)
 
-    def dist(self, a: Point, b: Point) -> Scalar:
-        """``2 sqrt(n) arccos(sum sqrt(p_i q_i))``."""
-        a, b = self.check_pair(a, b)
-        return jnp.sqrt(self._draws(a)) * simplex_dist(a, b)
+    def squared_dist(self, a: Point, b: Point) -> Scalar:
+        """The square of ``2 sqrt(n) arccos(sum sqrt(p_i q_i))``."""
+        return self._draws(a) * simplex_squared_dist(a, b)
+
+    def contains(self, theta: Point) -> Bool[Array, ""]:
+        """Whether probabilities are not negative and sum to one up to rounding. (`domain` does not look at the sum,
+        which solvers may leave for a while: see (1).)"""
+        total = Simplex(self.k).rounding(theta.dtype)
+        return (self.domain(theta) >= 0) & (jnp.abs(jnp.sum(theta) - 1) <= total)
 
     def exp(self, theta: Point, v: Vector) -> Point:
         """Along a great circle of the roots of the probabilities; NaN where one has become zero before."""

@@ -12,6 +12,7 @@ formulas for far points add positive terms only.
 """
 
 import abc
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -31,9 +32,21 @@ def sinhc(x: Scalar) -> Scalar:
     return jnp.where(small, series, jnp.sinh(x) / x)
 
 
-def half_plane_dist(a: Point, b: Point) -> Scalar:
-    """The hyperbolic distance ``2 arcsinh(|a - b| / (2 sqrt(a_y b_y)))`` of points ``(x, y)``; c = 1 in (2)."""
-    return 2 * jnp.arcsinh(safe_sqrt(jnp.sum((a - b) ** 2) / (4 * a[1] * b[1])))
+def _squared_arc(arc: Callable[[Array], Array], q: Scalar) -> Scalar:
+    """``arc(sqrt(q))^2`` for arcsin or arcsinh: smooth at zero, which automatic differentiation does not see."""
+    sign = 1 if arc is jnp.arcsin else -1
+    near = jnp.abs(q) < 0.03
+    s = jnp.where(near, q, 0)
+    series = jnp.ones_like(q)
+    for n in range(11, 0, -1):
+        series = 1 + sign * s * 2 * n**2 / ((2 * n + 1) * (n + 1)) * series
+    return jnp.where(near, s * series, arc(jnp.sqrt(jnp.where(near, 0.5, q))) ** 2)
+
+
+def half_plane_squared_dist(a: Point, b: Point) -> Scalar:
+    """The square of the hyperbolic distance ``2 arcsinh(|a - b| / (2 sqrt(a_y b_y)))`` of points ``(x, y)``; c = 1 in
+    (2)."""
+    return 4 * _squared_arc(jnp.arcsinh, jnp.sum((a - b) ** 2) / (4 * a[1] * b[1]))
 
 
 def half_plane_path(a: Point, b: Point, t: Scalar) -> Point:
@@ -44,7 +57,7 @@ def half_plane_path(a: Point, b: Point, t: Scalar) -> Point:
     terms. Near points use ``w(1 - t) = 1 - k - w(t)`` with ``k = 2 sinh(t r / 2) sinh((1 - t) r / 2) / cosh(r / 2)``:
     then only differences of the points enter.
     """
-    r = half_plane_dist(a, b)
+    r = safe_sqrt(half_plane_squared_dist(a, b))
 
     def w(t):
         return t * sinhc(t * r) / sinhc(r)
@@ -75,9 +88,10 @@ def _root_difference(p: Point, q: Point) -> Vector:
     return (q - p) / jnp.where(total > 0, total, 1)
 
 
-def simplex_dist(p: Point, q: Point) -> Scalar:
-    """The distance ``2 arccos(sum sqrt(p_i q_i))`` of probabilities, as ``4 arcsin`` of half a chord; c = 1 in (3)."""
-    return 4 * jnp.arcsin(safe_sqrt(jnp.sum(_root_difference(p, q) ** 2)) / 2)
+def simplex_squared_dist(p: Point, q: Point) -> Scalar:
+    """The square of the distance ``2 arccos(sum sqrt(p_i q_i))`` of probabilities, which is ``4 arcsin`` of half a
+    chord; c = 1 in (3)."""
+    return 16 * _squared_arc(jnp.arcsin, jnp.sum(_root_difference(p, q) ** 2) / 4)
 
 
 def simplex_path(p: Point, q: Point, t: Scalar) -> Point:
@@ -86,7 +100,7 @@ def simplex_path(p: Point, q: Point, t: Scalar) -> Point:
     With angle f, ``z(t) = w(1 - t) sqrt(p) + w(t) sqrt(q)``, ``w(t) = sin(t f) / sin(f)``, and ``w(1 - t) = 1 + k -
     w(t)`` with ``k = 2 sin(t f / 2) sin((1 - t) f / 2) / cos(f / 2)``. The angle is at most a right one.
     """
-    f = simplex_dist(p, q) / 2
+    f = safe_sqrt(simplex_squared_dist(p, q)) / 2
     w = t * jnp.sinc(t * f / jnp.pi) / jnp.sinc(f / jnp.pi)
     k = t * (1 - t) * f**2 / 2 * jnp.sinc(t * f / (2 * jnp.pi)) * jnp.sinc((1 - t) * f / (2 * jnp.pi)) / jnp.cos(f / 2)
     return (safe_sqrt(p) * (1 + k) + w * _root_difference(p, q)) ** 2
@@ -142,12 +156,9 @@ class AbstractLineFamily(AbstractExactFamily):
         """At constant speed in ``u``."""
         return self.from_line(self.to_line(a) + t * self.gap(a, b))
 
-    def dist(self, a: Point, b: Point) -> Scalar:
-        """``sqrt(c) |u(b) - u(a)|``."""
-        a, b = self.check_pair(a, b)
-        gap = self.gap(a, b)
-        # Not `abs`, whose derivative at zero is one.
-        return jnp.sqrt(jnp.asarray(self.factor, a.dtype)) * gap * jnp.sign(gap)
+    def squared_dist(self, a: Point, b: Point) -> Scalar:
+        """``c (u(b) - u(a))^2``."""
+        return jnp.asarray(self.factor, a.dtype) * self.gap(a, b) ** 2
 
     def exp(self, theta: Point, v: Vector) -> Point:
         """As far in ``u`` as ``v`` says; NaN beyond the ends of the line."""
@@ -181,11 +192,9 @@ class AbstractHalfPlaneFamily(AbstractExactFamily):
         points = jax.vmap(half_plane_path, (0, 0, None))(self.to_half_planes(a), self.to_half_planes(b), t)
         return self.from_half_planes(points)
 
-    def dist(self, a: Point, b: Point) -> Scalar:
-        """``sqrt(c)`` times the root of the sum of squares of the hyperbolic distances of the parts."""
-        a, b = self.check_pair(a, b)
-        parts = jax.vmap(half_plane_dist)(self.to_half_planes(a), self.to_half_planes(b))
-        return self.factor**0.5 * safe_sqrt(jnp.sum(parts**2))
+    def squared_dist(self, a: Point, b: Point) -> Scalar:
+        """``c`` times the sum of squares of the hyperbolic distances of the parts."""
+        return self.factor * jnp.sum(jax.vmap(half_plane_squared_dist)(self.to_half_planes(a), self.to_half_planes(b)))
 
     def exp(self, theta: Point, v: Vector) -> Point:
         """In each half-plane, its exponential map; never leaves the family."""

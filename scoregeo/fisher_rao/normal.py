@@ -12,12 +12,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Num, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Num, PRNGKeyArray
 
 from .._types import Matrix, Point, Scalar, Vector, check_count
 from ..metrics import DenseInnerProduct, DiagonalInnerProduct
-from ..metrics.inner_products import safe_sqrt
 from .base import AbstractExactFamily, AbstractExponentialFamily
+from .matrix_functions import gram_log, squared_log_norm, symmetric_expm
 from .model_spaces import AbstractHalfPlaneFamily
 from .supports import AbstractSupport, Positive, PositiveDefinite, Real
 
@@ -191,10 +191,13 @@ class CenteredNormal(AbstractExactFamily, AbstractExponentialFamily):
         products = outer(rows, rows) * outer(columns, columns) + outer(rows, columns) * outer(columns, rows)
         return DenseInnerProduct(products / np.outer(self._halves, self._halves).astype(theta.dtype))
 
-    def dist(self, a: Point, b: Point) -> Scalar:
-        """``sqrt(1/2 sum log^2 eig(A^-1 B))``."""
-        a, b = self.check_pair(a, b)
-        return safe_sqrt(jnp.sum(self._relative_log(a, b)[1] ** 2) / 2)
+    def squared_dist(self, a: Point, b: Point) -> Scalar:
+        """``1/2 sum log^2 eig(A^-1 B)``."""
+        return squared_log_norm(*self._relative(a, b)[1:])
+
+    def contains(self, theta: Point) -> Bool[Array, ""]:
+        """Whether the covariance has a Cholesky factor, as everything here needs."""
+        return jnp.all(jnp.isfinite(jnp.linalg.cholesky(self._support.value(theta))))
 
     def exp(self, theta: Point, v: Vector) -> Point:
         """``L expm(L^-1 V L^-T) L^T`` with ``L L^T`` the covariance; never leaves the family."""
@@ -204,8 +207,8 @@ class CenteredNormal(AbstractExactFamily, AbstractExponentialFamily):
 
     def path(self, a: Point, b: Point, t: Scalar) -> Point:
         """``L expm(t logm(L^-1 B L^-T)) L^T`` with ``L L^T = A``."""
-        lower, logarithm = self._relative_log(a, b)
-        return self._congruent(lower, symmetric_expm(t * logarithm))
+        lower, factor, excess = self._relative(a, b)
+        return self._congruent(lower, symmetric_expm(t * gram_log(factor, excess)))
 
     def sufficient_statistic(self, x: Num[Array, " dim"]) -> Vector:
         """The lower triangle of ``x x^T``."""
@@ -241,11 +244,11 @@ class CenteredNormal(AbstractExactFamily, AbstractExponentialFamily):
     def _congruent(self, lower: Matrix, inner: Matrix) -> Point:
         return self._support.coordinates(lower @ inner @ lower.T)
 
-    def _relative_log(self, a: Point, b: Point) -> tuple[Matrix, Matrix]:
-        """The Cholesky factor L of A, and ``logm(L^-1 B L^-T)``."""
+    def _relative(self, a: Point, b: Point) -> tuple[Matrix, Matrix, Matrix]:
+        """The Cholesky factor L of A, that of ``M = L^-1 B L^-T``, and ``M - I``."""
         lower = jnp.linalg.cholesky(self._support.value(a))
         excess = _whiten(lower, self._support.value(b - a))
-        return lower, gram_log(_solve(lower, jnp.linalg.cholesky(self._support.value(b))), excess)
+        return lower, _solve(lower, jnp.linalg.cholesky(self._support.value(b))), excess
 
 
 def _solve(lower: Matrix, x: Array) -> Array:
@@ -260,56 +263,3 @@ def _inverse(matrix: Matrix) -> Matrix:
 def _whiten(lower: Matrix, matrix: Matrix) -> Matrix:
     """``L^-1 M L^-T``."""
     return _solve(lower, _solve(lower, matrix).T)
-
-
-def symmetric_expm(matrix: Matrix) -> Matrix:
-    """``expm`` of a symmetric matrix, differentiable to any order also where eigenvalues coincide.
-
-    With the largest eigenvalue taken off, which makes the result at most I, it is a Taylor polynomial of ``expm - I``
-    of the matrix divided by 2^10 and ten doublings ``E -> 2 E + E^2``, in which rounding errors do not grow.
-    `jax.scipy.linalg.expm` loses up to seven digits of such matrices.
-    """
-    identity = jnp.eye(matrix.shape[0], dtype=matrix.dtype)
-    # The result does not depend on it, so neither does a derivative.
-    largest = jax.lax.stop_gradient(jnp.linalg.eigvalsh(jax.lax.stop_gradient(matrix))[-1])
-    step = (matrix - largest * identity) / 2**10
-    taylor = identity
-    for order in range(10, 1, -1):
-        taylor = identity + step @ taylor / order
-    excess = step @ taylor
-    for _ in range(10):
-        excess = 2 * excess + excess @ excess
-    return jnp.exp(largest) * (identity + excess)
-
-
-@jax.custom_jvp
-def gram_log(factor: Matrix, excess: Matrix) -> Matrix:
-    """``logm(C C^T)`` for ``factor`` C, given together with ``excess``, which is ``C C^T - I``.
-
-    Far points have singular values of C to more digits than eigenvalues of ``C C^T``; for close points ``excess`` is
-    small and is known to more digits than C. Differentiable also where eigenvalues coincide, as they do at coincident
-    points (once: not twice).
-    """
-    return _gram_log(factor, excess)[0]
-
-
-def _gram_log(factor: Matrix, excess: Matrix) -> tuple[Matrix, Vector, Vector, Matrix]:
-    close = jnp.max(jnp.abs(excess)) < 0.1 / excess.shape[0]
-    near_values, near_vectors = jnp.linalg.eigh(jnp.where(close, excess, 0))
-    far_vectors, far_values, _ = jnp.linalg.svd(factor)
-    logs = jnp.where(close, jnp.log1p(near_values), 2 * jnp.log(far_values))
-    vectors = jnp.where(close, near_vectors, far_vectors)
-    return (vectors * logs) @ vectors.T, jnp.exp(logs), logs, vectors
-
-
-@gram_log.defjvp
-def _gram_log_jvp(primals, tangents):
-    result, values, logs, vectors = _gram_log(*primals)
-    # Divided differences of the logarithm (Daleckii & Krein): (log x - log y) / (x - y), which is 2 arctanh(u) / (u (x
-    # + y)) with u = (x - y) / (x + y) = tanh(h), h = (log x - log y) / 2; h / tanh(h) has a series where h is small.
-    h = (logs[:, None] - logs[None]) / 2
-    small = jnp.abs(h) < 0.02
-    s = jnp.where(small, h, 0) ** 2
-    quotient = jnp.where(small, 1 + s / 3 * (1 - s / 15 * (1 - 2 * s / 21)), h / jnp.tanh(jnp.where(small, 1, h)))
-    change = vectors.T @ tangents[1] @ vectors
-    return result, vectors @ (2 * quotient / (values[:, None] + values[None]) * change) @ vectors.T

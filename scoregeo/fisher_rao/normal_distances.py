@@ -19,6 +19,7 @@ from jaxtyping import Array
 
 from .._types import Matrix, Point, Scalar, Vector, as_point
 from ..metrics.inner_products import safe_sqrt
+from .matrix_functions import squared_log_norm
 from .supports import PositiveDefinite
 
 
@@ -76,17 +77,19 @@ def sqrt_jeffreys(mean1: Point, cov1: Matrix, mean2: Point, cov2: Matrix) -> Sca
 
 def calvo_oller(mean1: Point, cov1: Matrix, mean2: Point, cov2: Matrix) -> Scalar:
     """A lower bound of the Fisher-Rao distance: the distance ``sqrt(1/2 sum_i log^2 l_i)``, l the eigenvalues of
-    ``P1^-1 P2``, of the positive definite matrices ``P = [[S + m m^T, m], [m^T, 1]]``.
+    ``P1^-1 P2``, of the positive definite matrices ``P = [[1, m^T], [m, S + m m^T]]``.
 
-    Exact for equal means (Calvo & Oller, J. Multivariate Analysis 35, 1990). Differentiable once.
+    Exact for equal means (Calvo & Oller, J. Multivariate Analysis 35, 1990). Differentiable twice.
     """
     at = _pair(mean1, cov1, mean2, cov2)
-    # P = N N^T with N = [[L, m], [0, 1]]; N1^-1 N2 has the square roots of l as its singular values.
+    # P = N N^T with N = [[1, 0], [m, L]]; l are the eigenvalues of C C^T with C = N1^-1 N2 = I + E.
     d = at.z.size
-    last = jnp.zeros((1, d + 1), at.z.dtype).at[0, d].set(1)
-    quotient = jnp.concatenate([jnp.concatenate([at.r, at.z[:, None]], 1), last])
-    logs = jnp.log(jnp.linalg.svd(quotient, compute_uv=False))
-    return safe_sqrt(jnp.where(at.same, 0, 2 * jnp.sum(logs**2)))
+    change = (
+        jnp.zeros((d + 1, d + 1), at.z.dtype).at[1:, 0].set(at.z).at[1:, 1:].set(at.r - jnp.eye(d, dtype=at.z.dtype))
+    )
+    excess = change + change.T + change @ change.T
+    squared = squared_log_norm(change + jnp.eye(d + 1, dtype=at.z.dtype), excess)
+    return safe_sqrt(jnp.where(at.same, 0, squared))
 
 
 def hellinger(mean1: Point, cov1: Matrix, mean2: Point, cov2: Matrix) -> Scalar:

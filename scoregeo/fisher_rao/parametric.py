@@ -186,7 +186,9 @@ class ParametricFamily(AbstractFamily):
 
     At values that are known (not under ``jit``) the Fisher matrix is checked: ``ValueError`` if it is degenerate,
     naming a direction in which the distribution does not change, or if the probabilities of an exact sum or quadrature
-    do not add up to one; a warning with the standard error where Monte Carlo is coarser than 10%.
+    do not add up to one; a warning with the standard error where Monte Carlo is coarser than 10%. Solvers do not know
+    values: there the matrix is NaN where the probabilities do not add up to one, and the solve ends with
+    ``metric_nonfinite``; a degenerate matrix is not noticed. So compute `fisher` at an end point first.
 
     >>> import jax
     >>> import jax.numpy as jnp
@@ -287,8 +289,11 @@ class ParametricFamily(AbstractFamily):
             n = self.expectation.samples
             second = (u**2).T @ (u**2) / n
             error = jnp.sqrt(jnp.maximum(second - matrix**2, 0) / (n - 1))
-        elif is_concrete(weights):
-            self._check_mass(float(jnp.sum(weights)), _MASS[jnp.finfo(weights.dtype).bits])
+        else:
+            mass, tolerance = jnp.sum(weights), _MASS[jnp.finfo(weights.dtype).bits]
+            if is_concrete(mass):
+                self._check_mass(float(mass), tolerance)
+            matrix = jnp.where(jnp.abs(mass - 1) <= tolerance, matrix, jnp.nan)
         if is_concrete(matrix):
             names = self._coordinate_names()
             check_nondegenerate(matrix, names, self._directions(theta))

@@ -68,8 +68,12 @@ class AbstractSupport(eqx.Module):
             raise ValueError(f"`{name}` must have shape {self.shape}, got {value.shape}")
         check_finite(value, name)
         if is_concrete(value) and not self.contains(np.asarray(value)):
-            raise ValueError(f"`{name}` must be {self.bound}, got {_short(np.asarray(value))}")
+            raise ValueError(f"`{name}` must be {self.bound}, {self.problem(np.asarray(value))}")
         return value
+
+    def problem(self, value: np.ndarray) -> str:
+        """What is wrong with a value that is not in the set, for the message of `check`."""
+        return f"got {_short(value)}"
 
 
 def _short(value: np.ndarray) -> str:
@@ -229,20 +233,16 @@ class Simplex(AbstractSupport):
 
     def contains(self, value: np.ndarray) -> bool:
         """Whether entries are not negative and sum to one up to rounding, also that of solvers and of files."""
-        return bool((value >= 0).all() and abs(value.sum() - 1) <= self.count * np.finfo(value.dtype).eps ** 0.5)
+        return bool((value >= 0).all() and abs(value.sum() - 1) <= self.rounding(value.dtype))
 
-    def check(self, value: Array, name: str) -> Array:
-        """As for any support, and the message says what the sum is, or which entry is negative."""
-        value = as_float(value, name)
-        if value.shape == self.shape and is_concrete(value) and np.isfinite(np.asarray(value)).all():
-            array = np.asarray(value)
-            if not self.contains(array):
-                worst = int(array.argmin())
-                problem = (
-                    f"entry {worst} is {array[worst]:.6g}" if array[worst] < 0 else f"their sum is {array.sum():.9g}"
-                )
-                raise ValueError(f"`{name}` must be {self.bound}, but {problem}")
-        return super().check(value, name)
+    def rounding(self, dtype: np.dtype) -> float:
+        """How far from one their sum may be."""
+        return self.count * float(np.finfo(dtype).eps) ** 0.5
+
+    def problem(self, value: np.ndarray) -> str:
+        """Which entry is negative, or what the sum is."""
+        worst = int(value.argmin())
+        return f"but entry {worst} is {value[worst]:.6g}" if value[worst] < 0 else f"but their sum is {value.sum():.9g}"
 
     def coordinates(self, value: Array) -> Vector:
         """The probabilities."""
@@ -253,7 +253,7 @@ class Simplex(AbstractSupport):
         return coordinates
 
     def margin(self, coordinates: Vector) -> Scalar:
-        """The smallest probability."""
+        """The smallest probability. Not their sum, which is not a matter of more or less."""
         return jnp.min(coordinates)
 
     def to_unconstrained(self, coordinates: Vector) -> Vector:
@@ -301,25 +301,22 @@ class PositiveDefinite(AbstractSupport):
         symmetric = np.abs(value - value.T).max() <= 1e3 * np.finfo(value.dtype).eps * np.abs(value).max()
         return bool(symmetric and np.linalg.eigvalsh(value).min() > 0)
 
-    def check(self, value: Array, name: str) -> Array:
-        """As for any support, and the message names the smallest eigenvalue and the asymmetry."""
-        value = as_float(value, name)
-        if value.shape == self.shape and is_concrete(value) and np.isfinite(np.asarray(value)).all():
-            array = np.asarray(value)
-            if not self.contains(array):
-                smallest, asymmetry = np.linalg.eigvalsh(array).min(), np.abs(array - array.T).max()
-                raise ValueError(
-                    f"`{name}` must be {self.bound}, but its smallest eigenvalue is {smallest:.3g} and it differs from "
-                    f"its transpose by {asymmetry:.2g}"
-                )
-        return super().check(value, name)
+    def problem(self, value: np.ndarray) -> str:
+        """The smallest eigenvalue and the asymmetry."""
+        smallest, asymmetry = np.linalg.eigvalsh(value).min(), np.abs(value - value.T).max()
+        return f"but its smallest eigenvalue is {smallest:.3g} and it differs from its transpose by {asymmetry:.2g}"
 
     def coordinates(self, value: Array) -> Vector:
         """The lower triangle, row by row."""
         return value[np.tril_indices(self.dim)]
 
     def value(self, coordinates: Vector) -> Float[Array, "dim dim"]:
-        """The symmetric matrix."""
+        """The symmetric matrix; raises ``ValueError`` for another number of coordinates."""
+        if coordinates.shape != (self.size,):
+            raise ValueError(
+                f"a symmetric ({self.dim}, {self.dim}) matrix has {self.size} coordinates, shape ({self.size},); got "
+                f"shape {coordinates.shape}"
+            )
         rows, columns = np.tril_indices(self.dim)
         index = np.zeros((self.dim, self.dim), int)
         index[rows, columns] = index[columns, rows] = np.arange(self.size)

@@ -12,7 +12,7 @@ from matplotlib.image import AxesImage
 from .._types import Point, Points, Scalar
 from ..fisher_rao.comparison import Comparison
 from ..geodesics import Geodesic
-from .curves import GeodesicArtists, geodesics
+from .curves import GeodesicArtists, _flatten, _samples, geodesics
 from .fields import check_axes, density
 
 # Told apart by readers who are colour-blind, on white and on the blue of a density.
@@ -40,14 +40,16 @@ def half_plane(ax: Axes, paths: Geodesic | Sequence[Geodesic], **style: Any) -> 
     1
     """
     check_axes(ax)
+    # Before anything is drawn.
+    curves = [_samples(path, style.get("resolution", 200)) for path in _flatten(paths)]
+    lowest = min((curve[:, 1].min() for curve in curves), default=np.inf)
+    if not lowest > 0:
+        raise ValueError(f"`paths` must have positive standard deviations, got a smallest one of {lowest:.3g}")
     if not ax.get_xlabel():
         ax.set_xlabel("mean")
     if not ax.get_ylabel():
         ax.set_ylabel("standard deviation")
     artists = geodesics(ax, paths, **style)
-    lowest = min(segment[:, 1].min() for segment in artists.curves.get_segments())
-    if lowest <= 0:
-        raise ValueError(f"`paths` must have positive standard deviations, got a smallest one of {lowest:.3g}")
     top = ax.get_ylim()[1]
     ax.axhspan(-top, 0, color="#DDDDDD", lw=0, zorder=0)
     ax.set_ylim(-0.04 * top, top)
@@ -178,7 +180,7 @@ def _data_space(ax: Axes, paths, log_prob, points) -> None:
     ax.set_xlim(limits[0])
     ax.set_ylim(limits[1])
     ax.legend(loc="best", fontsize=8, framealpha=0.9)
-    ax.set_title("data, Stein geodesics", fontsize=10)
+    ax.set_title("data, geodesics", fontsize=10)
 
 
 def _check_comparison(comparison: Any) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from scoregeo import RESULTS, SpectralNewton, SteinMetric, exp, geodesic, models, shoot
+from scoregeo.adapters import geomstats as adapter
 from scoregeo.adapters.geomstats import from_geomstats, to_geomstats
 from scoregeo.datasets import three_modes
 from scoregeo.metrics import christoffels
@@ -114,6 +115,8 @@ def test_failures_are_raised(space):
         metric.log(far, np.array([0.5, 1.0]))
     with pytest.raises(RuntimeError, match=r"1 of 2 integrations failed \(first number 1\)"):
         metric.exp(far, np.array([0.5, 1.0]))
+    with pytest.raises(ValueError, match=r"must have at least one point, got shape \(0, 2\)"):
+        metric.dist(np.zeros((0, 2)), np.zeros(2))
     with pytest.raises(ValueError, match="`base_point` must be given"):
         metric.norm(np.ones(2))
     with pytest.raises(ValueError, match=r"must have shape \(..., 2\), got \(3,\)"):
@@ -124,6 +127,25 @@ def test_failures_are_raised(space):
         to_geomstats(3, 2)
     with pytest.raises(ValueError, match="`dim` must be an integer of at least 1, got 0"):
         to_geomstats(models.HyperbolicHalfSpace(), 0)
+
+
+def test_many_batches(space, monkeypatch):
+    """More points than are solved side by side: failures are counted over all of them; a path is solved once."""
+    monkeypatch.setattr(adapter, "_NUMBERS_PER_BATCH", 3 * 2 * adapter._NUMBERS_PER_DIMENSION)
+    xs = 0.3 * RANDOM.normal(size=(7, 2))
+    lengths = space.metric.dist(xs, xs[0])
+    np.testing.assert_allclose(lengths, [space.metric.dist(x, xs[0]) for x in xs], rtol=1e-9)
+    path = space.metric.geodesic(xs, xs[0])
+    monkeypatch.setattr(adapter, "_geodesics", None)
+    np.testing.assert_allclose(
+        path(np.array([0.0, 1.0])), np.stack([xs, np.broadcast_to(xs[0], xs.shape)], 1), atol=1e-12
+    )
+    assert path(0.5).shape == (7, 1, 2)
+    monkeypatch.undo()
+    monkeypatch.setattr(adapter, "_NUMBERS_PER_BATCH", 3 * 2 * adapter._NUMBERS_PER_DIMENSION)
+    xs[[2, 5, 6], 0] = 1e200
+    with pytest.raises(RuntimeError, match=r"3 of 7 geodesics failed \(first number 2\)"):
+        space.metric.dist(xs, np.zeros(2))
 
 
 def test_a_space_of_geomstats_in_a_chart():

@@ -1,14 +1,16 @@
 """Averages of the weights: what share each step has in them, and averages of another width made afterwards."""
 
 import dataclasses
+import shutil
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
-from scoregeo.diffusion import DamagedModelError, DiffusionModel, FitConfig, fit, training
+from scoregeo.diffusion import MLP, DamagedModelError, DiffusionModel, FitConfig, fit, training
 from scoregeo.diffusion.ema import ConstantEMA, PowerEMA, WarmupEMA, exponent, shares
 from scoregeo.diffusion.posthoc import combination, posthoc_ema
 
@@ -33,6 +35,19 @@ def run(tmp_path_factory):
     stop = [lambda history: history.last_step == 60]
     fit(POINTS, CONFIG, checkpoint_dir=folder, callbacks=stop, progress=False)
     return fit(POINTS, CONFIG, checkpoint_dir=folder, progress=False), folder
+
+
+class Scaled(nnx.Module):
+    """A network with a number that is not trained."""
+
+    dim = 2
+
+    def __init__(self, scale):
+        self.net = MLP(2, 8, 1, key=jax.random.key(0))
+        self.scale = nnx.Variable(jnp.asarray(scale, jnp.float32))
+
+    def __call__(self, x, c_noise):
+        return self.scale[...] * self.net(x, c_noise)
 
 
 def recursion(ema, steps, dtype=jnp.float64):
@@ -110,9 +125,9 @@ class TestPostHoc:
             assert np.linalg.norm(factors @ averages - direct) <= max(0.1 * nearest, 1e-8), width
         assert combination(kept, 0.01, steps)[1] > 0.2  # too narrow for so few: and known to be
 
-    def test_a_run_gives_any_width(self, run):
+    def test_a_run_gives_any_width(self, run, tmp_path):
         """The training is the same whatever is averaged, so a run with another average says what is right."""
-        model, folder = run
+        model, folder = run[0], shutil.copytree(run[1], tmp_path / "run")
         names = sorted(int(path.stem) for path in (folder / "averages").iterdir())
         (folder / "averages" / ".5f.20.safetensors").write_bytes(b"was being written")
         assert names == list(range(20, 201, 20))
@@ -126,8 +141,18 @@ class TestPostHoc:
         single = fit(POINTS, dataclasses.replace(CONFIG, ema=PowerEMA(0.1)), progress=False)
         assert distance(single, model) < 1e-4 * distance(model, direct)
 
+    def test_variables_that_are_not_trained(self, tmp_path):
+        """They are kept as they are, and tell a network from another in a checkpoint."""
+        config = dataclasses.replace(CONFIG, steps=40, ema=PowerEMA(0.1, snapshots=2))
+        model = fit(POINTS, config, network=Scaled(2.0), checkpoint_dir=tmp_path, progress=False)
+        same = posthoc_ema(model, tmp_path, 0.1)
+        assert same.weights["net"]["scale"] == 2
+        assert distance(same, model) < 1e-5
+        with pytest.raises(ValueError, match=r"holds a run with another network in .*: constants: .* here, .* there"):
+            fit(POINTS, config, network=Scaled(3.0), checkpoint_dir=tmp_path, progress=False)
+
     def test_what_cannot_be_made(self, run, tmp_path, monkeypatch):
-        model, folder = run
+        model, folder = run[0], shutil.copytree(run[1], tmp_path / "run")
         monkeypatch.setattr(training._Run, "chunk", lambda *_: pytest.fail("nothing may be trained"))
         with pytest.raises(ValueError, match=r"`checkpoint_dir` must be given with `ema=PowerEMA\(snapshots=...\)`"):
             fit(POINTS, CONFIG, progress=False)
@@ -136,7 +161,7 @@ class TestPostHoc:
         with pytest.raises(ValueError, match=r"`width` must be a number that is in"):
             posthoc_ema(model, folder, 0.5)
         with pytest.raises(ValueError, match="`checkpoint_dir` must have the snapshots of this run"):
-            posthoc_ema(model, tmp_path, 0.1)
+            posthoc_ema(model, tmp_path / "other", 0.1)
         other = eqx.tree_at(lambda m: m.weights, model, jax.tree.map(lambda leaf: leaf + 1, model.weights))
         with pytest.raises(ValueError, match="holds the snapshots of another run"):
             posthoc_ema(other, folder, 0.1)

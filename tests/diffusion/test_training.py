@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import pathlib
 import re
 import sys
@@ -22,7 +23,9 @@ from scoregeo.diffusion import (
     Denoiser,
     FitConfig,
     Potential,
+    PowerEMA,
     TrainingDiverged,
+    TrainingHistory,
     TrainingInterrupted,
     evaluate_score,
     fit,
@@ -248,9 +251,9 @@ class TestReproducibility:
     def test_chunks_do_not_matter(self, plain):
         assert equal(small(chunk_steps=30).weights, plain.weights)
 
-    def test_other_seeds_and_data_do_not_compile_again(self, plain):
+    def test_other_seeds_checkpoints_and_data_do_not_compile_again(self, plain):
         before = steps.run_steps._cache_size()
-        small(seed=5)
+        small(seed=5, checkpoint_every=7, checkpoints_kept=9)
         fit(2 * POINTS, SMALL, progress=False)
         assert steps.run_steps._cache_size() == before
 
@@ -296,8 +299,92 @@ class TestInterrupt:
             fit(POINTS, SMALL, progress=False)
         assert caught.value.checkpoint is None
 
+    def test_when_a_chunk_is_done_but_not_yet_recorded(self, plain, tmp_path, monkeypatch):
+        """Its steps are not lost, and the run ends where it would have."""
+        config, record, calls = dataclasses.replace(SMALL, checkpoint_every=1000), training._record, []
+
+        def interrupted(*arguments):
+            calls.append(arguments)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return record(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(training, "_record", interrupted)
+            with pytest.raises(TrainingInterrupted, match=f"after 40 steps; .* is in {tmp_path / '40'} "):
+                fit(POINTS, config, checkpoint_dir=tmp_path, progress=False)
+        resumed = fit(POINTS, config, checkpoint_dir=tmp_path, progress=False)
+        assert equal(resumed.weights, plain.weights)
+        assert resumed.history.to_dict() == plain.history.to_dict()
+
+    def test_when_the_state_is_used_up(self, plain, tmp_path, monkeypatch):
+        """A chunk that has taken the memory of the state is interrupted: the last checkpoint is all there is."""
+        chunk = training._Run.chunk
+
+        def interrupted(self, state, steps):
+            step = int(state["step"])
+            after = chunk(self, state, steps)
+            if step == 40:
+                assert state["step"].is_deleted()
+                raise KeyboardInterrupt
+            return after
+
+        with monkeypatch.context() as patch:
+            patch.setattr(training._Run, "chunk", interrupted)
+            with pytest.raises(TrainingInterrupted, match=f"after 40 steps; .* is in {tmp_path / '40'} "):
+                fit(POINTS, SMALL, checkpoint_dir=tmp_path, progress=False)
+        resumed = fit(POINTS, SMALL, checkpoint_dir=tmp_path, progress=False)
+        assert equal(resumed.weights, plain.weights)
+        assert resumed.history.to_dict() == plain.history.to_dict()
+
+    def test_before_the_first_chunk_there_is_no_snapshot(self, tmp_path, monkeypatch):
+        interrupt_after(monkeypatch, 0)
+        config = dataclasses.replace(SMALL, ema=PowerEMA(snapshots=3))
+        with pytest.raises(TrainingInterrupted, match="after 0 steps; nothing was kept"):
+            fit(POINTS, config, checkpoint_dir=tmp_path, progress=False)
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestCallbacks:
+    def test_only_true_stops(self, plain):
+        """Numbers, words and arrays are what a callback may return by accident."""
+        values = [1, 0.5, "on", np.ones(3), plain, None, False, np.False_]
+        callbacks = [lambda history, value=value: value for value in values]
+        assert fit(POINTS, SMALL, callbacks=callbacks, progress=False).history.last_step == 60
+        for true in (True, np.True_):
+            assert fit(POINTS, SMALL, callbacks=[lambda _, t=true: t], progress=False).history.last_step == 20
+
+    def test_one_that_raises_costs_no_checkpoint(self, plain, tmp_path):
+        def broken(history):
+            if history.last_step == 40:
+                raise RuntimeError("mine")
+
+        with pytest.raises(RuntimeError, match="mine"):
+            fit(POINTS, SMALL, checkpoint_dir=tmp_path, callbacks=[broken], progress=False)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["20", "40"]
+        assert equal(fit(POINTS, SMALL, checkpoint_dir=tmp_path, progress=False).weights, plain.weights)
+
 
 class TestCheckpoints:
+    def test_files_of_the_user_stay(self, tmp_path, monkeypatch):
+        """Of a run that left no checkpoint, only its snapshots go, and only where this run leaves some."""
+        interrupt_after(monkeypatch, 0)
+        names = ["5.safetensors", "best.safetensors", "notes.txt"]
+        (tmp_path / "averages").mkdir()
+        for name in names:
+            (tmp_path / "averages" / name).write_text("mine")
+        for ema, left in ((WarmupEMA(), names), (PowerEMA(0.1), names), (PowerEMA(snapshots=3), names[1:])):
+            with pytest.raises(TrainingInterrupted):
+                fit(POINTS, dataclasses.replace(SMALL, ema=ema), checkpoint_dir=tmp_path, progress=False)
+            assert sorted(path.name for path in (tmp_path / "averages").iterdir()) == left
+
+    def test_one_that_orbax_declines_is_an_error(self, tmp_path, monkeypatch):
+        import orbax.checkpoint as ocp
+
+        monkeypatch.setattr(ocp.CheckpointManager, "save", lambda *_, **__: False)
+        with pytest.raises(OSError, match=r"a checkpoint could not be written .*declined to save step 20"):
+            fit(POINTS, SMALL, checkpoint_dir=tmp_path, progress=False)
+
     def test_two_are_kept(self, tmp_path):
         fit(POINTS, SMALL, checkpoint_dir=tmp_path, progress=False)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["40", "60"]
@@ -309,6 +396,8 @@ class TestCheckpoints:
             ValueError, match=r"`checkpoint_dir` .*learning_rate: 0.5 here, 0.003 there; schedule: .*VP"
         ):
             fit(POINTS, other, checkpoint_dir=tmp_path, progress=False)
+        # What reading it needed is put away: log messages of orbax appear again.
+        assert logging.getLogger("absl").filters == []
 
     def test_other_data_are_refused(self, tmp_path):
         fit(POINTS, SMALL, checkpoint_dir=tmp_path, progress=False)
@@ -317,9 +406,14 @@ class TestCheckpoints:
 
     def test_another_network_is_refused(self, tmp_path):
         fit(POINTS, SMALL, checkpoint_dir=tmp_path, progress=False)
-        network = MLP(2, width=9, depth=2, key=jax.random.key(0))
-        with pytest.raises(DamagedModelError, match=r"names of the arrays|must have shape"):
-            fit(POINTS, SMALL, network=network, checkpoint_dir=tmp_path, progress=False)
+        half = MLP(2, width=8, depth=2, key=jax.random.key(0), compute_dtype=jnp.bfloat16)
+        for network, message in [
+            (MLP(2, width=9, depth=2, key=jax.random.key(0)), "width: 9 here, 8 there"),
+            (half, "compute_dtype: bfloat16 here, None there"),  # with weights of the same names and shapes
+            (Potential(half), "kind: Potential here, MLP there; "),
+        ]:
+            with pytest.raises(ValueError, match=f"`checkpoint_dir` holds a run with another network in .*: {message}"):
+                fit(POINTS, SMALL, network=network, checkpoint_dir=tmp_path, progress=False)
 
     def test_a_damaged_last_one_falls_back_with_a_warning(self, tmp_path):
         whole = fit(POINTS, SMALL, checkpoint_dir=tmp_path, progress=False)
@@ -416,6 +510,14 @@ class TestArguments:
         assert equal(nnx.state(network), before)
         assert not equal(model.weights["net"]["net"], nnx.to_pure_dict(nnx.state(network.net)))
 
+    def test_a_float32_network_for_float64_data(self):
+        """Weights and their averages keep their type."""
+        network = MLP(2, width=8, depth=2, key=jax.random.key(0), dtype=jnp.float32)
+        model = fit(POINTS.astype("float64"), dataclasses.replace(SMALL, steps=20), network=network, progress=False)
+        assert {leaf.dtype for leaf in jax.tree.leaves(model.weights["net"])} == {np.dtype("float32")}
+        assert model.dtype == jnp.float64
+        assert np.isfinite(model.history.train_loss).all()
+
     def test_float32_stays_and_nothing_needs_to_be_held_out(self):
         """float32 in, float32 out, although float64 is enabled; without held-out points their loss is NaN."""
         model = small(holdout=0.0)
@@ -501,6 +603,13 @@ class TestConfig:
         ((name, value),) = bad.items()
         with pytest.raises(ValueError, match=f"`{name}` must be .*got {re.escape(repr(value))}"):
             FitConfig(**bad)
+
+
+def test_an_entry_without_the_noise_levels_of_the_others_is_refused():
+    history = TrainingHistory.empty().append(10, 0.5, 0.6, [0.1, 1.0], [0.5, 0.7])
+    with pytest.raises(ValueError, match="`sigmas` must be the 2 of the entries before, got 0"):
+        history.append(20, 0.5, 0.6)
+    assert history.append(20, 0.5, 0.6, [0.1, 1.0], [0.5, 0.7]).held_out_losses.shape == (2, 2)
 
 
 class TestProgress:

@@ -69,8 +69,9 @@ class TestFiles:
         assert equal(fit(points, CONFIG, checkpoint_dir=tmp_path / "run", **settings).weights, whole.weights)
 
     def test_references_and_other_numbers(self, mapped):
-        """Float64, a reference set from the file, one of all points, and whole numbers (which become floats)."""
-        for changes in ({"reference_size": 100}, {"reference_size": 10_000}, {"steps": 20, "holdout": 0.0}):
+        """Float64, a reference set from the file, one of all 475 training points (which are then in memory), and whole
+        numbers (which become floats)."""
+        for changes in ({"reference_size": 100}, {"reference_size": 480}, {"steps": 20, "holdout": 0.0}):
             config = dataclasses.replace(CONFIG, **changes)
             numbers = POINTS if config.reference_size else np.round(50 * POINTS).astype(np.int16)
             models = [fit(each, config, progress=False) for each in (numbers, mapped(numbers))]
@@ -154,14 +155,21 @@ class TestIterators:
             fit(batches(5), CONFIG, checkpoint_dir=tmp_path / "iterator", progress=False)
 
     def test_it_learns_what_the_batches_hold(self):
-        """Mean and spread come from the first batches; labels too; a list of pairs is not an array."""
+        """Mean and spread come from the first batches; labels too; a pair may be a list."""
         config = dataclasses.replace(CONFIG, steps=20, batch_size=16, accumulation=2)
-        shifted = ((points + 7, labels) for points, labels in batches(labels=True))
+        shifted = ([points + 7, labels] for points, labels in batches(labels=True))
         model = fit(shifted, config, progress=False)
         np.testing.assert_allclose(model.weights["mean"], 7, atol=0.1)
         np.testing.assert_allclose(model.weights["sigma_data"], 1, atol=0.05)
         assert model.score_at(0.5, 2)(jnp.zeros(2)).shape == (2,)
         assert np.isfinite(model.history.held_out_losses).all()
+
+    def test_a_list_of_two_points_is_no_pair(self):
+        pairs = data.as_data(
+            itertools.repeat([[0.0, 1.0], [2.0, 4.0]]), None, dataclasses.replace(CONFIG, batch_size=2)
+        )
+        np.testing.assert_array_equal(pairs.mean, [1.0, 2.5])
+        assert pairs.example is None
 
     def test_bad_ones(self):
         def changed(number, change, labels=False):

@@ -46,7 +46,8 @@ class TestAccumulation:
             fit(POINTS.astype(np.float64), dataclasses.replace(config, **sizes), progress=False)
             for sizes in ({"batch_size": 16, "accumulation": 4}, {"batch_size": 64})
         )
-        np.testing.assert_allclose(parts.history.train_loss, large.history.train_loss, rtol=1e-8)
+        # The loss of a learned weighting has a logarithm in it and goes through zero.
+        np.testing.assert_allclose(parts.history.train_loss, large.history.train_loss, rtol=1e-8, atol=1e-8)
         np.testing.assert_allclose(parts.history.held_out_losses, large.history.held_out_losses, rtol=1e-8)
 
     def test_sizes_that_do_not_fit(self):
@@ -98,7 +99,8 @@ def counted(self, state, history):
     save(self, state, history)
     saved.append(self._open_manager is not None and self._writes)
 Checkpoints.save = counted
-stop = [lambda history: history.last_step == 40, JSONLines(f"{{folder}}/{{process}}.jsonl")]
+# One process stops, and so do all.
+stop = [lambda history: process == 1 and history.last_step == 40, JSONLines(f"{{folder}}/{{process}}.jsonl")]
 if process >= 0:
     fit(POINTS, CONFIG, mesh=mesh, checkpoint_dir=folder + "/run", callbacks=stop, progress=False)
     model = fit(POINTS, CONFIG, mesh=mesh, checkpoint_dir=folder + "/run", progress=False)
@@ -165,7 +167,7 @@ class TestMesh:
 
 # Runs that end in other ways than by returning, in processes forked before JAX has started any thread.
 ENDED = """
-import os, signal, sys, threading, time
+import os, signal, sys
 sys.path.insert(0, {tests!r})
 import scoregeo.diffusion
 heavy = {{"orbax.checkpoint", "matplotlib", "geomstats", "torch", "safetensors", "sklearn", "pandas", "rich.progress"}}
@@ -196,13 +198,12 @@ def during_a_chunk(folder):
     training._Run.chunk = killed
 
 def while_writing(folder):
-    def watch():
-        while True:
-            for path in os.scandir(folder) if os.path.isdir(folder) else ():
-                if path.name.startswith("40.") and any(os.scandir(path.path)):
-                    kill()
-            time.sleep(1e-4)
-    threading.Thread(target=watch, daemon=True).start()
+    def look(event, arguments):
+        # A file in a folder of the second checkpoint, which has others by then, is about to be opened.
+        path = str(arguments[0]) if event == "open" else ""
+        if path.startswith(folder + "/40.") and path.count("/") == folder.count("/") + 3:
+            kill()
+    sys.addaudithook(look)
 
 def before_the_rename(folder):
     for name in ("rename", "replace"):
@@ -304,7 +305,9 @@ def small_disk(tmp_path):
 
 
 def wait_for(folder):
+    deadline = time.monotonic() + 60
     while not folder.is_dir():
+        assert time.monotonic() < deadline, f"{folder} was not written"
         time.sleep(1e-3)
 
 
@@ -317,7 +320,7 @@ class TestDisk:
         with contextlib.ExitStack() as stack:
 
             def fill(history):
-                if history.last_step == 40:
+                if history.last_step == 20:  # whose checkpoint has been begun
                     wait_for(tmp_path / "run" / "20")
                     stack.enter_context(no_file_larger_than(64))
 
@@ -329,7 +332,7 @@ class TestDisk:
 
     def test_a_real_one(self, whole, small_disk):
         def fill(history):
-            if history.last_step == 40:
+            if history.last_step == 20:
                 wait_for(small_disk / "run" / "20")
                 with contextlib.suppress(OSError), open(small_disk / "filler", "wb") as file:
                     while True:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scoregeo import GaussianMixtureScore, GaussianScore
-from scoregeo.diffusion import EDM, VP
+from scoregeo.diffusion import EDM, VP, Cosine
 from scoregeo.fisher_rao.bridge import location_fisher, location_fisher_trace, marginal_dist, marginal_length
 
 COV = jnp.array([[1.0, 0.4], [0.4, 0.5]])
@@ -62,6 +62,13 @@ def test_warnings_and_bad_input():
         location_fisher(GAUSSIAN, jnp.zeros((1, 2)))
     with pytest.raises(TypeError, match="`score` must be a GaussianScore"):
         marginal_dist(MIXTURE, VP(), 0.1, 0.2)
+    samples = jnp.zeros((3, 2))
+    for t in (-0.1, 1.1, jnp.nan):
+        with pytest.raises(ValueError, match=rf"`t1` must be between t_min and t_max .*, 0.001 and 1, got {t:g}"):
+            marginal_length(GAUSSIAN, VP(), 0.1, t, samples, key=jax.random.key(0))
+        with pytest.raises(ValueError, match="`t0` must be between t_min and t_max"):
+            marginal_dist(GAUSSIAN, VP(), t, 0.1)
+    assert marginal_dist(GAUSSIAN, Cosine(), Cosine().t_min, jnp.float32(Cosine().t_max)) > 0
     with pytest.raises(ValueError, match="`t0` must be a scalar time"):
         marginal_dist(GAUSSIAN, VP(), jnp.ones(2), 0.2)
 
@@ -128,3 +135,20 @@ def test_marginals_of_a_mixture():
     assert abs(there.value - exact) < 3 * there.standard_error
     assert there.standard_error < 0.05 * exact
     np.testing.assert_allclose(back.value, there.value, rtol=1e-9)
+
+
+def test_length_is_compiled_once():
+    traces = []
+
+    def denoiser(z, level):
+        traces.append(z)
+        return z / (1 + level**2)
+
+    lengths = []
+    for seed, t1 in enumerate((0.5, 0.6, 0.7)):
+        samples = jax.random.normal(jax.random.key(seed), (400, 1))
+        lengths.append(marginal_length(denoiser, VP(), 0.1, t1, samples, key=jax.random.key(9), nodes=4).value)
+        count = len(traces) if seed == 0 else count
+    assert len(traces) == count
+    # VP keeps data N(0, 1) as they are: the marginals are all the same.
+    np.testing.assert_allclose(lengths, 0, atol=1e-9)

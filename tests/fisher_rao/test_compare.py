@@ -4,6 +4,7 @@ import csv
 import itertools
 import re
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -160,6 +161,29 @@ def test_degenerate_values():
     assert "over 0 of 10 pairs" in str(nothing)
 
 
+def test_functions_that_raise_as_they_run():
+    """One pair that raises is one failure, and the other distances are as they would be."""
+    xs = points(5)
+
+    def picky(x, y):
+        far = euclidean(x, y)
+        return eqx.error_if(far, (x[0] == xs[1, 0]) & (y[0] == xs[3, 0]), "never")
+
+    result = compare(xs, metrics={"straight": euclidean, "picky": picky}, resamples=20, level=0.995)
+    bad = (result.table["first"] == 1) & (result.table["second"] == 3)
+    np.testing.assert_array_equal(result.complete, ~bad)
+    assert result.table["picky status"][bad].tolist() == ["raised EquinoxRuntimeError"]
+    np.testing.assert_allclose(result.table["picky"][~bad], result.table["straight"][~bad])
+    assert np.isfinite(result.table["straight"]).all()
+    assert "in brackets 99.5% bootstrap intervals" in str(result)
+    with pytest.raises(TypeError, match="mine"):
+        compare(xs, metrics={"straight": euclidean, "broken": raise_type_error})
+
+
+def raise_type_error(x, y):
+    raise TypeError("mine")
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
@@ -173,6 +197,7 @@ def test_degenerate_values():
         ({"xs": 3.0}, ValueError, "`xs` must be arrays with one leading axis in common"),
         ({"metrics": {"a": lambda x, y: x - y}}, ValueError, r"must return a scalar, got shape \(2,\)"),
         ({"resamples": -1}, ValueError, "`resamples` must be an integer of at least 0, got -1"),
+        ({"batch_size": 0}, ValueError, "`batch_size` must be an integer of at least 1, got 0"),
         ({"level": 95}, ValueError, "`level` must be between 0 and 1, got 95"),
     ],
 )

@@ -164,6 +164,9 @@ def test_closed_form_solver():
         jax.grad(dist, 1)(metric, a, b, solver=ClosedForm()), jax.grad(family.dist)(a, b), rtol=1e-12
     )
 
+    hessian = jax.hessian(lambda b: geodesic(metric, a, b, ts=jnp.array([0.0, 1.0]), solver=ClosedForm()).energy)(a)
+    np.testing.assert_allclose(hessian, family.fisher(a), atol=1e-12)
+
     outside = geodesic(metric, a, jnp.array([0.0, -1.0]), solver=ClosedForm(), throw=False)
     assert outside.result == RESULTS.outside_domain
     with pytest.raises(TypeError, match="in the parameters of its family only"):

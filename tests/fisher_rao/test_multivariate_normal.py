@@ -351,8 +351,7 @@ def test_coincident_points_and_close_ones():
     assert bool(curve.result == RESULTS.successful)
     np.testing.assert_allclose(curve.velocities, 0, atol=1e-12)
     assert relative(jacobian, np.eye(family.size)) < 1e-10
-    # The squared distance is half of the information's quadratic form, twice.
-    assert np.isfinite(squared).all()
+    assert relative(squared, 2 * family.fisher(a)) < 1e-6
     for size in (1e-3, 1e-6, 1e-9):
         dist, gradient, curve, _, _ = at(a, a + size * v)
         speed = float(family.inner_product(a).norm(v))
@@ -372,6 +371,17 @@ def test_float32():
     np.testing.assert_allclose(single.length, double.length, rtol=1e-5)
     np.testing.assert_allclose(single.points, double.points, rtol=1e-3, atol=1e-3)
     assert (np.abs(single.length - double.length) < 2 * np.asarray(single.error)).all()
+    # Close points, of which the ends are rounded: the length is that of the rounded displacement.
+    norm = jax.jit(jax.vmap(lambda a, v: family.inner_product(a).norm(v)))
+    for dtype, sizes in ((np.float32, (1e-2, 1e-3, 1e-4, 1e-5)), (np.float64, (1e-6, 1e-9, 1e-10, 1e-12))):
+        start = a.astype(dtype)
+        for seed, size in enumerate(sizes):
+            end = (a + size * tangents(a, seed)).astype(dtype)
+            found = solve(start, end)
+            assert bool(jnp.all(found.result == RESULTS.successful)), size
+            expected = np.asarray(norm(start.astype(float), end.astype(float) - start))
+            rounding = 100 * np.finfo(dtype).eps
+            assert (np.abs(found.length - expected) < 3 * expected**2 + rounding).all(), size
 
 
 def test_distances_that_rounding_does_not_allow_say_so():
@@ -386,6 +396,12 @@ def test_distances_that_rounding_does_not_allow_say_so():
     np.testing.assert_array_equal(result == RESULTS.successful, [True, True, False, False, False, False, False])
     np.testing.assert_array_equal(result == RESULTS.outside_domain, [False] * 5 + [True, False])
     np.testing.assert_array_equal(result == RESULTS.metric_nonfinite, [False] * 4 + [True, False, True])
+    lengths, logs = (
+        jax.jit(jax.vmap(lambda b, f=f: f(a, b, throw=False)))(np.concatenate([ends, bad]))
+        for f in (family.dist, family.log)
+    )
+    np.testing.assert_array_equal(np.isfinite(lengths), [True, True, False, False, False, False, False])
+    np.testing.assert_array_equal(np.isnan(logs).all(1), ~np.isfinite(lengths))
     few = scoregeo.geodesic(FisherRaoMetric(family), a, ends[1], solver=FibreSolver(max_steps=2), ts=TIMES, throw=False)
     assert bool(few.result == RESULTS.solver_steps_reached)
     with pytest.raises(RuntimeError, match="Try"):
@@ -404,6 +420,8 @@ def test_wrong_arguments_are_named():
         family.dist(theta, flat(np.zeros(3), np.eye(3)))
     with pytest.raises(ValueError, match="of `a` must be symmetric and positive definite"):
         family.dist(flat(np.zeros(2), -np.eye(2)), theta)
+    with pytest.raises(ValueError, match=r"`v` must have shape \(5,\), got \(9,\)"):
+        family.exp(theta, np.zeros(9))
     with pytest.raises(TypeError, match="FisherRaoMetric"):
         scoregeo.dist(scoregeo.EuclideanMetric(), theta, theta, solver=FibreSolver())
     with pytest.raises(ValueError, match="tolerance"):

@@ -233,8 +233,8 @@ GEOMSTATS = {
 
 @functools.cache
 def geomstats_dist(name):
-    if not hasattr(np, "trapz"):
-        np.trapz = np.trapezoid  # noqa: NPY201 (geomstats 2.8 asks for the old name)
+    import scoregeo.adapters.geomstats  # noqa: F401 (without it NumPy 2.4 cannot import geomstats 2.8.0)
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its own loader
         import geomstats.backend  # noqa: F401

@@ -222,6 +222,8 @@ def test_bad_input():
     poisson = ParametricFamily(
         lambda theta, x: stats.poisson.logpmf(x, theta[0]), parameters=1, expectation=ExactSum(jnp.arange(5))
     )
+    # In a computation that does not know values there is NaN instead, which solvers report.
+    assert not np.isfinite(jax.jit(lambda theta: poisson.inner_product(theta).array)(jnp.array([5.0]))).any()
     with pytest.raises(ValueError, match=r"ExactSum gives 0\.4"):
         poisson.fisher(jnp.array([5.0]))
 

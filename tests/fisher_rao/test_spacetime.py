@@ -20,7 +20,7 @@ from scoregeo import (
     shoot,
 )
 from scoregeo.diffusion import EDM, MLP, VP, Cosine, Denoiser, DiffusionModel, FitConfig, RectifiedFlow
-from scoregeo.fisher_rao.spacetime import (
+from scoregeo.fisher_rao import (
     FlatPriorStart,
     SpacetimeDescent,
     SpacetimeMetric,
@@ -267,6 +267,32 @@ def test_learned_denoiser():
     assert there.dtype == jnp.float32
     assert there > 0.1
     np.testing.assert_allclose(there, back, rtol=1e-3)
+
+
+def test_what_is_no_metric():
+    """Denoisers of no data: squared lengths below zero, or all zero. Rounding between close points is neither."""
+    solver = SpacetimeDescent(nodes=9)
+
+    def factor(scale, a, b):
+        metric = SpacetimeMetric(jax.tree_util.Partial(lambda scale, z, level: scale * z, scale), EDM())
+        return geodesic(metric, a, b, solver=solver, throw=False)
+
+    a, b = jnp.array([[1.0, 1.0], [-1.0, 1.0]])
+    paths = jax.jit(jax.vmap(factor))(
+        jnp.array([-1.0, 0.0, -1.0, 0.0, 1.0]), jnp.stack([a] * 5), jnp.stack([b, b, a, a, b])
+    )
+    np.testing.assert_array_equal(paths.length == 0, [True] * 4 + [False])
+    np.testing.assert_array_equal(paths.result == RESULTS.metric_nonfinite, [True, True, False, False, False])
+    np.testing.assert_array_equal((paths.result == RESULTS.successful)[2:4], True)
+
+    metric = SpacetimeMetric(jax.tree.map(lambda leaf: leaf.astype(jnp.float32), MIXTURE), VP())
+    a = jnp.array([[0.7, -0.4, 4.0], [0.1, 0.3, -4.0]], jnp.float32)[:, None]
+    b = a + jnp.array([1.0, 0.5, 0.2]) * 10.0 ** jnp.arange(-6, 0)[:, None]
+    solve = jax.vmap(lambda a, b: geodesic(metric, a, b, solver=solver, init=FlatPriorStart(), throw=False))
+    ends = (side.reshape(-1, 3).astype(jnp.float32) for side in jnp.broadcast_arrays(a, b))
+    paths = jax.jit(solve)(*ends)
+    assert (paths.stats["negative_segments"] > 0).any()
+    assert not (paths.result == RESULTS.metric_nonfinite).any()
 
 
 def test_high_dimension():

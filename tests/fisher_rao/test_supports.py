@@ -80,6 +80,8 @@ def test_checks():
         Simplex(1)
     with pytest.raises(ValueError, match="`dim` must be an integer of at least 1"):
         PositiveDefinite(0)
+    with pytest.raises(ValueError, match=r"has 3 coordinates, shape \(3,\); got shape \(6,\)"):
+        PositiveDefinite(2).value(jnp.ones(6))
     # Values that are not known yet pass; their shapes do not.
     assert jax.jit(lambda x: Positive().check(x, "p"))(-1.0) == -1
     with pytest.raises(ValueError, match="must have shape"):

@@ -58,6 +58,11 @@ def test_half_plane_without_distributions(ax):
     points = type(below)(**{**vars(below), "curve": None, "points": below.points - jnp.array([0.0, 2.0])})
     with pytest.raises(ValueError, match="must have positive standard deviations, got a smallest one of -1"):
         half_plane(ax, points)
+    nothing = type(below)(**{**vars(below), "curve": None, "points": below.points * jnp.nan})
+    with pytest.raises(ValueError, match="must have finite points"):
+        half_plane(ax, nothing)
+    assert not ax.collections
+    assert not ax.get_xlabel()
 
 
 def test_scatter_has_the_complete_pairs(ax, comparison):
@@ -102,6 +107,7 @@ def test_figure(comparison, laws):
     curves = [ax.collections for ax in (axes["data"], axes["laws"])]
     colors = [next(c for c in group if len(c.get_edgecolors()) == 2).get_edgecolors() for group in curves]
     np.testing.assert_array_equal(*colors)  # the same pair has the same colour in both spaces
+    assert axes["data"].get_title() == "data, geodesics"
     assert axes["scatter"].get_ylabel() == "most"
     figure.savefig(io.BytesIO(), format="png")
     assert {ax.get_label() for ax in comparison_figure(comparison).axes} == {"scatter", "matrix"}
