@@ -12,8 +12,8 @@ class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
 
     successful = ""
     metric_nonfinite = (
-        "The metric returned NaN or infinity, or is not positive. Check that the score is finite at both end points and "
-        "between them (`metric.score(x)`), or move the end points away from where it is not."
+        "The metric returned NaN or infinity, or is not positive. Check that the score is finite at both end points "
+        "and between them (`metric.score(x)`), or move the end points away from where it is not."
     )
     outside_domain = (
         "An end point lies outside the domain of the metric, or the path could not be kept inside it. Check "
