@@ -92,6 +92,12 @@ class DiffusionModel(eqx.Module):
         return self.weights["mean"].dtype
 
     @property
+    def _network_dtype(self) -> Any:
+        """That of the network's weights, which need not be that of the points."""
+        leaves = [leaf.dtype for leaf in jax.tree.leaves(self.weights["net"])]
+        return jnp.result_type(*(dtype for dtype in leaves if jnp.issubdtype(dtype, jnp.floating)))
+
+    @property
     def conservative(self) -> bool:
         """Whether the score is a gradient field by construction."""
         return self.denoiser.conservative
@@ -183,7 +189,7 @@ class DiffusionModel(eqx.Module):
         while inner["kind"] == "Potential":
             inner = inner["net"]
         inner["compute_dtype"] = compute_dtype
-        graphdef, _ = _structure(_without_weights(described, self.dtype), self.dtype)
+        graphdef, _ = _structure(_without_weights(described, self._network_dtype), self.dtype)
         return self.replace(nnx.merge(graphdef, self.weights), self.history)
 
     def replace(self, denoiser: Denoiser, history: TrainingHistory) -> "DiffusionModel":
@@ -199,6 +205,7 @@ class DiffusionModel(eqx.Module):
             # A network of the user's own is not described: `load` must be given it.
             "network": describe_network(self.denoiser.net),
             "dtype": str(self.dtype),
+            "network_dtype": str(self._network_dtype),
             "fit": self.config.to_dict(),
             "standardization": self.standardization is not None,
             "history": self.history.to_dict(),
@@ -223,7 +230,7 @@ class DiffusionModel(eqx.Module):
             )
         arrays = read_weights(directory, config.get("weights_sha256"))
         try:
-            dtype = jnp.dtype(config["dtype"])
+            dtype, network_dtype = jnp.dtype(config["dtype"]), jnp.dtype(config["network_dtype"])
         except (KeyError, TypeError) as error:
             raise DamagedModelError(f"{path}/{CONFIG_FILE} is damaged: {error!r}") from error
         if jax.dtypes.canonicalize_dtype(dtype) != dtype:
@@ -231,7 +238,7 @@ class DiffusionModel(eqx.Module):
         try:
             fit_config, history = FitConfig.from_dict(config["fit"]), TrainingHistory.from_dict(config["history"])
             if network is None and config["network"] is not None:
-                network = _without_weights(config["network"], dtype)
+                network = _without_weights(config["network"], network_dtype)
             standardization = None
             if config["standardization"]:
                 standardization = Standardization(

@@ -93,6 +93,15 @@ class TestFiles:
         assert bool(eqx.tree_equal(loaded.standardization, standardization))
         np.testing.assert_array_equal(loaded.score_at(0.2)(X), model.score_at(0.2)(X))
 
+    def test_a_network_may_be_less_precise_than_the_points(self, mlp, tmp_path):
+        """As it is after training a float32 network on float64 data."""
+        model = DiffusionModel(Denoiser(Potential(mlp(dtype=jnp.float32)), 0.8, jnp.zeros(3, jnp.float64)), FitConfig())
+        model.save(tmp_path)
+        loaded = DiffusionModel.load(tmp_path)
+        assert bool(eqx.tree_equal(loaded.weights, model.weights))
+        assert loaded.score_at(0.2)(X).dtype == jnp.float64
+        np.testing.assert_array_equal(loaded.score_at(0.2)(X), model.score_at(0.2)(X))
+
     def test_loading_does_not_compile_again(self, make, tmp_path):
         traces = []
 
