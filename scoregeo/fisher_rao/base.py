@@ -158,7 +158,11 @@ class AbstractExactFamily(AbstractFamily):
     def dist(self, a: Point, b: Point) -> Scalar:
         """The Fisher-Rao distance; its gradient at coincident points is zero. NaN outside the family."""
         a, b = self.check_pair(a, b)
-        return jnp.where(self.contains(a) & self.contains(b), safe_sqrt(self.squared_dist(a, b)), jnp.nan)
+        inside = jnp.all(jax.vmap(self.contains)(jnp.stack([a, b])))
+        # The second is made to wait for the first: both may factorise matrices, which jaxlib does not bear side by side
+        # in batches (see `normal_lift`).
+        distance = safe_sqrt(self.squared_dist(jnp.where(inside, a, jnp.nan), b))
+        return jnp.where(inside, distance, jnp.nan)
 
     @abc.abstractmethod
     def exp(self, theta: Point, v: Vector) -> Point:

@@ -246,9 +246,10 @@ class CenteredNormal(AbstractExactFamily, AbstractExponentialFamily):
 
     def _relative(self, a: Point, b: Point) -> tuple[Matrix, Matrix, Matrix]:
         """The Cholesky factor L of A, that of ``M = L^-1 B L^-T``, and ``M - I``."""
-        lower = jnp.linalg.cholesky(self._support.value(a))
-        excess = _whiten(lower, self._support.value(b - a))
-        return lower, _solve(lower, jnp.linalg.cholesky(self._support.value(b))), excess
+        # Joined, so that no two factorisations or solves are side by side (see `normal_lift`).
+        lower, other = jnp.linalg.cholesky(jnp.stack([self._support.value(a), self._support.value(b)]))
+        both = _solve(lower, jnp.concatenate([self._support.value(b - a), other], 1))
+        return lower, both[:, self.dim :], _solve(lower, both[:, : self.dim].T)
 
 
 def _solve(lower: Matrix, x: Array) -> Array:
