@@ -13,6 +13,8 @@ from scoregeo.diffusion.guidance import GuidedScore
 from scoregeo.diffusion.likelihood import Likelihood, log_prob
 from scoregeo.scores import GaussianScore
 
+pytestmark = pytest.mark.slow
+
 TIGHT = ProbabilityFlow(rtol=1e-8, atol=1e-8)
 SCHEDULES = {"EDM": EDM(), "VP": VP()}
 

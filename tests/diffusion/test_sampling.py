@@ -12,6 +12,8 @@ from scoregeo.diffusion import EDM, VP, AbstractSampler, ProbabilityFlow, Revers
 from scoregeo.diffusion.sampling import LearnedMarginalScore, sample_path
 from scoregeo.scores import GaussianScore
 
+pytestmark = pytest.mark.slow
+
 
 class ExactMarginal(eqx.Module):
     """The exact score of ``x_t`` for data whose noised score is known."""

@@ -23,6 +23,8 @@ from scoregeo.geodesics.georce import Georce, georce_direction
 from scoregeo.geodesics.nodal import smooth_path, starting_segments
 from scoregeo.geodesics.path_energy import PathEnergy
 
+pytestmark = pytest.mark.slow
+
 SOLVERS = [Georce, EnergyDescent]
 ORDER = {Georce: 2, EnergyDescent: 4}
 
