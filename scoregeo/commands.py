@@ -1,7 +1,6 @@
 """What ``scoregeo geodesic`` and ``scoregeo distance`` do with a saved model."""
 
 import dataclasses
-import os
 import pathlib
 import zipfile
 from typing import Any
@@ -14,7 +13,16 @@ from .cli import CommandError, Distance, Geodesic
 from .datasets import Dataset, Standardization
 from .diffusion import DiffusionModel
 from .model_commands import load_model
-from .recorded import GEOMETRY_FILE, POINTS_FILE, Geometry, double_precision, geodesic_table, solve
+from .recorded import (
+    GEOMETRY_FILE,
+    POINTS_FILE,
+    Geometry,
+    check_known_sigma,
+    check_output,
+    double_precision,
+    geodesic_table,
+    solve,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,11 +54,7 @@ def read_problem(arguments: Geodesic | Distance) -> Problem:
             geometry = dataclasses.replace(geometry, **{name: value})
     if not geometry.sigma > 0 or not np.isfinite(geometry.sigma):
         raise ValueError(f"`--sigma` must be a positive number, got {geometry.sigma}")
-    least, most = (float(model.schedule.noise_level(t)) for t in (model.schedule.t_min, model.schedule.t_max))
-    if not least <= geometry.sigma <= most:
-        raise ValueError(
-            f"`--sigma` must be a noise level that the model knows, {least:g} to {most:g}, got {geometry.sigma}"
-        )
+    check_known_sigma(geometry.sigma, model)
     if not geometry.strength >= 0 or not np.isfinite(geometry.strength):
         raise ValueError(f"`--strength` must be a non-negative number, got {geometry.strength}")
     shape = geometry.image_shape
@@ -134,13 +138,8 @@ def run_distance(arguments: Distance, console: Any) -> None:
 def run_geodesic(arguments: Geodesic, console: Any) -> None:
     """Solve, print, write and draw one geodesic."""
     problem = read_problem(arguments)
-    for name, suffix, path in (("out", ".npz", arguments.out), ("picture", ".png", arguments.picture)):
-        if path is None:
-            continue
-        if path.suffix != suffix:
-            raise ValueError(f"`--{name}` must end in {suffix}, got {path}")
-        if not os.access(path.parent, os.W_OK) or path.is_dir():
-            raise OSError(f"`--{name}` must be a file in a folder that can be written, got {path}")
+    check_output("out", arguments.out, ".npz")
+    check_output("picture", arguments.picture, ".png")
     with double_precision():
         path, record = solve_problem(problem)
         record |= {"from": arguments.start, "to": arguments.end}

@@ -1,6 +1,5 @@
 """What ``scoregeo compare`` does: distances between points of files under metrics of one saved model."""
 
-import os
 import pathlib
 from typing import Any
 
@@ -17,7 +16,15 @@ from .fisher_rao.comparison import Comparison, compare
 from .geodesics import SpectralNewton, geodesic
 from .metrics import SteinMetric
 from .model_commands import load_model, points_for
-from .recorded import GEOMETRY_FILE, POINTS_FILE, SOLVER, Geometry, double_precision
+from .recorded import (
+    GEOMETRY_FILE,
+    POINTS_FILE,
+    SOLVER,
+    Geometry,
+    check_known_sigma,
+    check_output,
+    double_precision,
+)
 
 # Lengths to four digits, as elsewhere on the command line; nobody asks for the paths.
 _LENGTHS = SpectralNewton(rtol=1e-4, path_rtol=1.0)
@@ -28,13 +35,8 @@ def run_compare(arguments: Compare, console: Any) -> None:
     """Print, write and draw the comparison; pairs whose solve failed are told at the end, with exit status 2."""
     model = load_model(arguments.model)
     sigma, strengths = _settings(arguments, model)
-    for name, suffix, path in (("out", ".csv", arguments.out), ("picture", ".png", arguments.picture)):
-        if path is None:
-            continue
-        if path.suffix != suffix:
-            raise ValueError(f"`--{name}` must end in {suffix}, got {path}")
-        if not os.access(path.parent, os.W_OK) or path.is_dir():
-            raise OSError(f"`--{name}` must be a file in a folder that can be written, got {path}")
+    check_output("out", arguments.out, ".csv")
+    check_output("picture", arguments.picture, ".png")
     with double_precision():
         xs, ys = _points(arguments, model)
         score = model.score_at(sigma)
@@ -74,9 +76,7 @@ def _settings(arguments: Compare, model: DiffusionModel) -> tuple[float, tuple[f
             raise ValueError(f"`--model` {folder} has no {GEOMETRY_FILE}; give --sigma and --strengths")
         kept = Geometry.load(folder)
         sigma, strengths = kept.sigma if sigma is None else sigma, strengths or (kept.strength,)
-    least, most = (float(model.schedule.noise_level(t)) for t in (model.schedule.t_min, model.schedule.t_max))
-    if not least <= sigma <= most:
-        raise ValueError(f"`--sigma` must be a noise level that the model knows, {least:g} to {most:g}, got {sigma}")
+    check_known_sigma(sigma, model)
     if len({f"{strength:g}" for strength in strengths}) < len(strengths):
         raise ValueError(f"`--strengths` must be different, got {' '.join(f'{s:g}' for s in strengths)}")
     for strength in strengths:

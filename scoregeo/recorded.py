@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
 import time
 from collections.abc import Mapping
@@ -113,3 +114,20 @@ def geodesic_table(records: list[Mapping[str, Any]]) -> Any:
             r["status"],
         )
     return table
+
+
+def check_known_sigma(sigma: float, model: DiffusionModel) -> None:
+    """Raise ``ValueError`` unless ``--sigma`` is a noise level that ``model`` was trained at."""
+    least, most = (float(model.schedule.noise_level(t)) for t in (model.schedule.t_min, model.schedule.t_max))
+    if not least <= sigma <= most:
+        raise ValueError(f"`--sigma` must be a noise level that the model knows, {least:g} to {most:g}, got {sigma}")
+
+
+def check_output(name: str, path: pathlib.Path | None, suffix: str) -> None:
+    """Raise ``ValueError`` or ``OSError`` unless the option ``--name`` is a file that can be written, or not given."""
+    if path is None:
+        return
+    if path.suffix != suffix:
+        raise ValueError(f"`--{name}` must end in {suffix}, got {path}")
+    if not os.access(path.parent, os.W_OK) or path.is_dir():
+        raise OSError(f"`--{name}` must be a file in a folder that can be written, got {path}")

@@ -17,16 +17,32 @@ from .gamma import trigamma_excess
 from .supports import AbstractSupport, Positive
 
 
-def _log_partition(alpha: Vector) -> Scalar:
-    return jnp.sum(gammaln(alpha)) - gammaln(jnp.sum(alpha))
+class _Concentrations(AbstractExponentialFamily):
+    """What both have in common: ``theta``, all positive, are the natural parameters."""
+
+    def inner_product(self, theta: Point) -> DenseInnerProduct:
+        """The Fisher information ``diag(psi1(theta)) - psi1(sum(theta))``."""
+        total = jnp.sum(theta)
+        return DenseInnerProduct(jnp.diag(1 / theta + trigamma_excess(theta)) - (1 / total + trigamma_excess(total)))
+
+    def log_partition(self, eta: Vector) -> Scalar:
+        """The logarithm of the multivariate beta function."""
+        return jnp.sum(gammaln(eta)) - gammaln(jnp.sum(eta))
+
+    def natural(self, theta: Point) -> Vector:
+        """``theta`` itself."""
+        return theta
+
+    def from_natural(self, eta: Vector) -> Point:
+        """``eta`` itself."""
+        return eta
+
+    def expectation(self, theta: Point) -> Vector:
+        """Of the logarithms of the probabilities."""
+        return digamma(theta) - digamma(jnp.sum(theta))
 
 
-def _inner_product(alpha: Vector) -> DenseInnerProduct:
-    total = jnp.sum(alpha)
-    return DenseInnerProduct(jnp.diag(1 / alpha + trigamma_excess(alpha)) - (1 / total + trigamma_excess(total)))
-
-
-class Beta(AbstractExponentialFamily):
+class Beta(_Concentrations):
     """Beta distributions on (0, 1): ``theta = (alpha, beta)``, the two shapes, both positive.
 
     They are the natural parameters for the statistic ``(log x, log(1 - x))``, with respect to ``dx / (x (1 - x))``.
@@ -48,39 +64,19 @@ class Beta(AbstractExponentialFamily):
         """The log density at ``x``; minus infinity outside (0, 1)."""
         inside = (x > 0) & (x < 1)
         x = jnp.where(inside, x, 0.5)
-        value = (theta[0] - 1) * jnp.log(x) + (theta[1] - 1) * jnp.log1p(-x) - _log_partition(theta)
+        value = (theta[0] - 1) * jnp.log(x) + (theta[1] - 1) * jnp.log1p(-x) - self.log_partition(theta)
         return jnp.where(inside, value, -jnp.inf)
 
     def sample(self, key: PRNGKeyArray, theta: Point, n: int) -> Float[Array, " n"]:
         """``n`` independent samples, shape ``(n,)``; differentiable with respect to ``theta``."""
         return jax.random.beta(key, theta[0], theta[1], (n,), theta.dtype)
 
-    def inner_product(self, theta: Point) -> DenseInnerProduct:
-        """The Fisher information ``diag(psi1(alpha), psi1(beta)) - psi1(alpha + beta)``."""
-        return _inner_product(theta)
-
     def sufficient_statistic(self, x: Scalar) -> Vector:
         """``(log x, log(1 - x))``."""
         return jnp.stack([jnp.log(x), jnp.log1p(-x)])
 
-    def log_partition(self, eta: Vector) -> Scalar:
-        """The logarithm of the beta function."""
-        return _log_partition(eta)
 
-    def natural(self, theta: Point) -> Vector:
-        """``theta`` itself."""
-        return theta
-
-    def from_natural(self, eta: Vector) -> Point:
-        """``eta`` itself."""
-        return eta
-
-    def expectation(self, theta: Point) -> Vector:
-        """``E[log x]`` and ``E[log(1 - x)]``."""
-        return digamma(theta) - digamma(jnp.sum(theta))
-
-
-class Dirichlet(AbstractExponentialFamily):
+class Dirichlet(_Concentrations):
     """Dirichlet distributions of ``k`` probabilities: ``theta = (concentration_1, ..., concentration_k)``.
 
     The concentrations, all positive, are the natural parameters for the statistic ``log x``, with respect to
@@ -111,32 +107,12 @@ class Dirichlet(AbstractExponentialFamily):
         off = jnp.abs(jnp.sum(x) - 1)
         inside = jnp.all(x > 0) & (off <= 100 * self.k * jnp.finfo(x.dtype).eps)
         x = jnp.where(inside, x, 1 / self.k)
-        return jnp.where(inside, jnp.sum((theta - 1) * jnp.log(x)) - _log_partition(theta), -jnp.inf)
+        return jnp.where(inside, jnp.sum((theta - 1) * jnp.log(x)) - self.log_partition(theta), -jnp.inf)
 
     def sample(self, key: PRNGKeyArray, theta: Point, n: int) -> Float[Array, "n k"]:
         """``n`` independent samples, shape ``(n, k)``; differentiable with respect to ``theta``."""
         return jax.random.dirichlet(key, theta, (n,), theta.dtype)
 
-    def inner_product(self, theta: Point) -> DenseInnerProduct:
-        """The Fisher information ``diag(psi1(theta)) - psi1(sum(theta))``."""
-        return _inner_product(theta)
-
     def sufficient_statistic(self, x: Float[Array, " k"]) -> Vector:
         """``log x``."""
         return jnp.log(x)
-
-    def log_partition(self, eta: Vector) -> Scalar:
-        """The logarithm of the multivariate beta function."""
-        return _log_partition(eta)
-
-    def natural(self, theta: Point) -> Vector:
-        """``theta`` itself."""
-        return theta
-
-    def from_natural(self, eta: Vector) -> Point:
-        """``eta`` itself."""
-        return eta
-
-    def expectation(self, theta: Point) -> Vector:
-        """``E[log x]``."""
-        return digamma(theta) - digamma(jnp.sum(theta))

@@ -83,11 +83,10 @@ def _short(value: np.ndarray) -> str:
     return " ".join(text.split())
 
 
-class Real(AbstractSupport):
-    """Any real numbers, an array of the given shape."""
+class _Entrywise(AbstractSupport):
+    """An array of numbers of the given shape: each entry is a coordinate."""
 
     shape: tuple[int, ...] = eqx.field(static=True, default=())
-    bound = "real"
 
     @property
     def size(self) -> int:
@@ -99,10 +98,6 @@ class Real(AbstractSupport):
         """As many as coordinates."""
         return self.size
 
-    def contains(self, value: np.ndarray) -> bool:
-        """Always."""
-        return True
-
     def coordinates(self, value: Array) -> Vector:
         """The entries, flat."""
         return value.reshape(-1)
@@ -110,6 +105,16 @@ class Real(AbstractSupport):
     def value(self, coordinates: Vector) -> Array:
         """The entries in their shape."""
         return coordinates.reshape(self.shape)
+
+
+class Real(_Entrywise):
+    """Any real numbers, an array of the given shape."""
+
+    bound = "real"
+
+    def contains(self, value: np.ndarray) -> bool:
+        """Always."""
+        return True
 
     def margin(self, coordinates: Vector) -> Scalar:
         """One: there is no boundary."""
@@ -124,33 +129,14 @@ class Real(AbstractSupport):
         return u
 
 
-class Positive(AbstractSupport):
+class Positive(_Entrywise):
     """Numbers above zero, an array of the given shape; unconstrained as logarithms."""
 
-    shape: tuple[int, ...] = eqx.field(static=True, default=())
     bound = "positive"
-
-    @property
-    def size(self) -> int:
-        """One coordinate for each entry."""
-        return math.prod(self.shape)
-
-    @property
-    def free(self) -> int:
-        """As many as coordinates."""
-        return self.size
 
     def contains(self, value: np.ndarray) -> bool:
         """Whether all entries are above zero."""
         return bool((value > 0).all())
-
-    def coordinates(self, value: Array) -> Vector:
-        """The entries, flat."""
-        return value.reshape(-1)
-
-    def value(self, coordinates: Vector) -> Array:
-        """The entries in their shape."""
-        return coordinates.reshape(self.shape)
 
     def margin(self, coordinates: Vector) -> Scalar:
         """The smallest entry."""
