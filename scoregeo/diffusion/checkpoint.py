@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import shutil
+import uuid
 import warnings
 from typing import Any
 
@@ -28,6 +29,8 @@ from .files import DamagedModelError, check_directory, flatten, unflatten
 from .history import TrainingHistory
 from .networks import describe_network
 from .posthoc import remove_snapshots, write_snapshot
+
+_UNFINISHED = ".orbax-checkpoint-tmp"  # how orbax marks a directory it is writing
 
 
 class Checkpoints:
@@ -175,6 +178,8 @@ class Checkpoints:
         if self._open_manager is None:
             # Several tracebacks of its threads for every error, which is raised here too.
             logging.getLogger("absl").addFilter(_without_orbax)
+            if self._writes:
+                self._remove_unfinished()
             process = jax.process_index()
             alone = ocp.options.MultiprocessingOptions(
                 primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"process{process}"
@@ -183,12 +188,22 @@ class Checkpoints:
                 self._path,
                 options=ocp.CheckpointManagerOptions(
                     max_to_keep=self._config.checkpoints_kept,
-                    cleanup_tmp_directories=self._writes,  # what a run that was killed while writing left behind
                     multiprocessing_options=alone,
                     create=False,
                 ),
             )
         return self._open_manager
+
+    def _remove_unfinished(self) -> None:
+        """Delete what a save that was killed or failed left behind.
+
+        Not left to orbax, which gives up if a file vanishes meanwhile: after a failed save in this process, its threads
+        may still be going. Renamed first, so that they find nothing where the next save writes.
+        """
+        for path in list(self._path.glob(f"*{_UNFINISHED}*")):
+            aside = path.with_name(f"{path.name.partition(_UNFINISHED)[0]}{_UNFINISHED}.{uuid.uuid4().hex}")
+            with contextlib.suppress(OSError):
+                shutil.rmtree(path.rename(aside), ignore_errors=True)  # what is left is found again next time
 
     @contextlib.contextmanager
     def _clear_errors(self):

@@ -9,6 +9,7 @@ import resource
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import jax
@@ -328,6 +329,32 @@ class TestDisk:
                 fit(POINTS, CONFIG, checkpoint_dir=tmp_path / "run", callbacks=[fill], progress=False)
         assert f"the last whole one is {tmp_path / 'run' / '20'}. " in str(caught.value)
         resumed = fit(POINTS, CONFIG, checkpoint_dir=tmp_path / "run", progress=False)
+        assert equal(resumed.weights, whole.weights)
+
+    def test_a_failed_save_that_is_still_going(self, whole, tmp_path):
+        """Its threads make and delete files in its directory while the run is resumed."""
+        stop = [lambda history: history.last_step == 20]
+        fit(POINTS, CONFIG, checkpoint_dir=tmp_path / "run", callbacks=stop, progress=False)
+        unfinished = tmp_path / "run" / "40.orbax-checkpoint-tmp" / "state"
+        unfinished.mkdir(parents=True)
+        done = threading.Event()
+
+        def go_on():
+            while not done.is_set():
+                for number in range(50):
+                    with contextlib.suppress(OSError):
+                        (unfinished / f"{number}.__lock").write_bytes(b"")
+                for number in range(50):
+                    with contextlib.suppress(OSError):
+                        (unfinished / f"{number}.__lock").unlink()
+
+        thread = threading.Thread(target=go_on)
+        thread.start()
+        try:
+            resumed = fit(POINTS, CONFIG, checkpoint_dir=tmp_path / "run", progress=False)
+        finally:
+            done.set()
+            thread.join()
         assert equal(resumed.weights, whole.weights)
 
     def test_a_real_one(self, whole, small_disk):
