@@ -11,13 +11,11 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 # One worker for each core: LAPACK's own threads would only fight with the others.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-# Tests compile for longer than they run: less optimisation takes a third of the time. And jaxlib 0.10 may wait forever,
-# at no load, where as many independent batched factorisations as there are cores are scheduled side by side.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-    " --xla_cpu_enable_concurrency_optimized_scheduler=false",
-)
+# Likewise XLA's. And where as many batched factorisations as it has threads run side by side, each waits for the others
+# to make room for its own batch: with several threads jaxlib 0.10 may wait forever, with one it never tries.
+os.environ.setdefault("NPROC", "1")
+# Tests compile for longer than they run: less optimisation takes a third of the time.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 
 # A shell that starts the tests in the background makes them, and what they start, deaf to interrupts: some test those.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():

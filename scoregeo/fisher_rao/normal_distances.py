@@ -10,7 +10,7 @@ is computed from small numbers, as in
 Distances (not divergences) have gradient zero at coincident distributions, where they have a kink.
 
 Reverse-mode derivatives of `jeffreys` and `calvo_oller` for thousands of pairs in one program meet a deadlock of jaxlib
-0.10 on CPU; ``XLA_FLAGS="--xla_cpu_enable_concurrency_optimized_scheduler=false"`` in the environment avoids it.
+0.10 on CPU with several threads; ``NPROC=1`` in the environment, one thread for XLA, avoids it.
 """
 
 from typing import NamedTuple
