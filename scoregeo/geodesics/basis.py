@@ -77,8 +77,7 @@ class Basis(eqx.Module):
     phi: Float[Array, "points m"]
     _local: Float[Array, "two_points m"]  # both
     _scales: Float[Array, "k two_points 1"]  # of velocities and points on each element, after the product with _local
-    # From the first coefficients of all elements to those after `project`, and the displacements to where elements
-    # start.
+    # From the first coefficients of all elements to those after `project`, and to what these add to where elements start.
     _across: Float[Array, "two_k k"]
 
     def __init__(self, breaks: Breaks, m: int, points: int, rule: tuple[np.ndarray, ...] | None = None):
@@ -94,7 +93,7 @@ class Basis(eqx.Module):
         root = jnp.sqrt(h)
         projection = jnp.eye(h.size, dtype=h.dtype) - root[:, None] * root
         earlier = jnp.tril(jnp.ones((h.size, h.size), h.dtype), -1)
-        self._across = jnp.concatenate([projection, (earlier * root) @ projection])
+        self._across = jnp.concatenate([projection, (earlier - self.breaks[:-1, None]) * root])
 
     @property
     def widths(self) -> Float[Array, " k"]:
@@ -127,13 +126,12 @@ class Basis(eqx.Module):
     def deviation(self, c: Coefficients) -> tuple[Points, Points]:
         """What the coefficients ``c``, projected, add to points and velocities of the straight path, ``(q, d)``."""
         k, n, d = self.breaks.size - 1, self.u.size, c.shape[-1]
-        first = self._across @ c[:, 0]
-        c = jnp.concatenate([first[:k, None], c[:, 1:]], 1)
+        starts = self._across[k:] @ c[:, 0]
         values = self._scales * jnp.einsum("qm,kmd->kqd", self._local, c)
-        return (first[k:, None] + values[:, n:]).reshape(-1, d), values[:, :n].reshape(-1, d)
+        return (starts[:, None] + values[:, n:]).reshape(-1, d), values[:, :n].reshape(-1, d)
 
     def adjoint(self, points: Points, velocities: Points) -> Coefficients:
-        """The transpose of `deviation`: from ``(q, d)`` each to coefficients."""
+        """The transpose of `deviation`: from ``(q, d)`` each to projected coefficients."""
         k, n, d = self.breaks.size - 1, self.u.size, points.shape[-1]
         points, velocities = points.reshape(k, n, d), velocities.reshape(k, n, d)
         values = self._scales * jnp.concatenate([velocities, points], 1)

@@ -1,12 +1,11 @@
 """Where a path wants its elements, and how a path is carried from one set of elements to another."""
 
-import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.polynomial import legendre
+from jaxtyping import Array, Float
 
 from .._types import Point
 from .basis import Basis, Breaks, Coefficients, legendre_values
@@ -22,8 +21,15 @@ class Path(NamedTuple):
     breaks: Breaks
 
 
-def adapted_breaks(path: Path, x: Point, y: Point, basis: Basis, elements: int) -> Breaks:
-    """``elements`` elements that share the turning of ``path``, sampled at the times of its ``basis``, equally.
+def interlaced(elements: int) -> np.ndarray:
+    """Shares of ``elements`` elements, at least two, that lie across equal ones: each break is far from theirs."""
+    if elements == 2:
+        return np.array([0.0, 0.4, 1.0])
+    return np.clip((np.arange(elements + 1) - 0.5) / (elements - 1), 0, 1)
+
+
+def adapted_breaks(path: Path, x: Point, y: Point, basis: Basis, shares: Breaks) -> Breaks:
+    """Elements that divide the turning of ``path``, sampled at the times of its ``basis``, as ``shares`` divide [0, 1].
 
     Most of them follow the rate |gamma''| / |gamma'| at which the velocity changes, whose inverse is the distance in
     time over which the path looks smooth; a fifth is spread evenly, so that none grows beyond five times the average.
@@ -40,14 +46,21 @@ def adapted_breaks(path: Path, x: Point, y: Point, basis: Basis, elements: int) 
     around = jnp.pad(rate, _NEIGHBOURS, mode="edge")
     rate = jax.lax.reduce_window(around, -jnp.inf, jax.lax.max, (2 * _NEIGHBOURS + 1,), (1,), "valid")
     zero, one = jnp.zeros(1, t.dtype), jnp.ones(1, t.dtype)
-    turning = jnp.concatenate([zero, jnp.cumsum(rate * step)])
+    turning = _running_sums(jnp.concatenate([zero, rate * step]).reshape(-1, basis.u.size))
     total = turning[-1]
     # A straight path, or one that is not finite, has no preference.
     usable = jnp.isfinite(total) & (total > 0)
     turning = jnp.where(usable, turning / jnp.where(usable, total, 1), t)
     times = jnp.concatenate([zero, t, one])
     cumulative = 0.2 * times + 0.8 * jnp.concatenate([zero, turning, one])
-    return jnp.interp(jnp.linspace(0, 1, elements + 1, dtype=t.dtype), cumulative, times).at[0].set(0).at[-1].set(1)
+    return jnp.interp(shares, cumulative, times).at[0].set(0).at[-1].set(1)
+
+
+def _running_sums(rows: Float[Array, "k n"]) -> Float[Array, " k_n"]:
+    # In two steps, by products with small matrices: `jnp.cumsum` takes longer to compile.
+    k, n = rows.shape
+    before = jnp.asarray(np.tril(np.ones((k, k)), -1), rows.dtype) @ jnp.sum(rows, 1)
+    return (before[:, None] + rows @ np.triu(np.ones((n, n))).astype(rows.dtype)).reshape(-1)
 
 
 def polynomial_curve(x: Point, y: Point, path: Path) -> PiecewisePolynomial:
@@ -55,38 +68,10 @@ def polynomial_curve(x: Point, y: Point, path: Path) -> PiecewisePolynomial:
     widths = jnp.diff(path.breaks)
     used = widths > 0
     root = jnp.sqrt(jnp.where(used, widths, 1))
-    steps = jnp.where(used, root, 0)[:, None] * path.c[:, 0]
-    starts = x + path.breaks[:-1, None] * (y - x) + jnp.cumsum(steps, 0) - steps
+    earlier = np.tril(np.ones((widths.size, widths.size)), -1).astype(widths.dtype)
+    starts = x + path.breaks[:-1, None] * (y - x) + (earlier * jnp.where(used, root, 0)) @ path.c[:, 0]
     velocities = (path.c / root[:, None, None]).at[:, 0].add(y - x)
     return PiecewisePolynomial(path.breaks, starts, velocities)
-
-
-def halved(path: Path) -> Path:
-    """The same path with every element divided into two."""
-    middles = (path.breaks[1:] + path.breaks[:-1]) / 2
-    breaks = jnp.append(jnp.stack([path.breaks[:-1], middles], 1).reshape(-1), path.breaks[-1])
-    k, m, d = path.c.shape
-    return Path(jnp.einsum("sij,kjd->ksid", _divided(m, 2).astype(path.c.dtype), path.c).reshape(2 * k, m, d), breaks)
-
-
-def merged(c: Coefficients, parts: int) -> Coefficients:
-    """The coefficients nearest to ``c`` on elements of equal width, when as many as ``parts`` become one."""
-    if parts == 1:
-        return c
-    k, m, d = c.shape
-    return jnp.einsum("sij,ksid->kjd", _divided(m, parts).astype(c.dtype), c.reshape(k // parts, parts, m, d))
-
-
-@functools.lru_cache(maxsize=64)
-def _divided(m: int, parts: int) -> np.ndarray:
-    """From the coefficients of an element to those of its ``parts`` equal parts, ``(parts, m, m)``."""
-    nodes, weights = legendre.leggauss(m)
-    root = np.sqrt(2 * np.arange(m) + 1)
-    here = legendre.legvander(nodes, m - 1) * root
-    # The local coordinate in the whole element, from that in each part; both in [-1, 1].
-    across = (nodes + 1 + 2 * np.arange(parts)[:, None]) / parts - 1
-    whole = legendre.legvander(across, m - 1) * root
-    return np.einsum("q,qi,sqj->sij", weights / 2, here, whole) / parts**0.5
 
 
 def transfer(path: Path, basis: Basis) -> Coefficients:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
 from .basis import Coefficients
-from .levels import Levels, SolveState, advance, begin, enter, initial_state, judge
+from .levels import Levels, SolveState, advance, begin, enter, initial_state
 from .path_energy import PathEnergy
 
 # How many numbers (quadrature points times dimension) are advanced together. On a CPU a few lanes hide the cost of
@@ -25,7 +25,7 @@ _NUMBERS_ELSEWHERE = 2**17
 
 def _all_levels(run: Callable, state: SolveState, levels: Levels) -> SolveState:
     """The levels in turn, the last of them as often as adapting its elements helps. ``run(begin, step, elements)`` runs
-    ``step`` on states until none is active."""
+    ``step`` on states until none is active, after ``begin`` wherever there is no path to work on."""
 
     def improve(level, state):
         elements = levels.elements[level]
@@ -37,24 +37,45 @@ def _all_levels(run: Callable, state: SolveState, levels: Levels) -> SolveState:
     for level in lower:
         state = improve(level, state)
 
-    def once_more(state):
-        state = improve(last, state)
-        state = state._replace(active=state.open)
-        return run(None, partial(judge, levels=levels), 2 * levels.elements[last])(state)
-
-    return jax.lax.while_loop(lambda state: jnp.any(state.open), once_more, state)
+    return jax.lax.while_loop(lambda state: jnp.any(state.open), partial(improve, last), state)
 
 
 def _solve_one(problem: PathEnergy, start: Coefficients, levels: Levels) -> SolveState:
-    def run(begin, advance, elements):
-        def step(state):
-            if begin is not None:
-                state = jax.lax.cond(state.fresh, lambda s: begin(problem, start, s), lambda s: s, state)
-            return advance(problem, state)
+    stack, unstack = _stacking(initial_state(start, levels))
 
-        return lambda state: jax.lax.while_loop(lambda s: s.active, step, state)
+    def run(begin, advance, elements):
+        def step(stacked):
+            state = unstack(stacked)
+            state = jax.lax.cond(state.fresh, lambda s: begin(problem, start, s), lambda s: s, state)
+            return stack(advance(problem, state))
+
+        return lambda state: unstack(jax.lax.while_loop(lambda s: unstack(s).active, step, stack(state)))
 
     return _all_levels(run, initial_state(start, levels), levels)
+
+
+def _stacking(like: SolveState) -> tuple[Callable, Callable]:
+    """Functions from a state to few arrays, the scalars of each type in one of them, and back.
+
+    A loop with many scalars has a kernel for each of them, to compile and to call.
+    """
+    leaves, structure = jax.tree.flatten(like)
+    types = sorted({leaf.dtype for leaf in leaves}, key=str)
+    places = [[i for i, leaf in enumerate(leaves) if leaf.dtype == t and leaf.ndim == 0] for t in types]
+    rest = [i for i, leaf in enumerate(leaves) if leaf.ndim > 0]
+
+    def stack(state):
+        leaves = jax.tree.leaves(state)
+        return [jnp.stack([leaves[i] for i in place]) for place in places], [leaves[i] for i in rest]
+
+    def unstack(stacked):
+        scalars, arrays = stacked
+        leaves = dict(zip(rest, arrays, strict=True))
+        for place, values in zip(places, scalars, strict=True):
+            leaves |= {i: values[j] for j, i in enumerate(place)}
+        return jax.tree.unflatten(structure, [leaves[i] for i in range(len(leaves))])
+
+    return stack, unstack
 
 
 def _as_wide(condition, array):
@@ -80,9 +101,8 @@ def _solve_many(batched, shared, starts: Coefficients, levels: Levels, join: Cal
             enough = jnp.where(pending > width, width // 2, 0)
 
             def step(part):
-                if begin is not None:
-                    make = jax.vmap(lambda b, start, s: begin(join(b, shared), start, s))
-                    part = jax.lax.cond(jnp.any(part.fresh), partial(make, some, some_starts), lambda s: s, part)
+                make = jax.vmap(lambda b, start, s: begin(join(b, shared), start, s))
+                part = jax.lax.cond(jnp.any(part.fresh), partial(make, some, some_starts), lambda s: s, part)
                 new = jax.vmap(lambda b, s: advance(join(b, shared), s))(some, part)
                 return jax.tree.map(lambda a, b: jnp.where(_as_wide(part.active, a), a, b), new, part)
 

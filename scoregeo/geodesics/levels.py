@@ -2,7 +2,8 @@
 
 A level has more elements than the one before, placed where the path found there turns. On each level the path is
 improved by Newton's method; where that fails, along a continuation from Euclid to the metric. The first evaluation on a
-level judges the path of the level before, which is kept if its error is small enough.
+level judges the path of the level before: it is accepted if its error is small enough. The last level is repeated, on
+elements that are adapted again and lie across those before, to judge what it has found and to improve on it.
 
 The steps are functions of one solve; `lanes` runs them for one solve or for many.
 """
@@ -16,8 +17,8 @@ from jaxtyping import Array
 from .._types import Scalar
 from ..metrics.inner_products import safe_sqrt
 from .basis import Basis, Breaks, Coefficients, uniform_breaks
-from .elements import Path, adapted_breaks, halved, merged, transfer
-from .newton import descend, evaluate
+from .elements import Path, adapted_breaks, interlaced, transfer
+from .newton import evaluate, newton_step, rounding
 from .path_energy import PathEnergy
 
 RUNNING, STATIONARY, STALLED, NONFINITE = range(4)
@@ -54,25 +55,38 @@ class Counts(NamedTuple):
     metric: Array
 
 
-class SolveState(NamedTuple):
-    """The best path so far and what is known of it, and the path being worked on."""
+class Search(NamedTuple):
+    """A line search: from the path with coefficients ``c``, of which energy and error are known, part of a step."""
 
-    best: Path
-    level: Array  # on which `best` is stationary
+    c: Coefficients
     energy: Scalar
-    error: Scalar  # estimated error of the length
     path_error: Scalar
+    direction: Coefficients
+    slope: Scalar
+    part: Scalar
+
+
+class SolveState(NamedTuple):
+    """The best path so far and what is known of it, the last one found, and the one being worked on."""
+
+    best: Path  # of those judged; until there is one, that found last
+    level: Array  # on which `best` was found
+    energy: Scalar
+    error: Scalar  # estimated error of its length; infinite until judged
+    path_error: Scalar
+    found: Path  # where the next level or pass begins
+    found_level: Array
+    found_length: Scalar  # in the discretisation that found it
+    known: Array  # `found` is stationary on its level
     status: Array  # of the Newton iteration
-    known: Array  # `best` is stationary on its level
-    done: Array  # the length is as accurate as asked for
-    open: Array  # another level, or another adaptation of the last one, may improve the path
+    open: Array  # another level, or another pass through the last one, may improve the path
     passes: Array  # through the last level
     work: Path
+    search: Search  # that led to `work`
     active: Array  # there is work to do on this level
     fresh: Array  # `work` has still to be made
     attempt: Array  # 0: the metric itself; 1, 2, ...: steps of the continuation
-    steps: Array  # Newton steps in this attempt
-    coarse_length: Scalar  # of the path being judged, in the discretisation that found it
+    steps: Array  # Newton steps in this attempt; the evaluation of its first path counts as one
     counts: Counts
 
 
@@ -81,42 +95,60 @@ def initial_state(start: Coefficients, levels: Levels) -> SolveState:
     path = Path(start, uniform_breaks(levels.elements[-1], start.dtype))
     zero = jnp.zeros((), jnp.int32)
     inf = jnp.asarray(jnp.inf, start.dtype)
+    one = jnp.ones((), start.dtype)
     no, yes = jnp.asarray(False), jnp.asarray(True)
-    counts = Counts(zero, zero, zero)
     return SolveState(
-        path, zero, inf, inf, inf, zero + RUNNING, no, no, yes, zero, path, yes, yes, zero, zero, inf, counts
+        best=path,
+        level=zero,
+        energy=inf,
+        error=inf,
+        path_error=inf,
+        found=path,
+        found_level=zero,
+        found_length=inf,
+        known=no,
+        status=zero + RUNNING,
+        open=yes,
+        passes=zero,
+        work=path,
+        search=Search(start, inf, inf, jnp.zeros_like(start), one, one),
+        active=yes,
+        fresh=yes,
+        attempt=zero,
+        steps=zero,
+        counts=Counts(zero, zero, zero),
     )
 
 
 def enter(state: SolveState) -> SolveState:
-    """The state at the beginning of a level; also for a batch of states."""
+    """The state at the beginning of a level or pass; also for a batch of states."""
     zero = jnp.zeros_like(state.attempt)
-    return state._replace(
-        status=jnp.where(state.open, RUNNING, state.status),
-        active=state.open,
-        fresh=state.open,
-        attempt=zero,
-        steps=zero,
-        coarse_length=jnp.where(state.known, safe_sqrt(2 * state.energy), jnp.inf),
-    )
+    status = jnp.where(state.open, RUNNING, state.status)
+    return state._replace(status=status, active=state.open, fresh=state.open, attempt=zero, steps=zero)
 
 
-def _padded(path_c: Coefficients, breaks: Breaks, like: Path) -> Path:
-    c = jnp.zeros_like(like.c).at[: path_c.shape[0]].set(path_c)
-    return Path(c, jnp.ones_like(like.breaks).at[: breaks.size].set(breaks))
+def _where(condition: Array, new: Path, old: Path) -> Path:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
 def begin(problem: PathEnergy, start: Coefficients, state: SolveState, level: int, levels: Levels) -> SolveState:
-    """Make the path to work on: the best one on elements adapted to it, or the start on equal ones."""
+    """Make the path to work on: the last one found on elements adapted to it, or the start on equal ones."""
     elements = levels.elements[level]
-    path = Path(merged(start, levels.elements[-1] // elements), uniform_breaks(elements, start.dtype))
+    source, breaks = (
+        Path(start, uniform_breaks(levels.elements[-1], start.dtype)),
+        uniform_breaks(elements, start.dtype),
+    )
     if level > 0:
-        breaks = adapted_breaks(state.best, problem.x, problem.y, levels.basis(state.best.breaks), elements)
-        adapted = Path(transfer(state.best, levels.basis(breaks)), breaks)
-        path = jax.tree.map(lambda new, old: jnp.where(state.attempt == 0, new, old), adapted, path)
-    made = _padded(*path, state.work)
-    work = jax.tree.map(lambda new, old: jnp.where(state.fresh, new, old), made, state.work)
-    return state._replace(work=work, fresh=jnp.zeros_like(state.fresh))
+        direct = state.attempt == 0
+        shares = jnp.where(state.passes % 2 == 1, interlaced(elements), breaks)
+        adapted = adapted_breaks(state.found, problem.x, problem.y, levels.basis(state.found.breaks), shares)
+        source, breaks = _where(direct, state.found, source), jnp.where(direct, adapted, breaks)
+    c = transfer(source, levels.basis(breaks))
+    made = Path(
+        jnp.zeros_like(state.work.c).at[:elements].set(c),
+        jnp.ones_like(state.work.breaks).at[: elements + 1].set(breaks),
+    )
+    return state._replace(work=_where(state.fresh, made, state.work), fresh=jnp.zeros_like(state.fresh))
 
 
 def estimated_error(energy: Scalar, gain: Scalar, other_length: Scalar) -> tuple[Scalar, Scalar, Scalar]:
@@ -141,7 +173,7 @@ def _accurate(energy: Scalar, gain: Scalar, other_length: Scalar, levels: Levels
 
 def advance(problem: PathEnergy, state: SolveState, level: int, levels: Levels) -> SolveState:
     """One Newton step on ``level``; or the end of an attempt, if there is no more to gain."""
-    dtype, k = state.work.c.dtype, levels.continuation
+    dtype, k, last = state.work.c.dtype, levels.continuation, level == len(levels.elements) - 1
     eps = jnp.finfo(dtype).eps
     elements = levels.elements[level]
     basis = levels.level_basis(state.work.breaks, level)
@@ -151,103 +183,85 @@ def advance(problem: PathEnergy, state: SolveState, level: int, levels: Levels) 
     fraction = (10.0**exponent).astype(dtype)
     tolerance = jnp.where(exponent == 0, levels.tolerance, max(levels.tolerance, 1e-3)).astype(dtype)
 
-    judging = direct & first
+    judging = direct & first & state.known
 
     def enough(energy, bound):
-        return judging & _accurate(energy, bound, state.coarse_length, levels)
+        return judging & _accurate(energy, bound, state.found_length, levels)
 
     # There is nothing to judge on the first level.
     at = evaluate(problem, basis, state.work.c[:elements], fraction, enough if level > 0 else None)
-    finite = jnp.isfinite(at.energy) & jnp.isfinite(at.gain)
-    length, estimate, path_error = estimated_error(at.energy, at.gain, state.coarse_length)
-    # The start is never taken for a geodesic unseen: it may be a saddle, which only a step finds out.
-    stationary = (path_error <= tolerance) & ~(judging & (level == 0))
-    accepted = judging & _accurate(at.energy, at.gain, state.coarse_length, levels)
-    moving = finite & ~stationary & ~accepted & (state.steps < levels.max_steps)
-    descent = descend(problem, basis, at, fraction, moving, levels.max_cg)
+    _, error, path_error = estimated_error(at.energy, at.gain, state.found_length)
+    accepted = judging & _accurate(at.energy, at.gain, state.found_length, levels)
+    if last:
+        # Another pass must be worth it, and after the last of them there is only judging.
+        hopeless = (state.passes > levels.adaptations) | (state.passes > 1) & ~(path_error < state.path_error / 2)
+        over = accepted | (judging & hopeless)
+    else:
+        over = accepted
 
-    stuck = moving & ~descent.accepted
+    # The step that led here must lower the energy as its slope promised, else a shorter one is tried.
+    search = state.search
+    enough_lower = at.energy <= search.energy + 1e-4 * search.part * search.slope + rounding(search.energy)
+    good = first | enough_lower
+    stuck = ~good & (search.part < 2.0**-30)
+    finite = ~good | (jnp.isfinite(at.energy) & jnp.isfinite(at.gain))
+    better = judging & finite & (path_error < state.path_error)
+    reached = Search(state.work.c, at.energy, path_error, search.direction, search.slope, jnp.ones_like(error))
+    search = jax.tree.map(lambda new, old: jnp.where(good, new, old), reached, search)
+
+    # The start is never taken for a geodesic unseen: it may be a saddle, which only a step finds out.
+    stationary = good & (path_error <= tolerance) & ~(direct & first & (level == 0))
     # Where rounding stops the descent just above the tolerance, the path is as good as this precision gives.
     floor = jnp.maximum(tolerance, jnp.minimum(1e3 * tolerance, 10 * eps**0.5))
-    stationary = finite & (stationary | accepted | (stuck & (path_error <= floor)))
+    stationary = over | finite & (stationary | (stuck & (search.path_error <= floor)))
+    moving = good & finite & ~stationary & (state.steps < levels.max_steps)
+    step = newton_step(at, moving, levels.max_cg)
+    search = search._replace(
+        direction=search.direction.at[:elements].set(jnp.where(moving, step.direction, search.direction[:elements])),
+        slope=jnp.where(moving, step.slope, search.slope),
+        part=jnp.where(moving, 1, search.part / 2),
+    )
+
     status = jnp.where(stationary, STATIONARY, jnp.where(stuck, STALLED, RUNNING))
-    status = jnp.where(finite, status, NONFINITE).astype(jnp.int32)
-    ended = (status != RUNNING) | (state.steps >= levels.max_steps)
+    status = jnp.where(finite | over, status, NONFINITE).astype(jnp.int32)
+    ended = (status != RUNNING) | (good & ~moving)
     left = ended & ((direct & stationary) | (state.attempt >= k))
     next_attempt = ended & ~left
-    work = _padded(descent.c, basis.breaks, state.work)
     attempt = state.attempt + next_attempt
+    work = state.work._replace(c=jnp.where(ended, search.c, search.c + search.part * search.direction))
+
+    # A failure must not take the place of what was found before, nor count if it comes after a success on this level.
+    found = left & ~over & (stationary | ~state.known)
+    unjudged = found & jnp.isinf(jnp.where(better, error, state.error))
+    status = jnp.where(left & (state.passes > 0), STATIONARY, jnp.where(next_attempt, RUNNING, status))
     q = basis.u.size * elements
-    state = state._replace(
-        status=jnp.where(next_attempt, RUNNING, status),
-        done=state.done | (left & accepted),
-        open=state.open & ~(left & accepted),
+    return state._replace(
+        best=_where(unjudged, work, _where(better, state.found, state.best)),
+        level=jnp.where(unjudged, level, jnp.where(better, state.found_level, state.level)).astype(jnp.int32),
+        energy=jnp.where(unjudged | better, search.energy, state.energy),
+        error=jnp.where(better, error, state.error),
+        path_error=jnp.where(better, path_error, state.path_error),
+        found=_where(found, work, state.found),
+        found_level=jnp.where(found, level, state.found_level).astype(jnp.int32),
+        found_length=jnp.where(found & stationary, safe_sqrt(2 * search.energy), state.found_length),
+        known=state.known | (found & stationary),
+        status=status.astype(jnp.int32),
+        open=state.open & ~(left & (over | ~stationary)) if last else state.open & ~(left & over),
+        passes=state.passes + left if last else state.passes,
         work=work,
+        search=search,
         active=~left,
         fresh=next_attempt & (attempt == 1),
         attempt=attempt,
-        steps=jnp.where(next_attempt, 0, state.steps + 1),
+        steps=jnp.where(next_attempt, 0, state.steps + good),
         counts=Counts(
             state.counts.newton + moving,
-            state.counts.cg + descent.cg_steps,
-            state.counts.metric + q * (1 + descent.cg_steps + descent.tries),
+            state.counts.cg + step.cg_steps,
+            state.counts.metric + q * (1 + step.cg_steps),
         ),
     )
-    # A failure must not take the place of what was found before.
-    found = left & ~accepted & (stationary | ~state.known)
-    if level == len(levels.elements) - 1:
-        # `judge` decides whether this is better than what there was.
-        return state._replace(
-            energy=jnp.where(left & accepted, at.energy, state.energy),
-            error=jnp.where(left & accepted, estimate, state.error),
-            path_error=jnp.where(left & accepted, path_error, state.path_error),
-            coarse_length=jnp.where(left & ~accepted, length, state.coarse_length),
-        )
-    return state._replace(
-        best=jax.tree.map(lambda new, old: jnp.where(found, new, old), work, state.best),
-        level=jnp.where(found, level, state.level).astype(jnp.int32),
-        known=state.known | (found & stationary),
-        energy=jnp.where(found | (left & accepted), at.energy, state.energy),
-        error=jnp.where(left & accepted, estimate, jnp.where(found, jnp.inf, state.error)),
-        path_error=jnp.where(found | (left & accepted), path_error, state.path_error),
-    )
 
 
-def judge(problem: PathEnergy, state: SolveState, levels: Levels) -> SolveState:
-    """Judge the path found on the last level by one evaluation on elements of half the width.
-
-    The path stays ``open`` to another adaptation of its elements while those help and it is not as accurate as asked.
-    """
-    last = len(levels.elements) - 1
-    path = halved(state.work)
-    basis = levels.basis(path.breaks)
-    at = evaluate(problem, basis, path.c, enough=lambda *found: _accurate(*found, state.coarse_length, levels))
-    _, error, path_error = estimated_error(at.energy, at.gain, state.coarse_length)
-    finite = jnp.isfinite(at.energy) & jnp.isfinite(at.gain)
-    stationary = state.status == STATIONARY
-    error = jnp.where(stationary, error, jnp.inf)
-    first = state.passes == 0
-    found = stationary & finite
-    better = jnp.where(first, found | ~state.known, found & (path_error < state.path_error))
-    clearly = first | (path_error < state.path_error / 2)
-    status = jnp.where(stationary & ~finite, NONFINITE, state.status)
-    choose = lambda new, old: jnp.where(better, new, old)  # noqa: E731
-    error, path_error, energy = jax.tree.map(
-        choose, (error, path_error, at.energy), (state.error, state.path_error, state.energy)
-    )
-    accurate = error <= levels.rtol * safe_sqrt(2 * energy)
-    exact = accurate & (path_error <= levels.path_rtol)
-    return state._replace(
-        best=jax.tree.map(choose, state.work, state.best),
-        level=choose(last, state.level).astype(jnp.int32),
-        known=state.known | found,
-        energy=energy,
-        error=error,
-        path_error=path_error,
-        status=jnp.where(first, status, STATIONARY).astype(jnp.int32),
-        done=accurate & jnp.isfinite(energy) & (found | ~first),
-        open=found & clearly & ~exact & (state.passes < levels.adaptations),
-        passes=state.passes + 1,
-        active=jnp.zeros_like(state.active),
-        counts=state.counts._replace(metric=state.counts.metric + basis.times.size),
-    )
+def accurate(state: SolveState, levels: Levels) -> Array:
+    """Whether the best path's length is as accurate as asked for, according to its judge."""
+    return state.error <= levels.rtol * safe_sqrt(2 * state.energy)

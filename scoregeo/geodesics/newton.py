@@ -1,4 +1,4 @@
-"""One step of Newton's method for the path energy: preconditioned, truncated conjugate gradients, then backtracking."""
+"""Newton's method for the path energy: what is known at a path, and the step from there by truncated conjugate gradients."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -29,17 +29,18 @@ class Evaluation(NamedTuple):
     preconditioner: AbstractPreconditioner
 
 
-class Descent(NamedTuple):
-    """A step taken: the new coefficients, whether the energy went down, and the work done."""
+class Step(NamedTuple):
+    """Where Newton's method leads from a path: a direction of descent, the slope of the energy along it, and the
+    conjugate gradient steps it took."""
 
-    c: Coefficients
-    accepted: Array
+    direction: Coefficients
+    slope: Scalar
     cg_steps: Array
-    tries: Array
 
 
-def _dot(a, b):
-    return jnp.sum(a * b)
+def _dot(a: Coefficients, b: Coefficients) -> Scalar:
+    # Not the sum of a product, of which XLA makes a tree of kernels for each of many calls.
+    return jnp.dot(a.reshape(-1), b.reshape(-1))
 
 
 def evaluate(
@@ -111,10 +112,8 @@ def rounding(energy: Scalar) -> Scalar:
     return 8 * jnp.finfo(energy.dtype).eps * jnp.abs(energy)
 
 
-def descend(
-    problem: PathEnergy, basis: Basis, at: Evaluation, fraction: Scalar | float, active: Array, max_cg: int
-) -> Descent:
-    """A Newton step from ``at``; where ``active`` is false, none, at no cost."""
+def newton_step(at: Evaluation, active: Array, max_cg: int) -> Step:
+    """The step from ``at``; where ``active`` is false, any, at no cost."""
     energy, gain = at.energy, at.gain
     # Superlinear forcing: solve the Newton system loosely far away, tightly when close (Eisenstat & Walker 1996).
     target = jnp.where(active, jnp.clip(gain / energy, 1e-8, 1e-2) * gain, jnp.inf)
@@ -123,19 +122,4 @@ def descend(
     )
     slope = _dot(at.g, p)
     downhill = slope < 0
-    p, slope = jnp.where(downhill, p, at.z), jnp.where(downhill, slope, -gain)
-    noise = rounding(energy)
-
-    def worse(carry):
-        a, new, k = carry
-        return ~(new <= energy + 1e-4 * a * slope + noise) & (k < 31) & active
-
-    def halve(carry):
-        a, _, k = carry
-        return a / 2, problem(basis, at.c + a / 2 * p, fraction), k + 1
-
-    # The full step, too, is tried in the loop: its energy is compiled once, and not evaluated where nothing moves.
-    start = (jnp.full_like(energy, 2), jnp.full_like(energy, jnp.inf), jnp.zeros((), jnp.int32))
-    a, new, tries = jax.lax.while_loop(worse, halve, start)
-    accepted = active & (new <= energy + noise)
-    return Descent(jnp.where(accepted, at.c + a * p, at.c), accepted, cg_steps, tries)
+    return Step(jnp.where(downhill, p, at.z), jnp.where(downhill, slope, -gain), cg_steps)

@@ -6,14 +6,12 @@ the metric (`newton`, `preconditioner`). Elements grow in number, and are drawn 
 estimate meets ``rtol`` (`levels`, `elements`). Where a solve fails, it is repeated along a continuation from Euclid to
 the metric.
 
-Error of the length L on one level, from one evaluation on the next (for the last one, on halved elements):
+Error of the length L on one level, from one evaluation on the next (for the last one, on as many elements across):
 
     error = |L' - L| + (g^T P^-1 g) / (2 L')                                                               (1)
 
-the quadrature error, and what a Newton step with the finer coefficients expects to gain (dE / L).
+the quadrature error, and what a Newton step with the other coefficients expects to gain (dE / L).
 """
-
-import math
 
 import equinox as eqx
 import jax
@@ -29,14 +27,14 @@ from .boundary import AbstractBoundarySolver, check_fractions
 from .curves import AbstractCurve
 from .elements import polynomial_curve
 from .geodesic import Geodesic
-from .levels import NONFINITE, RUNNING, STALLED, Levels, SolveState
+from .levels import NONFINITE, RUNNING, STALLED, Levels, SolveState, accurate
 from .path_energy import PathEnergy
 from .starts import sideways_nudge
 from .stationary import stationary_path
 
-# Of the number of elements between levels, at most. Small steps would fit problems more closely, but compiling a level
-# takes more than a second.
-_GROWTH = 16
+# Of the number of elements between levels, at most. Smaller steps would fit problems more closely, but every level takes
+# more than a second to compile.
+_GROWTH = 4
 
 
 class SpectralNewton(AbstractBoundarySolver):
@@ -50,8 +48,8 @@ class SpectralNewton(AbstractBoundarySolver):
       far as ``max_elements`` allows; default 1e-8 in float64, 1e-5 in float32. The error of the length is about its
       square, so `dist` aims at no more than ``rtol``; `log` and pictures need the path.
     - ``degree``: of the polynomials. The first level is one polynomial for the whole path.
-    - ``max_elements``: the number of polynomials not to exceed; it grows at most 16-fold from level to level (1 and 12
-      by default; 1, 8 and 64 for 64), and every level is compiled.
+    - ``max_elements``: the number of polynomials not to exceed, at least 2; it grows at most 4-fold from level to level
+      (1, 4 and 12 by default), and every level is compiled.
     - ``quadrature``: quadrature points per coefficient. With as many points as coefficients (1), paths in a stiff
       metric cheat between the points; the error estimate checks that a finer rule gives the same length.
     - ``tolerance``: a level is solved when the preconditioned norm of the gradient is below this times that of the
@@ -89,7 +87,7 @@ class SpectralNewton(AbstractBoundarySolver):
         check_counts(
             self,
             degree=2,
-            max_elements=1,
+            max_elements=2,
             quadrature=1,
             max_steps=1,
             max_cg=1,
@@ -101,11 +99,9 @@ class SpectralNewton(AbstractBoundarySolver):
 
     def levels(self, dtype) -> Levels:
         """The settings with their defaults for ``dtype`` filled in."""
-        growth, steps = self.max_elements, 1
-        while growth > _GROWTH:
-            steps += 1
-            growth = math.floor(self.max_elements ** (1 / steps) + 1e-9)
-        elements = tuple(growth**i for i in range(steps + 1)) if growth > 1 else (1,)
+        elements = [1]
+        while _GROWTH * elements[-1] < self.max_elements:
+            elements.append(_GROWTH * elements[-1])
         double = jnp.finfo(dtype).bits >= 64
         rtol = self.rtol if self.rtol is not None else (1e-8 if double else 1e-5)
         path_rtol = self.path_rtol if self.path_rtol is not None else (1e-8 if double else 1e-5)
@@ -115,7 +111,7 @@ class SpectralNewton(AbstractBoundarySolver):
         return Levels(
             self.degree,
             self.quadrature,
-            elements,
+            (*elements, self.max_elements),
             rtol,
             path_rtol,
             tolerance,
@@ -142,7 +138,7 @@ class SpectralNewton(AbstractBoundarySolver):
         residual = jnp.max(jnp.abs(densities - state.energy)) / jnp.where(state.energy > 0, state.energy, 1)
         inside = frozen.inside(jnp.concatenate([x[None], y[None], fixed[0]]))
         nonfinite = RESULTS.where(inside, RESULTS.metric_nonfinite, RESULTS.outside_domain)
-        result = _result(state, nonfinite)
+        result = _result(state, levels, nonfinite)
         stats = {
             "newton_steps": state.counts.newton,
             "cg_steps": state.counts.cg,
@@ -174,9 +170,9 @@ def starting_coefficients(init: AbstractCurve, x: Point, y: Point, levels: Level
     return basis.project_velocity(velocities + bow, x, y)
 
 
-def _result(state: SolveState, nonfinite: RESULTS) -> RESULTS:
+def _result(state: SolveState, levels: Levels, nonfinite: RESULTS) -> RESULTS:
     """The result code of a final state: of the Newton iteration if it failed, else of the accuracy."""
-    result = RESULTS.where(state.done, RESULTS.successful, RESULTS.accuracy_not_reached)
+    result = RESULTS.where(accurate(state, levels), RESULTS.successful, RESULTS.accuracy_not_reached)
     result = RESULTS.where(state.status == RUNNING, RESULTS.solver_steps_reached, result)
     result = RESULTS.where(state.status == STALLED, RESULTS.stalled, result)
     return RESULTS.where(state.status == NONFINITE, nonfinite, result)

@@ -140,9 +140,9 @@ def sideways_nudge(x: Point, y: Point) -> Vector:
     Where the problem is symmetric about a line, the line is stationary even if it is no minimum (between opposite
     points of a Gaussian, beyond its conjugate points); off it, a solver sees the way down.
     """
-    direction = jax.random.normal(jax.random.key(0), x.shape, x.dtype)
-    size = jnp.finfo(x.dtype).eps ** (1 / 3) * safe_sqrt(jnp.sum((y - x) ** 2) / jnp.sum(direction**2))
-    return size * direction
+    direction = np.random.default_rng(0).normal(size=x.shape)
+    size = jnp.finfo(x.dtype).eps ** (1 / 3) * safe_sqrt(jnp.sum((y - x) ** 2))
+    return size * jnp.asarray(direction / np.linalg.norm(direction), x.dtype)
 
 
 def segment_length(metric: AbstractMetric, a: Point, b: Point) -> Float[Array, ""]:
