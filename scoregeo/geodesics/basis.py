@@ -5,10 +5,10 @@ time of an element, the velocity of a path from x to y is
 
     gamma'(t) = (y - x) + sum_{j<m} c_ej p_j(u) / sqrt(h_e)      on element e,                               (1)
 
-an orthonormal expansion. That the path ends at y means that sum_e sqrt(h_e) c_e0 = 0: coefficients are used only after
-projection to that subspace, ``project``. The Euclidean energy is 1/2 |y - x|^2 + 1/2 sum |c|^2: its Hessian is the
-identity whatever the elements, so no stiffness comes from the discretisation. With elements drawn together where the
-path bends, sharp bends cost no more than gentle ones.
+an orthonormal expansion. That the path ends at y means that sum_e sqrt(h_e) c_e0 = 0; "projected" coefficients are in
+that subspace, into which ``project`` takes others. The Euclidean energy is 1/2 |y - x|^2 + 1/2 sum |c|^2: its Hessian
+is the identity whatever the elements, so no stiffness comes from the discretisation. With elements drawn together where
+the path bends, sharp bends cost no more than gentle ones.
 """
 
 import functools
@@ -77,7 +77,7 @@ class Basis(eqx.Module):
     phi: Float[Array, "points m"]
     _local: Float[Array, "two_points m"]  # both
     _scales: Float[Array, "k two_points 1"]  # of velocities and points on each element, after the product with _local
-    # From the first coefficients of all elements to those after `project`, and to what these add to where elements start.
+    # From the first coefficients of all elements to those after `project`, and to what these add where elements start.
     _across: Float[Array, "two_k k"]
 
     def __init__(self, breaks: Breaks, m: int, points: int, rule: tuple[np.ndarray, ...] | None = None):
@@ -112,11 +112,12 @@ class Basis(eqx.Module):
 
     def project(self, c: Coefficients) -> Coefficients:
         """The nearest coefficients of a path that ends where it should."""
-        root = jnp.sqrt(self.widths)
-        return c.at[:, 0].add(-root[:, None] * (root @ c[:, 0]))
+        first = self._across[: c.shape[0]] @ c[:, 0]
+        return jnp.concatenate([first[:, None], c[:, 1:]], 1)
 
     def path(self, x: Point, y: Point, c: Coefficients) -> tuple[Points, Points]:
-        """Points and velocities of the path with coefficients ``c`` at all quadrature times, each ``(q, d)``."""
+        """Points and velocities at all quadrature times, each ``(q, d)``, of the path with projected coefficients
+        ``c``."""
         displacement, deviation = self.deviation(c)
         return x + self.times[:, None] * (y - x) + displacement, (y - x) + deviation
 
@@ -124,7 +125,7 @@ class Basis(eqx.Module):
     # compiled for a while and called at a cost.
 
     def deviation(self, c: Coefficients) -> tuple[Points, Points]:
-        """What the coefficients ``c``, projected, add to points and velocities of the straight path, ``(q, d)``."""
+        """What projected coefficients ``c`` add to points and velocities of the straight path, ``(q, d)``."""
         k, n, d = self.breaks.size - 1, self.u.size, c.shape[-1]
         starts = self._across[k:] @ c[:, 0]
         values = self._scales * jnp.einsum("qm,kmd->kqd", self._local, c)

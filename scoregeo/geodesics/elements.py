@@ -21,11 +21,9 @@ class Path(NamedTuple):
     breaks: Breaks
 
 
-def interlaced(elements: int) -> np.ndarray:
-    """Shares of ``elements`` elements, at least two, that lie across equal ones: each break is far from theirs."""
-    if elements == 2:
-        return np.array([0.0, 0.4, 1.0])
-    return np.clip((np.arange(elements + 1) - 0.5) / (elements - 1), 0, 1)
+def interlaced(elements: int, dtype) -> Breaks:
+    """``elements`` elements, at least two, that lie across equal ones: few of the breaks are near one of theirs."""
+    return jnp.asarray(np.clip((np.arange(elements + 1) - 0.6) / (elements - 0.9), 0, 1), dtype)
 
 
 def adapted_breaks(path: Path, x: Point, y: Point, basis: Basis, shares: Breaks) -> Breaks:

@@ -79,6 +79,7 @@ class EnergyDescent(AbstractNodalSolver):
 
         first = (start / unit).astype(working)
         solution = optx.minimise(objective, minimiser, first, problem, max_steps=self.max_steps, throw=False)
-        at = evaluate(problem, basis, unit * solution.value.astype(start.dtype))
+        # A minimiser may change what has no influence on the path, such as the mean of all velocities.
+        at = evaluate(problem, basis, basis.project(unit * solution.value.astype(start.dtype)))
         steps = jnp.asarray(solution.stats["num_steps"], jnp.int32)
         return Minimum(at.c, relative_gradient(at.gain, at.energy), steps)

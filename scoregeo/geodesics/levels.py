@@ -140,7 +140,7 @@ def begin(problem: PathEnergy, start: Coefficients, state: SolveState, level: in
     )
     if level > 0:
         direct = state.attempt == 0
-        shares = jnp.where(state.passes % 2 == 1, interlaced(elements), breaks)
+        shares = jnp.where(state.passes % 2 == 1, interlaced(elements, start.dtype), breaks)
         adapted = adapted_breaks(state.found, problem.x, problem.y, levels.basis(state.found.breaks), shares)
         source, breaks = _where(direct, state.found, source), jnp.where(direct, adapted, breaks)
     c = transfer(source, levels.basis(breaks))

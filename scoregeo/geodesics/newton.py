@@ -1,4 +1,4 @@
-"""Newton's method for the path energy: what is known at a path, and the step from there by truncated conjugate gradients."""
+"""Newton's method for the path energy: what is known at a path, and the step from there by conjugate gradients."""
 
 from collections.abc import Callable
 from typing import NamedTuple

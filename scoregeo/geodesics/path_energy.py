@@ -82,8 +82,9 @@ class PathEnergy(eqx.Module):
         return jnp.where(self.domain(point) > 0, energy, jnp.inf)
 
     def densities(self, basis: Basis, c: Coefficients, fraction: Scalar | float = 1.0) -> Float[Array, " q"]:
-        """Kinetic energy at every time of ``basis``: constant along a geodesic."""
-        points, velocities = basis.path(self.x, self.y, c)
+        """Kinetic energy at every time of ``basis``, of the path with coefficients ``c`` after projection: constant
+        along a geodesic."""
+        points, velocities = basis.path(self.x, self.y, basis.project(c))
         return self.over_points(lambda x, v: self.density(x, v, fraction), points, velocities)
 
     def __call__(self, basis: Basis, c: Coefficients, fraction: Scalar | float = 1.0) -> Scalar:

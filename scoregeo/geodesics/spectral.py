@@ -32,8 +32,8 @@ from .path_energy import PathEnergy
 from .starts import sideways_nudge
 from .stationary import stationary_path
 
-# Of the number of elements between levels, at most. Smaller steps would fit problems more closely, but every level takes
-# more than a second to compile.
+# Of the number of elements between levels, at most. Smaller steps would fit problems more closely, but every level
+# takes more than a second to compile.
 _GROWTH = 4
 
 

@@ -24,7 +24,7 @@ from scoregeo import (
 )
 from scoregeo.diffusion import MLP, Denoiser, Potential
 from scoregeo.geodesics.basis import Basis, legendre_values
-from scoregeo.geodesics.elements import Path, adapted_breaks, halved, merged, polynomial_curve, transfer
+from scoregeo.geodesics.elements import Path, adapted_breaks, interlaced, polynomial_curve, transfer
 from scoregeo.geodesics.path_energy import PathEnergy
 from scoregeo.geodesics.preconditioner import (
     CondensedPreconditioner,
@@ -34,7 +34,7 @@ from scoregeo.geodesics.preconditioner import (
 )
 
 SMALL = SpectralNewton(max_elements=4)
-ONE_LEVEL = SpectralNewton(degree=24, max_elements=1, rtol=1e-6, path_rtol=1.0, tolerance=1e-10, continuation=0)
+ONE_LEVEL = SpectralNewton(degree=24, max_elements=2, rtol=1e-6, path_rtol=1.0, tolerance=1e-10, continuation=0)
 X, Y = jnp.array([-1.0, 0.5]), jnp.array([1.0, 0.7])
 
 
@@ -112,30 +112,43 @@ class TestBasis:
         np.testing.assert_allclose(basis.adjoint(a[:, None], b[:, None]).reshape(-1), expected, atol=1e-12)
 
     def test_transfer_is_exact_where_it_can_be(self):
+        """To elements that divide those of the path, and back."""
         c = random_path(BREAKS, 4, 2)
-        path = halved(Path(c, BREAKS))
-        finer = Basis(path.breaks, 4, 8)
-        np.testing.assert_allclose(transfer(Path(c, BREAKS), finer), path.c, atol=1e-13)
-        np.testing.assert_allclose(jnp.sum(path.c**2), jnp.sum(c**2), rtol=1e-13)
+        coarse, finer = Basis(BREAKS, 4, 8), Basis(jnp.sort(jnp.append(BREAKS, jnp.array([0.05, 0.3, 0.9]))), 4, 8)
+        fine = transfer(Path(c, BREAKS), finer)
+        np.testing.assert_allclose(jnp.sum(fine**2), jnp.sum(c**2), rtol=1e-13)
         x, y = jnp.zeros(2), jnp.ones(2)
         t = jnp.linspace(0, 1, 23)
         for i in (0, 1):
-            fine, coarse = (jax.vmap(polynomial_curve(x, y, p))(t)[i] for p in (path, Path(c, BREAKS)))
-            np.testing.assert_allclose(fine, coarse, atol=1e-12)
+            paths = (Path(fine, finer.breaks), Path(c, BREAKS))
+            both = [jax.vmap(polynomial_curve(x, y, path))(t)[i] for path in paths]
+            np.testing.assert_allclose(*both, atol=1e-12)
+        # The way back divides the quadrature points of an element between several polynomials: these are one.
+        np.testing.assert_allclose(transfer(Path(fine, finer.breaks), coarse), c, atol=1e-12)
 
-    def test_merging_elements_is_a_projection(self):
-        """Onto fewer elements: as by quadrature, and back where the path is smooth enough."""
-        fine, coarse = Basis(jnp.linspace(0, 1, 7), 4, 8), Basis(jnp.linspace(0, 1, 3), 4, 8)
-        c = random_path(fine.breaks, 4, 2)
-        few = merged(c, 3)
-        velocities = fine.deviation(c)[1]
-        # Coefficient j of element e is the product of the velocity with p_j there.
-        t, e = fine.times, jnp.arange(fine.times.size) // 24
-        p = legendre_values(4, 2 * t - e)[0] * 2**0.5
-        products = jnp.einsum("q,qd,qj,qe->ejd", fine.weights, velocities, p, jax.nn.one_hot(e, 2))
-        np.testing.assert_allclose(few, products, atol=1e-13)
-        back = transfer(Path(few, coarse.breaks), fine)
-        np.testing.assert_allclose(merged(back, 3), few, atol=1e-13)
+    def test_transfer_to_elements_across(self):
+        """Of a smooth path: nearly exact, and it ends where it should."""
+        t = Basis(jnp.linspace(0, 1, 13), 16, 32)
+        velocities = jnp.stack([jnp.sin(5 * t.times), jnp.exp(-((t.times - 0.4) ** 2) / 0.02)], -1)
+        x, y = jnp.zeros(2), t.weights @ velocities
+        c = t.project_velocity(velocities, x, y)
+        across = Basis(interlaced(12, jnp.float64), 16, 32)
+        carried = transfer(Path(c, t.breaks), across)
+        np.testing.assert_allclose(across.project(carried), carried, atol=1e-14)
+        ts = jnp.linspace(0, 1, 23)
+        both = [jax.vmap(polynomial_curve(x, y, p))(ts)[1] for p in (Path(c, t.breaks), Path(carried, across.breaks))]
+        np.testing.assert_allclose(*both, atol=1e-9)
+
+    @pytest.mark.parametrize("elements", [2, 3, 4, 12, 64])
+    def test_interlaced_elements_lie_across_equal_ones(self, elements):
+        """And few of their breaks are near one of the others: a third of an element away at the ends, or the middle."""
+        breaks = np.asarray(interlaced(elements, jnp.float64))
+        assert breaks.shape == (elements + 1,)
+        assert breaks[0] == 0
+        assert breaks[-1] == 1
+        assert (np.diff(breaks) > 0).all()
+        distances = np.abs(breaks[1:-1, None] - np.linspace(0, 1, elements + 1)).min(1) * elements
+        assert np.mean(distances > 0.05) >= 0.5
 
     def test_elements_gather_where_the_path_turns(self):
         """A path with a corner at 0.7: the narrowest elements are there, and none is wider than the fifth allows."""
@@ -144,7 +157,7 @@ class TestBasis:
         bend = jnp.tanh((basis.times - 0.7) / 0.01)
         velocities = jnp.stack([1 - bend, 1 + bend], -1)
         c = basis.project_velocity(velocities, x, y)
-        breaks = adapted_breaks(Path(c, basis.breaks), x, y, basis, 16)
+        breaks = adapted_breaks(Path(c, basis.breaks), x, y, basis, jnp.linspace(0, 1, 17))
         widths = np.diff(breaks)
         assert (widths > 0).all()
         assert abs(breaks[np.argmin(widths)] - 0.7) < 0.02
@@ -163,7 +176,7 @@ def test_stein_preconditioners_are_the_gauss_newton_hessian(d):
     c = random_path(BREAKS, 3, d)
 
     def projections(c):
-        points, velocities = basis.path(problem.x, problem.y, c.reshape(4, 3, d))
+        points, velocities = basis.path(problem.x, problem.y, basis.project(c.reshape(4, 3, d)))
         return jnp.sum(jax.vmap(score)(points) * velocities, -1)
 
     a = jax.jacobian(projections)(c.reshape(-1))
@@ -233,7 +246,7 @@ class TestGeodesic:
         """Judged by the much finer solve, at a degree too low to be exact."""
         metric, fine = curved
         for degree in (2, 4):
-            solver = SpectralNewton(degree=degree, max_elements=1)
+            solver = SpectralNewton(degree=degree, max_elements=2)
             coarse = geodesic(metric, X, Y, solver=solver, throw=False)
             true_error = abs(float(coarse.length - fine.length))
             assert true_error > 1e-9
@@ -322,7 +335,7 @@ def test_saddles_are_left():
 def test_an_unstable_line_is_left_at_loose_tolerances(tolerance):
     """Along the crest of G = (1 + 10 exp(-10 y^2)) I the line is stationary, 13.27 long; round it, the way is 6.488."""
     crest = MatrixMetric(lambda x: (1 + 10 * jnp.exp(-10 * x[1] ** 2)) * jnp.eye(2))
-    solver = SpectralNewton(rtol=2e-2, path_rtol=1.0, max_elements=1, tolerance=tolerance)
+    solver = SpectralNewton(rtol=2e-2, path_rtol=1.0, max_elements=2, tolerance=tolerance)
     length = dist(crest, jnp.array([-2.0, 0.0]), jnp.array([2.0, 0.0]), solver=solver, throw=False)
     assert abs(float(length) - 6.488) < 0.1
 
@@ -340,7 +353,7 @@ def test_precision_is_that_of_the_points(dtype):
     """An analytic score in float64 and points in float32, and the other way round."""
     other = jnp.float64 if dtype == jnp.float32 else jnp.float32
     metric = SteinMetric(GaussianScore(jnp.zeros(2, other), jnp.eye(2, dtype=other)), 1.0)
-    solver = SpectralNewton(degree=16, max_elements=1, rtol=1e-4, path_rtol=1.0)
+    solver = SpectralNewton(degree=16, max_elements=2, rtol=1e-4, path_rtol=1.0)
     result = geodesic(metric, X.astype(dtype), Y.astype(dtype), solver=solver)
     assert result.points.dtype == result.length.dtype == dtype
     np.testing.assert_allclose(result.length, 2.2212695, rtol=1e-5)
@@ -372,7 +385,7 @@ class TestHardProblems:
     def test_continuation_rescues_a_failed_direct_solve(self, ring):
         metric = SteinMetric(KernelDensityScore(ring, 0.1), 1000.0)
         x, y = jnp.array([1.0, 0.0]), jnp.array([np.cos(2.0), np.sin(2.0)])
-        few = {"rtol": 1e-3, "path_rtol": 1.0, "degree": 32, "max_elements": 1, "max_steps": 11}
+        few = {"rtol": 1e-3, "path_rtol": 1.0, "degree": 32, "max_elements": 2, "max_steps": 11}
         direct = geodesic(metric, x, y, solver=SpectralNewton(continuation=0, **few), throw=False)
         continued = geodesic(metric, x, y, solver=SpectralNewton(**few), throw=False)
         assert direct.result == RESULTS.solver_steps_reached
@@ -414,14 +427,14 @@ class TestFailures:
         assert "\n" not in str(error.value)
 
     def test_one_newton_step(self):
-        solver = SpectralNewton(max_steps=1, max_elements=1, continuation=0)
+        solver = SpectralNewton(max_steps=1, max_elements=2, continuation=0)
         result = geodesic(SteinMetric(network_score(0, 2), 5.0), X, Y, solver=solver, throw=False)
         assert result.result == RESULTS.solver_steps_reached
         with pytest.raises(RuntimeError, match="used all its steps"):
             geodesic(SteinMetric(network_score(0, 2), 5.0), X, Y, solver=solver)
 
     def test_accuracy_out_of_reach(self):
-        solver = SpectralNewton(degree=2, max_elements=1)
+        solver = SpectralNewton(degree=2, max_elements=2)
         with pytest.raises(RuntimeError, match="`max_elements`"):
             dist(SteinMetric(network_score(0, 2), 5.0), X, Y, solver=solver)
 
@@ -468,8 +481,8 @@ class TestFailures:
             SteinMetric(network_score(0, 2), jnp.nan)
         with pytest.raises(TypeError, match="`score` must be an AbstractScore or a callable"):
             SteinMetric(3.0)
-        with pytest.raises(ValueError, match="`max_elements` must be an integer of at least 1, got 0"):
-            SpectralNewton(max_elements=0)
+        with pytest.raises(ValueError, match="`max_elements` must be an integer of at least 2, got 1"):
+            SpectralNewton(max_elements=1)
         with pytest.raises(ValueError, match="`rtol` must be positive"):
             SpectralNewton(rtol=0.0)
         with pytest.raises(TypeError, match="`metric` must be an AbstractMetric such as SteinMetric"):
@@ -521,7 +534,7 @@ class TestTraces:
     def test_fresh_network_and_noise_level(self):
         """A learned score: another network of the same shape, or another noise level, is a new value, not a trace."""
         traces = []
-        solver = SpectralNewton(degree=16, max_elements=1, rtol=1e-2, path_rtol=1.0)
+        solver = SpectralNewton(degree=16, max_elements=2, rtol=1e-2, path_rtol=1.0)
 
         @jax.jit
         def length(metric, x, y):
