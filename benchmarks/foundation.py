@@ -116,7 +116,7 @@ def memory_growth(dimensions=(768, 1536, 3072), degrees=(16, 64)):
         for d in dimensions:
             weights, x, y = random_network(d, width=64)
             metric = SteinMetric(FunctionScore(network, *weights), 1.0)
-            solver = SpectralNewton(degree=degree, max_elements=2)
+            solver = SpectralNewton(degree=degree, max_elements=1)
             solve = jax.jit(lambda m, x, y, s=solver: geodesic(m, x, y, solver=s, throw=False))
             used = solve.lower(metric, x, y).compile().memory_analysis().temp_size_in_bytes
             rows.append(

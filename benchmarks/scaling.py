@@ -50,7 +50,7 @@ def _fitted(rows: list[dict], size: str) -> dict:
 
 def growth_with_dimension(dimensions=(64, 192, 784, 3072)) -> dict:
     """One polynomial of degree 16, judged by two, and a network of constant width."""
-    solver = SpectralNewton(max_elements=2, adaptations=0, continuation=0)
+    solver = SpectralNewton(max_elements=1, adaptations=0, continuation=0)
     return _fitted([{"d": d, **_timed(d, solver)} for d in dimensions], "d")
 
 

@@ -150,7 +150,7 @@ def _solve_with(solver):
 def overhead(dtype=jnp.float32, degree: int = 8, rtol: float = 1e-3) -> dict:
     """One solve at d = 3072, the network calls in it, and the share of time that they take."""
     metric, x, y = problem(dtype)
-    solver = SpectralNewton(rtol=rtol, path_rtol=1.0, degree=degree, max_elements=2, adaptations=0, continuation=0)
+    solver = SpectralNewton(rtol=rtol, path_rtol=1.0, degree=degree, max_elements=1, adaptations=0, continuation=0)
     solve, compile_seconds = compiled(_solve_with(solver), metric, x, y)
     found = solve(metric, x, y)
     newton, cg, evaluations = (int(found.stats[k]) for k in ("newton_steps", "cg_steps", "metric_evaluations"))
@@ -190,6 +190,6 @@ def memory(settings: list[dict], degree: int = 8) -> list[dict]:
     metric, x, y = problem()
     rows = []
     for each in settings:
-        solver = SpectralNewton(degree=degree, max_elements=2, adaptations=0, continuation=0, **each)
+        solver = SpectralNewton(degree=degree, max_elements=1, adaptations=0, continuation=0, **each)
         rows.append({"settings": each, "buffers_MiB": _buffers(compiled(_solve_with(solver), metric, x, y)[0])})
     return rows

@@ -15,7 +15,7 @@ from scoregeo import SpectralNewton, SteinMetric, datasets, squared_dist
 
 # A loss needs a direction, not digits: with 5% of the length a step takes hundredths of a second, with the default
 # accuracy seconds. A solve that does not reach even that raises an error, also from inside `jit`.
-solver = SpectralNewton(rtol=5e-2, path_rtol=1.0, max_elements=2)
+solver = SpectralNewton(rtol=5e-2, path_rtol=1.0, max_elements=1)
 
 
 def squared_dists(metric, xs, ys):

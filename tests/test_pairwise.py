@@ -14,7 +14,7 @@ import pytest
 
 from scoregeo import RESULTS, SpectralNewton, SteinMetric, dist, models, pairwise_dist
 
-SOLVER = SpectralNewton(degree=12, max_elements=2, rtol=1e-4, path_rtol=1.0, continuation=0)
+SOLVER = SpectralNewton(degree=12, max_elements=1, rtol=1e-4, path_rtol=1.0, continuation=0)
 
 
 def swirl(x):

@@ -41,17 +41,19 @@ def _all_levels(run: Callable, state: SolveState, levels: Levels) -> SolveState:
 
 
 def _solve_one(problem: PathEnergy, start: Coefficients, levels: Levels) -> SolveState:
-    stack, unstack = _stacking(initial_state(start, levels))
+    state = initial_state(start, levels)
+    return _all_levels(partial(_run_one, _stacking(state), problem, start), state, levels)
 
-    def run(begin, advance, elements):
-        def step(stacked):
-            state = unstack(stacked)
-            state = jax.lax.cond(state.fresh, lambda s: begin(problem, start, s), lambda s: s, state)
-            return stack(advance(problem, state))
 
-        return lambda state: unstack(jax.lax.while_loop(lambda s: unstack(s).active, step, stack(state)))
+def _run_one(stacking, problem: PathEnergy, start: Coefficients, begin, advance, elements: int) -> Callable:
+    stack, unstack = stacking
 
-    return _all_levels(run, initial_state(start, levels), levels)
+    def step(stacked):
+        state = unstack(stacked)
+        state = jax.lax.cond(state.fresh, lambda s: begin(problem, start, s), lambda s: s, state)
+        return stack(advance(problem, state))
+
+    return lambda state: unstack(jax.lax.while_loop(lambda s: unstack(s).active, step, stack(state)))
 
 
 def _stacking(like: SolveState) -> tuple[Callable, Callable]:
@@ -85,11 +87,19 @@ def _as_wide(condition, array):
 def _solve_many(batched, shared, starts: Coefficients, levels: Levels, join: Callable) -> SolveState:
     """As `_solve_one` for each of ``batched`` and ``starts``, arrays with a leading axis of lanes."""
     lanes, d = starts.shape[0], starts.shape[-1]
+    stacking = _stacking(initial_state(starts[0], levels))
+    stack, unstack = map(jax.vmap, stacking)
 
     def run(begin, advance, elements):
         numbers = elements * levels.degree * levels.quadrature * d
         together = _NUMBERS_TOGETHER.get(jax.default_backend(), _NUMBERS_ELSEWHERE)
         width = max(1, min(lanes, together // numbers))
+
+        def single(state):
+            lane = jnp.argmax(state.active)
+            part, own, start = jax.tree.map(lambda a: a[lane], (state, batched, starts))
+            part = _run_one(stacking, join(own, shared), start, begin, advance, elements)(part)
+            return jax.tree.map(lambda a, new: a.at[lane].set(new), state, part)
 
         def chunk(state):
             pending = jnp.sum(state.active)
@@ -100,16 +110,19 @@ def _solve_many(batched, shared, starts: Coefficients, levels: Levels, join: Cal
             # Once half of them are done, others take their places: moving lanes costs little, waiting more.
             enough = jnp.where(pending > width, width // 2, 0)
 
-            def step(part):
+            def step(stacked):
+                part = unstack(stacked)
                 make = jax.vmap(lambda b, start, s: begin(join(b, shared), start, s))
                 part = jax.lax.cond(jnp.any(part.fresh), partial(make, some, some_starts), lambda s: s, part)
-                new = jax.vmap(lambda b, s: advance(join(b, shared), s))(some, part)
-                return jax.tree.map(lambda a, b: jnp.where(_as_wide(part.active, a), a, b), new, part)
+                new = stack(jax.vmap(lambda b, s: advance(join(b, shared), s))(some, part))
+                return jax.tree.map(lambda a, b: jnp.where(_as_wide(part.active, a), a, b), new, stack(part))
 
-            part = jax.lax.while_loop(lambda part: jnp.sum(part.active) > enough, step, part)
+            waiting = lambda stacked: jnp.sum(unstack(stacked).active) > enough  # noqa: E731
+            part = unstack(jax.lax.while_loop(waiting, step, stack(part)))
             return jax.tree.map(lambda a, new: a.at[chosen].set(new, mode="drop"), state, part)
 
-        return lambda state: jax.lax.while_loop(lambda s: jnp.any(s.active), chunk, state)
+        # A batch of one would compute both sides of every condition.
+        return lambda state: jax.lax.while_loop(lambda s: jnp.any(s.active), single if width == 1 else chunk, state)
 
     state = jax.vmap(lambda start: initial_state(start, levels))(starts)
     return _all_levels(run, state, levels)

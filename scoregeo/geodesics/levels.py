@@ -18,7 +18,7 @@ from .._types import Scalar
 from ..metrics.inner_products import safe_sqrt
 from .basis import Basis, Breaks, Coefficients, uniform_breaks
 from .elements import Path, adapted_breaks, interlaced, transfer
-from .newton import evaluate, newton_step, rounding
+from .newton import Evaluation, Step, evaluate, newton_step, rounding
 from .path_energy import PathEnergy
 
 RUNNING, STATIONARY, STALLED, NONFINITE = range(4)
@@ -30,6 +30,7 @@ class Levels(NamedTuple):
     degree: int
     quadrature: int
     elements: tuple[int, ...]
+    only_judges: bool  # the last level: it is not to improve on what was found before
     rtol: float
     path_rtol: float
     tolerance: float
@@ -134,10 +135,8 @@ def _where(condition: Array, new: Path, old: Path) -> Path:
 def begin(problem: PathEnergy, start: Coefficients, state: SolveState, level: int, levels: Levels) -> SolveState:
     """Make the path to work on: the last one found on elements adapted to it, or the start on equal ones."""
     elements = levels.elements[level]
-    source, breaks = (
-        Path(start, uniform_breaks(levels.elements[-1], start.dtype)),
-        uniform_breaks(elements, start.dtype),
-    )
+    source = Path(start, uniform_breaks(levels.elements[-1], start.dtype))
+    breaks = uniform_breaks(elements, start.dtype)
     if level > 0:
         direct = state.attempt == 0
         shares = jnp.where(state.passes % 2 == 1, interlaced(elements, start.dtype), breaks)
@@ -165,14 +164,46 @@ def estimated_error(energy: Scalar, gain: Scalar, other_length: Scalar) -> tuple
     return length, error, jnp.where(positive, safe_sqrt(gain / jnp.where(positive, 2 * energy, 1)), 0)
 
 
-def _accurate(energy: Scalar, gain: Scalar, other_length: Scalar, levels: Levels) -> Array:
-    """Whether length and path are as accurate as asked for."""
-    length, error, path_error = estimated_error(energy, gain, other_length)
+def _estimates(state: SolveState, energy: Scalar, gain: Scalar) -> tuple[Scalar, Scalar, Scalar]:
+    """`estimated_error` of the path found before, from this evaluation of it."""
+    length, error, path_error = estimated_error(energy, gain, state.found_length)
+    # The best path on elements across is about as far from the geodesic as this one: a step to it goes half the way.
+    twice = jnp.where(state.passes > 0, 2, 1).astype(error.dtype)
+    return length, twice * error, jnp.sqrt(twice) * path_error
+
+
+def _accurate(state: SolveState, energy: Scalar, gain: Scalar, levels: Levels) -> Array:
+    """Whether length and path of what was found before are as accurate as asked for."""
+    length, error, path_error = _estimates(state, energy, gain)
     return (error <= levels.rtol * length) & (path_error <= levels.path_rtol)
 
 
+class Judgement(NamedTuple):
+    """What the first evaluation on a level says of the path found before: see `estimated_error`; and whether it is the
+    best so far, and the last to look for."""
+
+    error: Scalar
+    path_error: Scalar
+    better: Array
+    over: Array
+
+
+def _judge(state: SolveState, at: Evaluation, judging: Array, last: bool, levels: Levels) -> Judgement:
+    _, error, path_error = _estimates(state, at.energy, at.gain)
+    accepted = judging & _accurate(state, at.energy, at.gain, levels)
+    better = accepted | (judging & jnp.isfinite(error) & (path_error < state.path_error))
+    over = accepted
+    if last and levels.only_judges:
+        over = judging
+    elif last:
+        # Another pass must be worth it, and after the last of them there is only judging.
+        hopeless = (state.passes > levels.adaptations) | (state.passes > 1) & ~(path_error < state.path_error / 2)
+        over = accepted | (judging & hopeless)
+    return Judgement(error, path_error, better, over)
+
+
 def advance(problem: PathEnergy, state: SolveState, level: int, levels: Levels) -> SolveState:
-    """One Newton step on ``level``; or the end of an attempt, if there is no more to gain."""
+    """One Newton step on ``level``, or part of one; or the end of an attempt, if there is no more to gain."""
     dtype, k, last = state.work.c.dtype, levels.continuation, level == len(levels.elements) - 1
     eps = jnp.finfo(dtype).eps
     elements = levels.elements[level]
@@ -186,18 +217,12 @@ def advance(problem: PathEnergy, state: SolveState, level: int, levels: Levels) 
     judging = direct & first & state.known
 
     def enough(energy, bound):
-        return judging & _accurate(energy, bound, state.found_length, levels)
+        return judging & _accurate(state, energy, bound, levels)
 
     # There is nothing to judge on the first level.
     at = evaluate(problem, basis, state.work.c[:elements], fraction, enough if level > 0 else None)
-    _, error, path_error = estimated_error(at.energy, at.gain, state.found_length)
-    accepted = judging & _accurate(at.energy, at.gain, state.found_length, levels)
-    if last:
-        # Another pass must be worth it, and after the last of them there is only judging.
-        hopeless = (state.passes > levels.adaptations) | (state.passes > 1) & ~(path_error < state.path_error / 2)
-        over = accepted | (judging & hopeless)
-    else:
-        over = accepted
+    error, judged_path_error, better, over = _judge(state, at, judging, last, levels)
+    _, _, path_error = estimated_error(at.energy, at.gain, state.found_length)
 
     # The step that led here must lower the energy as its slope promised, else a shorter one is tried.
     search = state.search
@@ -205,7 +230,6 @@ def advance(problem: PathEnergy, state: SolveState, level: int, levels: Levels) 
     good = first | enough_lower
     stuck = ~good & (search.part < 2.0**-30)
     finite = ~good | (jnp.isfinite(at.energy) & jnp.isfinite(at.gain))
-    better = judging & finite & (path_error < state.path_error)
     reached = Search(state.work.c, at.energy, path_error, search.direction, search.slope, jnp.ones_like(error))
     search = jax.tree.map(lambda new, old: jnp.where(good, new, old), reached, search)
 
@@ -215,7 +239,10 @@ def advance(problem: PathEnergy, state: SolveState, level: int, levels: Levels) 
     floor = jnp.maximum(tolerance, jnp.minimum(1e3 * tolerance, 10 * eps**0.5))
     stationary = over | finite & (stationary | (stuck & (search.path_error <= floor)))
     moving = good & finite & ~stationary & (state.steps < levels.max_steps)
-    step = newton_step(at, moving, levels.max_cg)
+    if last and levels.only_judges:
+        step = Step(jnp.zeros_like(at.c), 0 * error, jnp.zeros((), jnp.int32))
+    else:
+        step = newton_step(at, moving, levels.max_cg)
     search = search._replace(
         direction=search.direction.at[:elements].set(jnp.where(moving, step.direction, search.direction[:elements])),
         slope=jnp.where(moving, step.slope, search.slope),
@@ -230,6 +257,8 @@ def advance(problem: PathEnergy, state: SolveState, level: int, levels: Levels) 
     attempt = state.attempt + next_attempt
     work = state.work._replace(c=jnp.where(ended, search.c, search.c + search.part * search.direction))
 
+    # Beyond this level there is only judging, and nothing to judge after a failure.
+    final = last or (levels.only_judges and level == len(levels.elements) - 2)
     # A failure must not take the place of what was found before, nor count if it comes after a success on this level.
     found = left & ~over & (stationary | ~state.known)
     unjudged = found & jnp.isinf(jnp.where(better, error, state.error))
@@ -240,13 +269,13 @@ def advance(problem: PathEnergy, state: SolveState, level: int, levels: Levels) 
         level=jnp.where(unjudged, level, jnp.where(better, state.found_level, state.level)).astype(jnp.int32),
         energy=jnp.where(unjudged | better, search.energy, state.energy),
         error=jnp.where(better, error, state.error),
-        path_error=jnp.where(better, path_error, state.path_error),
+        path_error=jnp.where(better, judged_path_error, state.path_error),
         found=_where(found, work, state.found),
         found_level=jnp.where(found, level, state.found_level).astype(jnp.int32),
         found_length=jnp.where(found & stationary, safe_sqrt(2 * search.energy), state.found_length),
         known=state.known | (found & stationary),
         status=status.astype(jnp.int32),
-        open=state.open & ~(left & (over | ~stationary)) if last else state.open & ~(left & over),
+        open=state.open & ~(left & (over | ~stationary if final else over)),
         passes=state.passes + left if last else state.passes,
         work=work,
         search=search,

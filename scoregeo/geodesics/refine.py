@@ -32,7 +32,7 @@ class Refine(AbstractBoundarySolver):
     >>> import jax.numpy as jnp
     >>> from scoregeo import GaussianScore, Refine, Shooting, SpectralNewton, SteinMetric, geodesic
     >>> metric = SteinMetric(GaussianScore(jnp.zeros(2), jnp.eye(2)))
-    >>> solver = Refine(SpectralNewton(max_elements=2), Shooting(segments=4))
+    >>> solver = Refine(SpectralNewton(max_elements=1), Shooting(segments=4))
     >>> round(float(geodesic(metric, jnp.array([-1.0, 0.5]), jnp.array([1.0, 0.7]), solver=solver).length), 4)
     2.2213
     """

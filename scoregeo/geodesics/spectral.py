@@ -6,11 +6,13 @@ the metric (`newton`, `preconditioner`). Elements grow in number, and are drawn 
 estimate meets ``rtol`` (`levels`, `elements`). Where a solve fails, it is repeated along a continuation from Euclid to
 the metric.
 
-Error of the length L on one level, from one evaluation on the next (for the last one, on as many elements across):
+Error of the length L on one level, from one evaluation on the next:
 
     error = |L' - L| + (g^T P^-1 g) / (2 L')                                                               (1)
 
-the quadrature error, and what a Newton step with the other coefficients expects to gain (dE / L).
+the quadrature error, and what a Newton step with the other coefficients expects to gain (dE / L). For the last level,
+the evaluation is on as many elements across; the best path with these is about as far from the geodesic as the one that
+is judged, so that its error is twice (1).
 """
 
 import equinox as eqx
@@ -48,8 +50,8 @@ class SpectralNewton(AbstractBoundarySolver):
       far as ``max_elements`` allows; default 1e-8 in float64, 1e-5 in float32. The error of the length is about its
       square, so `dist` aims at no more than ``rtol``; `log` and pictures need the path.
     - ``degree``: of the polynomials. The first level is one polynomial for the whole path.
-    - ``max_elements``: the number of polynomials not to exceed, at least 2; it grows at most 4-fold from level to level
-      (1, 4 and 12 by default), and every level is compiled.
+    - ``max_elements``: the number of polynomials not to exceed; it grows at most 4-fold from level to level (by default
+      1, 4 and 12), and every level is compiled.
     - ``quadrature``: quadrature points per coefficient. With as many points as coefficients (1), paths in a stiff
       metric cheat between the points; the error estimate checks that a finer rule gives the same length.
     - ``tolerance``: a level is solved when the preconditioned norm of the gradient is below this times that of the
@@ -87,7 +89,7 @@ class SpectralNewton(AbstractBoundarySolver):
         check_counts(
             self,
             degree=2,
-            max_elements=2,
+            max_elements=1,
             quadrature=1,
             max_steps=1,
             max_cg=1,
@@ -111,7 +113,8 @@ class SpectralNewton(AbstractBoundarySolver):
         return Levels(
             self.degree,
             self.quadrature,
-            (*elements, self.max_elements),
+            (*elements, max(2, self.max_elements)),
+            self.max_elements == 1,
             rtol,
             path_rtol,
             tolerance,

@@ -267,7 +267,7 @@ def test_the_spectral_solver_and_diffrax_agree():
     metric = FisherRaoMetric(family)
     a, b = points(2, 3, seed=20, condition=4.0, spread=0.7), points(2, 3, seed=21, condition=4.0, spread=0.7)
 
-    spectral = SpectralNewton(degree=24, max_elements=2, continuation=0, adaptations=0)
+    spectral = SpectralNewton(degree=24, max_elements=1, continuation=0, adaptations=0)
 
     @jax.jit
     @jax.vmap

@@ -8,7 +8,7 @@ import pytest
 
 from scoregeo import FunctionScore, SpectralNewton, SteinMetric, dist, geodesic, log, squared_dist
 
-SOLVER = SpectralNewton(degree=32, max_elements=2)
+SOLVER = SpectralNewton(degree=32, max_elements=1)
 X, Y = jnp.array([-1.0, 0.5]), jnp.array([1.0, 0.7])
 W = jnp.array([[0.3, 1.0], [-1.2, 0.2]])
 STRENGTH = jnp.asarray(0.7)
@@ -117,7 +117,7 @@ def test_closure_over_traced_weights(gradients):
 
 def test_float32():
     args = tuple(a.astype(jnp.float32) for a in ARGS)
-    solver = SpectralNewton(degree=16, max_elements=2)
+    solver = SpectralNewton(degree=16, max_elements=1)
 
     def f(x, y, strength, w):
         return dist(metric_of(strength, w), x, y, solver=solver)

@@ -40,9 +40,9 @@ from scoregeo import (
 )
 
 # Every degree is compiled: one of them is enough for smooth problems, whose closed forms then say how accurate it is.
-SINGLE = SpectralNewton(degree=48, max_elements=2)
+SINGLE = SpectralNewton(degree=48, max_elements=1)
 SMOOTH = SpectralNewton(max_elements=4)
-FLOAT32 = SpectralNewton(degree=48, max_elements=2, path_rtol=1e-5)
+FLOAT32 = SpectralNewton(degree=48, max_elements=1, path_rtol=1e-5)
 
 
 @functools.partial(jax.jit, static_argnames="solver")

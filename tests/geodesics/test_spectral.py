@@ -34,7 +34,7 @@ from scoregeo.geodesics.preconditioner import (
 )
 
 SMALL = SpectralNewton(max_elements=4)
-ONE_LEVEL = SpectralNewton(degree=24, max_elements=2, rtol=1e-6, path_rtol=1.0, tolerance=1e-10, continuation=0)
+ONE_LEVEL = SpectralNewton(degree=24, max_elements=1, rtol=1e-6, path_rtol=1.0, tolerance=1e-10, continuation=0)
 X, Y = jnp.array([-1.0, 0.5]), jnp.array([1.0, 0.7])
 
 
@@ -245,13 +245,22 @@ class TestGeodesic:
     def test_error_estimate_bounds_the_error(self, curved):
         """Judged by the much finer solve, at a degree too low to be exact."""
         metric, fine = curved
-        for degree in (2, 4):
-            solver = SpectralNewton(degree=degree, max_elements=2)
+        for degree, elements in ((2, 1), (4, 1), (2, 4), (2, 12)):
+            solver = SpectralNewton(degree=degree, max_elements=elements)
             coarse = geodesic(metric, X, Y, solver=solver, throw=False)
             true_error = abs(float(coarse.length - fine.length))
             assert true_error > 1e-9
-            assert 0.3 * true_error < float(coarse.error) < 100 * true_error
+            assert 0.3 * true_error < float(coarse.error) < 10 * true_error
             assert coarse.result == RESULTS.accuracy_not_reached
+            assert coarse.stats["elements"] == elements
+
+    def test_levels(self):
+        """At most fourfold, up to any number; with one polynomial, the second level only judges."""
+        sequences = {1: (1, 2), 2: (1, 2), 4: (1, 4), 10: (1, 4, 10), 12: (1, 4, 12), 64: (1, 4, 16, 64)}
+        for elements, expected in sequences.items():
+            levels = SpectralNewton(max_elements=elements).levels(jnp.float64)
+            assert levels.elements == expected
+            assert levels.only_judges == (elements == 1)
 
     def test_verify_exposes_a_wrong_curve(self, curved):
         metric, result = curved
@@ -335,7 +344,7 @@ def test_saddles_are_left():
 def test_an_unstable_line_is_left_at_loose_tolerances(tolerance):
     """Along the crest of G = (1 + 10 exp(-10 y^2)) I the line is stationary, 13.27 long; round it, the way is 6.488."""
     crest = MatrixMetric(lambda x: (1 + 10 * jnp.exp(-10 * x[1] ** 2)) * jnp.eye(2))
-    solver = SpectralNewton(rtol=2e-2, path_rtol=1.0, max_elements=2, tolerance=tolerance)
+    solver = SpectralNewton(rtol=2e-2, path_rtol=1.0, max_elements=1, tolerance=tolerance)
     length = dist(crest, jnp.array([-2.0, 0.0]), jnp.array([2.0, 0.0]), solver=solver, throw=False)
     assert abs(float(length) - 6.488) < 0.1
 
@@ -353,7 +362,7 @@ def test_precision_is_that_of_the_points(dtype):
     """An analytic score in float64 and points in float32, and the other way round."""
     other = jnp.float64 if dtype == jnp.float32 else jnp.float32
     metric = SteinMetric(GaussianScore(jnp.zeros(2, other), jnp.eye(2, dtype=other)), 1.0)
-    solver = SpectralNewton(degree=16, max_elements=2, rtol=1e-4, path_rtol=1.0)
+    solver = SpectralNewton(degree=16, max_elements=1, rtol=1e-4, path_rtol=1.0)
     result = geodesic(metric, X.astype(dtype), Y.astype(dtype), solver=solver)
     assert result.points.dtype == result.length.dtype == dtype
     np.testing.assert_allclose(result.length, 2.2212695, rtol=1e-5)
@@ -385,7 +394,7 @@ class TestHardProblems:
     def test_continuation_rescues_a_failed_direct_solve(self, ring):
         metric = SteinMetric(KernelDensityScore(ring, 0.1), 1000.0)
         x, y = jnp.array([1.0, 0.0]), jnp.array([np.cos(2.0), np.sin(2.0)])
-        few = {"rtol": 1e-3, "path_rtol": 1.0, "degree": 32, "max_elements": 2, "max_steps": 11}
+        few = {"rtol": 1e-3, "path_rtol": 1.0, "degree": 32, "max_elements": 1, "max_steps": 11}
         direct = geodesic(metric, x, y, solver=SpectralNewton(continuation=0, **few), throw=False)
         continued = geodesic(metric, x, y, solver=SpectralNewton(**few), throw=False)
         assert direct.result == RESULTS.solver_steps_reached
@@ -427,14 +436,14 @@ class TestFailures:
         assert "\n" not in str(error.value)
 
     def test_one_newton_step(self):
-        solver = SpectralNewton(max_steps=1, max_elements=2, continuation=0)
+        solver = SpectralNewton(max_steps=1, max_elements=1, continuation=0)
         result = geodesic(SteinMetric(network_score(0, 2), 5.0), X, Y, solver=solver, throw=False)
         assert result.result == RESULTS.solver_steps_reached
         with pytest.raises(RuntimeError, match="used all its steps"):
             geodesic(SteinMetric(network_score(0, 2), 5.0), X, Y, solver=solver)
 
     def test_accuracy_out_of_reach(self):
-        solver = SpectralNewton(degree=2, max_elements=2)
+        solver = SpectralNewton(degree=2, max_elements=1)
         with pytest.raises(RuntimeError, match="`max_elements`"):
             dist(SteinMetric(network_score(0, 2), 5.0), X, Y, solver=solver)
 
@@ -481,8 +490,8 @@ class TestFailures:
             SteinMetric(network_score(0, 2), jnp.nan)
         with pytest.raises(TypeError, match="`score` must be an AbstractScore or a callable"):
             SteinMetric(3.0)
-        with pytest.raises(ValueError, match="`max_elements` must be an integer of at least 2, got 1"):
-            SpectralNewton(max_elements=1)
+        with pytest.raises(ValueError, match="`max_elements` must be an integer of at least 1, got 0"):
+            SpectralNewton(max_elements=0)
         with pytest.raises(ValueError, match="`rtol` must be positive"):
             SpectralNewton(rtol=0.0)
         with pytest.raises(TypeError, match="`metric` must be an AbstractMetric such as SteinMetric"):
@@ -534,7 +543,7 @@ class TestTraces:
     def test_fresh_network_and_noise_level(self):
         """A learned score: another network of the same shape, or another noise level, is a new value, not a trace."""
         traces = []
-        solver = SpectralNewton(degree=16, max_elements=2, rtol=1e-2, path_rtol=1.0)
+        solver = SpectralNewton(degree=16, max_elements=1, rtol=1e-2, path_rtol=1.0)
 
         @jax.jit
         def length(metric, x, y):
