@@ -35,6 +35,7 @@ def read(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_all_pairs_with_a_picture(folder, tmp_path, capsys):
     table, picture = tmp_path / "table.csv", tmp_path / "picture.png"
     names = ["--model", str(folder / "model"), "--data", str(folder / "points.npy"), "--n", "5"]
@@ -77,6 +78,7 @@ def test_picture_has_solved_geodesics_only(monkeypatch):
         assert [len(group[0].get_segments()) for group in drawn] == [curves] * bool(curves)
 
 
+@pytest.mark.slow
 def test_rows_of_two_files_and_what_the_model_keeps(folder, tmp_path, capsys):
     table = tmp_path / "table.csv"
     files = ["--data", str(folder / "points.npy"), "--to", str(folder / "ends.csv")]

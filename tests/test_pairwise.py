@@ -29,6 +29,7 @@ def points(n, seed=0):
 METRIC = SteinMetric(swirl, 0.5)
 
 
+@pytest.mark.slow
 def test_symmetric_blocks_and_rectangles():
     xs = points(5)
     matrix, results = pairwise_dist(METRIC, xs, solver=SOLVER)

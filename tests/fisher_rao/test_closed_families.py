@@ -332,6 +332,7 @@ def test_outside_the_family():
     assert np.isfinite(gradient).all()
 
 
+@pytest.mark.slow
 def test_geodesics_say_how_accurate_they_are():
     ts = (0.0, 0.3, 0.7, 1.0)
     for family in (Normal(), CenteredNormal(3)):

@@ -146,6 +146,7 @@ def test_unconstrained_metric():
         assert inside > 0 > outside
 
 
+@pytest.mark.slow
 def test_closed_form_solver():
     family = Normal()
     metric = FisherRaoMetric(family)

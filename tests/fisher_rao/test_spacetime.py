@@ -170,6 +170,7 @@ MIXTURE = GaussianMixtureScore(
 )
 
 
+@pytest.mark.slow
 def test_mixture_against_its_posterior():
     """Fisher information, denoiser and divergences of neighbours, from p(x_0 | x_t) on a grid."""
     schedule = VP()

@@ -82,6 +82,7 @@ def test_path_points():
     assert float(jnp.abs(actual).max()) > 1e-3
 
 
+@pytest.mark.slow
 def test_second_derivative():
     """The Hessian of the squared distance: the envelope gradient, differentiated through the path."""
     gradient = jax.jit(jax.grad(lambda x: squared_dist(metric_of(STRENGTH, W), x, Y, solver=SOLVER)))
@@ -105,6 +106,7 @@ def test_coincident_points():
         np.testing.assert_array_equal(slope, 0)
 
 
+@pytest.mark.slow
 def test_closure_over_traced_weights(gradients):
     """A score that closes over the weights differentiates like one that is given them as arguments."""
 

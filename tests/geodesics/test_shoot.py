@@ -72,6 +72,7 @@ def test_choice_of_solver(solver):
     np.testing.assert_allclose(exp(bowl(), X, V, solver=solver), expected, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_differentiable():
     def f(v, strength):
         return exp(bowl(strength=strength), X, v)
@@ -144,6 +145,7 @@ class TestEvents:
         speed = 4 / 1.25**2 * 9
         np.testing.assert_allclose(once.stats["t_end"], np.pi / np.sqrt(speed), rtol=1e-8)
 
+    @pytest.mark.slow
     def test_batch_and_gradients(self):
         """One lane with an event and one without, their end times and end points as functions."""
         vs, radius = jnp.stack([self.v, 0.2 * self.v]), 2.0

@@ -254,6 +254,7 @@ class TestFailures:
         # The lane that failed does not pretend: its error is of the size of its length.
         assert float(results.error[1]) > 1
 
+    @pytest.mark.slow
     def test_limits(self, solved):
         metric = metric_of(*ARGS[2:])
         one = geodesic(metric, X, Y, solver=Shooting(segments=4, integration_steps=32, max_steps=1), throw=False)

@@ -92,6 +92,7 @@ class TestGraphInit:
 
 
 class TestMultiStart:
+    @pytest.mark.slow
     def test_three_modes(self):
         """From a start that leads to the longer local geodesic, the shorter one, and the number of both."""
         alone = geodesic(THREE, X, Y, solver=QUICK, init=Bend([0.0, 3.0]))
@@ -102,6 +103,7 @@ class TestMultiStart:
         assert int(best.stats["local_geodesics"]) == 2
         assert int(best.stats["converged_starts"]) == 8
 
+    @pytest.mark.slow
     def test_a_start_that_fails_leaves_value_and_gradient(self):
         """Bent downwards, lines leave the domain; the rest is as from a single start."""
 
