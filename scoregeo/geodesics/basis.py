@@ -23,6 +23,9 @@ from numpy.polynomial import legendre
 
 from .._types import Point, Points
 
+# Of matrix products: by default, accelerators round float32 to ten bits or fewer.
+HIGHEST = jax.lax.Precision.HIGHEST
+
 Coefficients = Float[Array, "k m d"]
 Breaks = Float[Array, " k_plus_1"]
 
@@ -112,7 +115,7 @@ class Basis(eqx.Module):
 
     def project(self, c: Coefficients) -> Coefficients:
         """The nearest coefficients of a path that ends where it should."""
-        first = self._across[: c.shape[0]] @ c[:, 0]
+        first = jnp.matmul(self._across[: c.shape[0]], c[:, 0], precision=HIGHEST)
         return jnp.concatenate([first[:, None], c[:, 1:]], 1)
 
     def path(self, x: Point, y: Point, c: Coefficients) -> tuple[Points, Points]:
@@ -127,8 +130,8 @@ class Basis(eqx.Module):
     def deviation(self, c: Coefficients) -> tuple[Points, Points]:
         """What projected coefficients ``c`` add to points and velocities of the straight path, ``(q, d)``."""
         k, n, d = self.breaks.size - 1, self.u.size, c.shape[-1]
-        starts = self._across[k:] @ c[:, 0]
-        values = self._scales * jnp.einsum("qm,kmd->kqd", self._local, c)
+        starts = jnp.matmul(self._across[k:], c[:, 0], precision=HIGHEST)
+        values = self._scales * jnp.einsum("qm,kmd->kqd", self._local, c, precision=HIGHEST)
         return (starts[:, None] + values[:, n:]).reshape(-1, d), values[:, :n].reshape(-1, d)
 
     def adjoint(self, points: Points, velocities: Points) -> Coefficients:
@@ -136,8 +139,8 @@ class Basis(eqx.Module):
         k, n, d = self.breaks.size - 1, self.u.size, points.shape[-1]
         points, velocities = points.reshape(k, n, d), velocities.reshape(k, n, d)
         values = self._scales * jnp.concatenate([velocities, points], 1)
-        c = jnp.einsum("qm,kqd->kmd", self._local, values)
-        first = self._across.T @ jnp.concatenate([c[:, 0], jnp.sum(points, 1)])
+        c = jnp.einsum("qm,kqd->kmd", self._local, values, precision=HIGHEST)
+        first = jnp.matmul(self._across.T, jnp.concatenate([c[:, 0], jnp.sum(points, 1)]), precision=HIGHEST)
         return jnp.concatenate([first[:, None], c[:, 1:]], 1)
 
     def project_velocity(self, velocity: Points, x: Point, y: Point) -> Coefficients:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._types import Point
-from .basis import Basis, Breaks, Coefficients, legendre_values
+from .basis import HIGHEST, Basis, Breaks, Coefficients, legendre_values
 from .curves import PiecewisePolynomial
 
 _NEIGHBOURS = 3
@@ -22,8 +22,10 @@ class Path(NamedTuple):
 
 
 def interlaced(elements: int, dtype) -> Breaks:
-    """``elements`` elements, at least two, that lie across equal ones: few of the breaks are near one of theirs."""
-    return jnp.asarray(np.clip((np.arange(elements + 1) - 0.6) / (elements - 0.9), 0, 1), dtype)
+    """``elements`` elements, at least two, that lie across equal ones: no inner break is near one of theirs."""
+    # Between 0.4 and 0.7 of an element behind a break of theirs; the last element is wider by a third for that.
+    inner = np.arange(1, elements) - 0.6 + 0.3 * (np.arange(1, elements) - 0.5) / (elements - 1)
+    return jnp.asarray([0, *inner / elements, 1], dtype)
 
 
 def adapted_breaks(path: Path, x: Point, y: Point, basis: Basis, shares: Breaks) -> Breaks:
@@ -57,8 +59,9 @@ def adapted_breaks(path: Path, x: Point, y: Point, basis: Basis, shares: Breaks)
 def _running_sums(rows: Float[Array, "k n"]) -> Float[Array, " k_n"]:
     # In two steps, by products with small matrices: `jnp.cumsum` takes longer to compile.
     k, n = rows.shape
-    before = jnp.asarray(np.tril(np.ones((k, k)), -1), rows.dtype) @ jnp.sum(rows, 1)
-    return (before[:, None] + rows @ np.triu(np.ones((n, n))).astype(rows.dtype)).reshape(-1)
+    before = jnp.matmul(np.tril(np.ones((k, k)), -1).astype(rows.dtype), jnp.sum(rows, 1), precision=HIGHEST)
+    inside = jnp.matmul(rows, np.triu(np.ones((n, n))).astype(rows.dtype), precision=HIGHEST)
+    return (before[:, None] + inside).reshape(-1)
 
 
 def polynomial_curve(x: Point, y: Point, path: Path) -> PiecewisePolynomial:
@@ -67,7 +70,8 @@ def polynomial_curve(x: Point, y: Point, path: Path) -> PiecewisePolynomial:
     used = widths > 0
     root = jnp.sqrt(jnp.where(used, widths, 1))
     earlier = np.tril(np.ones((widths.size, widths.size)), -1).astype(widths.dtype)
-    starts = x + path.breaks[:-1, None] * (y - x) + (earlier * jnp.where(used, root, 0)) @ path.c[:, 0]
+    displacements = jnp.matmul(earlier * jnp.where(used, root, 0), path.c[:, 0], precision=HIGHEST)
+    starts = x + path.breaks[:-1, None] * (y - x) + displacements
     velocities = (path.c / root[:, None, None]).at[:, 0].add(y - x)
     return PiecewisePolynomial(path.breaks, starts, velocities)
 
@@ -81,6 +85,6 @@ def transfer(path: Path, basis: Basis) -> Coefficients:
     p, _ = legendre_values(m, (t - path.breaks[e]) / h[e])
     # As one matrix product: gathering coefficients for every time would copy them many times over.
     matrix = jnp.zeros((t.size, k, m), t.dtype).at[jnp.arange(t.size), e].set(p / jnp.sqrt(h[e])[:, None])
-    velocities = matrix.reshape(t.size, k * m) @ path.c.reshape(k * m, -1)
+    velocities = jnp.matmul(matrix.reshape(t.size, k * m), path.c.reshape(k * m, -1), precision=HIGHEST)
     weighted = basis.weights[:, None] * velocities
     return basis.adjoint(jnp.zeros_like(weighted), weighted)

@@ -175,7 +175,7 @@ def _estimates(state: SolveState, energy: Scalar, gain: Scalar) -> tuple[Scalar,
 def _accurate(state: SolveState, energy: Scalar, gain: Scalar, levels: Levels) -> Array:
     """Whether length and path of what was found before are as accurate as asked for."""
     length, error, path_error = _estimates(state, energy, gain)
-    return (error <= levels.rtol * length) & (path_error <= levels.path_rtol)
+    return jnp.isfinite(error) & (error <= levels.rtol * length) & (path_error <= levels.path_rtol)
 
 
 class Judgement(NamedTuple):
@@ -191,7 +191,8 @@ class Judgement(NamedTuple):
 def _judge(state: SolveState, at: Evaluation, judging: Array, last: bool, levels: Levels) -> Judgement:
     _, error, path_error = _estimates(state, at.energy, at.gain)
     accepted = judging & _accurate(state, at.energy, at.gain, levels)
-    better = accepted | (judging & jnp.isfinite(error) & (path_error < state.path_error))
+    first = jnp.isinf(state.error)
+    better = accepted | (judging & jnp.isfinite(error) & (first | (path_error < state.path_error)))
     over = accepted
     if last and levels.only_judges:
         over = judging
@@ -215,19 +216,21 @@ def advance(problem: PathEnergy, state: SolveState, level: int, levels: Levels) 
     tolerance = jnp.where(exponent == 0, levels.tolerance, max(levels.tolerance, 1e-3)).astype(dtype)
 
     judging = direct & first & state.known
+    search = state.search
+
+    def good(energy):
+        """Whether the step that led here lowers the energy as its slope promised; else a shorter one is tried."""
+        return first | (energy <= search.energy + 1e-4 * search.part * search.slope + rounding(search.energy))
 
     def enough(energy, bound):
-        return judging & _accurate(state, energy, bound, levels)
+        known = judging & _accurate(state, energy, bound, levels) if problem.above_euclid else False
+        return known | ~good(energy)
 
-    # There is nothing to judge on the first level.
-    at = evaluate(problem, basis, state.work.c[:elements], fraction, enough if level > 0 else None)
+    at = evaluate(problem, basis, state.work.c[:elements], fraction, enough)
     error, judged_path_error, better, over = _judge(state, at, judging, last, levels)
     _, _, path_error = estimated_error(at.energy, at.gain, state.found_length)
 
-    # The step that led here must lower the energy as its slope promised, else a shorter one is tried.
-    search = state.search
-    enough_lower = at.energy <= search.energy + 1e-4 * search.part * search.slope + rounding(search.energy)
-    good = first | enough_lower
+    good = good(at.energy)
     stuck = ~good & (search.part < 2.0**-30)
     finite = ~good | (jnp.isfinite(at.energy) & jnp.isfinite(at.gain))
     reached = Search(state.work.c, at.energy, path_error, search.direction, search.slope, jnp.ones_like(error))
@@ -250,7 +253,8 @@ def advance(problem: PathEnergy, state: SolveState, level: int, levels: Levels) 
     )
 
     status = jnp.where(stationary, STATIONARY, jnp.where(stuck, STALLED, RUNNING))
-    status = jnp.where(finite | over, status, NONFINITE).astype(jnp.int32)
+    judged = jnp.isfinite(jnp.where(better, error, state.error))
+    status = jnp.where(finite | (over & judged), status, NONFINITE).astype(jnp.int32)
     ended = (status != RUNNING) | (good & ~moving)
     left = ended & ((direct & stationary) | (state.attempt >= k))
     next_attempt = ended & ~left
@@ -261,15 +265,16 @@ def advance(problem: PathEnergy, state: SolveState, level: int, levels: Levels) 
     final = last or (levels.only_judges and level == len(levels.elements) - 2)
     # A failure must not take the place of what was found before, nor count if it comes after a success on this level.
     found = left & ~over & (stationary | ~state.known)
-    unjudged = found & jnp.isinf(jnp.where(better, error, state.error))
-    status = jnp.where(left & (state.passes > 0), STATIONARY, jnp.where(next_attempt, RUNNING, status))
+    unjudged = found & ~judged
+    success = left & judged & (state.passes > 0)
+    status = jnp.where(success, STATIONARY, jnp.where(next_attempt, RUNNING, status))
     q = basis.u.size * elements
     return state._replace(
         best=_where(unjudged, work, _where(better, state.found, state.best)),
         level=jnp.where(unjudged, level, jnp.where(better, state.found_level, state.level)).astype(jnp.int32),
         energy=jnp.where(unjudged | better, search.energy, state.energy),
         error=jnp.where(better, error, state.error),
-        path_error=jnp.where(better, judged_path_error, state.path_error),
+        path_error=jnp.where(better, judged_path_error, jnp.where(unjudged, search.path_error, state.path_error)),
         found=_where(found, work, state.found),
         found_level=jnp.where(found, level, state.found_level).astype(jnp.int32),
         found_length=jnp.where(found & stationary, safe_sqrt(2 * search.energy), state.found_length),
@@ -293,4 +298,4 @@ def advance(problem: PathEnergy, state: SolveState, level: int, levels: Levels) 
 
 def accurate(state: SolveState, levels: Levels) -> Array:
     """Whether the best path's length is as accurate as asked for, according to its judge."""
-    return state.error <= levels.rtol * safe_sqrt(2 * state.energy)
+    return jnp.isfinite(state.error) & (state.error <= levels.rtol * safe_sqrt(2 * state.energy))

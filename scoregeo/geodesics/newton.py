@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from .._types import Scalar
-from .basis import Basis, Coefficients
+from .basis import HIGHEST, Basis, Coefficients
 from .path_energy import PathEnergy
 from .preconditioner import AbstractPreconditioner
 
@@ -17,7 +17,7 @@ class Evaluation(NamedTuple):
     """What is known at a path: its energy, gradient ``g`` and Newton's equation.
 
     ``z = -P^-1 g``, and ``gain = g^T P^-1 g``: twice the energy that a Newton step expects to save. Where that was not
-    worth a preconditioner P, these are of the identity, which bounds the gain from above, and P is zero.
+    worth a preconditioner P, these are of the identity, and P is zero.
     """
 
     c: Coefficients
@@ -40,7 +40,7 @@ class Step(NamedTuple):
 
 def _dot(a: Coefficients, b: Coefficients) -> Scalar:
     # Not the sum of a product, of which XLA makes a tree of kernels for each of many calls.
-    return jnp.dot(a.reshape(-1), b.reshape(-1))
+    return jnp.dot(a.reshape(-1), b.reshape(-1), precision=HIGHEST)
 
 
 def evaluate(
@@ -52,8 +52,8 @@ def evaluate(
 ) -> Evaluation:
     """Energy, gradient and preconditioner at the path with coefficients ``c``.
 
-    The preconditioner can cost ten times all else. It is left out where ``enough(energy, bound)`` says that the upper
-    bound ``g^T g`` of the gain is small enough; for metrics that are known to be no less than Euclid.
+    The preconditioner can cost ten times all else. It is left out where ``enough(energy, g^T g)`` says that these two
+    are all that matters. For metrics that are known to be no less than Euclid, ``g^T g`` is an upper bound of the gain.
     """
     weights = basis.weights
 
@@ -69,7 +69,7 @@ def evaluate(
         preconditioner = problem.preconditioner(basis, c, fraction)
         return preconditioner, preconditioner.solve(-g)
 
-    if enough is None or not problem.above_euclid:
+    if enough is None:
         preconditioner, z = precondition()
     else:
         nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(precondition)[0])

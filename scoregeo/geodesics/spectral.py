@@ -51,9 +51,9 @@ class SpectralNewton(AbstractBoundarySolver):
       square, so `dist` aims at no more than ``rtol``; `log` and pictures need the path.
     - ``degree``: of the polynomials. The first level is one polynomial for the whole path.
     - ``max_elements``: the number of polynomials not to exceed; it grows at most 4-fold from level to level (by default
-      1, 4 and 12), and every level is compiled.
+      1, 4 and 12), and every level is compiled. One polynomial is judged by two.
     - ``quadrature``: quadrature points per coefficient. With as many points as coefficients (1), paths in a stiff
-      metric cheat between the points; the error estimate checks that a finer rule gives the same length.
+      metric cheat between the points; the error estimate checks that another rule gives the same length.
     - ``tolerance``: a level is solved when the preconditioned norm of the gradient is below this times that of the
       path. It bounds the relative error of the path; that of the length is its square. Default a hundredth of what
       ``path_rtol`` and the root of ``rtol`` ask for, but not below 1e-10 in float64, 1e-5 in float32.
@@ -69,7 +69,8 @@ class SpectralNewton(AbstractBoundarySolver):
       (`jax.checkpoint`): for networks, memory for time.
 
     The error estimate in `Geodesic.error` adds the change of the length in the quadrature of the next level to what a
-    Newton step with its coefficients would gain. Under ``jax.vmap`` lanes that have finished make room for others.
+    Newton step with its coefficients would gain; for the last level, it is twice that on elements across. Under
+    ``jax.vmap`` lanes that have finished make room for others.
     """
 
     rtol: float | None = eqx.field(static=True, default=None)
