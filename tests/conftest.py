@@ -1,8 +1,10 @@
 """Tests run in float64 with strict dtype promotion off the beaten path; float32 is tested by passing float32 arrays."""
 
 import gc
+import hashlib
 import os
 import pathlib
+import platform
 import signal
 import tempfile
 import threading
@@ -25,9 +27,15 @@ import jax
 import pytest
 
 jax.config.update("jax_enable_x64", True)
-# A persistent compilation cache, shared by the xdist workers and by later runs.
-cache = pathlib.Path(os.environ.get("SCOREGEO_TEST_CACHE", pathlib.Path(tempfile.gettempdir()) / "scoregeo-jax-cache"))
-jax.config.update("jax_compilation_cache_dir", str(cache))
+# A persistent compilation cache, shared by the xdist workers, the processes that tests start, and later runs. One for
+# each CPU and number of threads: JAX asks for neither when it looks up a program, and the programs differ in last digits.
+if "SCOREGEO_TEST_CACHE" not in os.environ:
+    cpu = pathlib.Path("/proc/cpuinfo")
+    flags = [line for line in cpu.read_text().splitlines() if line.startswith("flags")] if cpu.exists() else []
+    made_for = " ".join([platform.machine(), os.environ["NPROC"], *flags[:1]])
+    name = f"scoregeo-jax-cache-{hashlib.sha256(made_for.encode()).hexdigest()[:12]}"
+    os.environ["SCOREGEO_TEST_CACHE"] = str(pathlib.Path(tempfile.gettempdir()) / name)
+jax.config.update("jax_compilation_cache_dir", os.environ["SCOREGEO_TEST_CACHE"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 

@@ -15,10 +15,7 @@ from scoregeo import cli
 
 def run(*arguments, cwd=None):
     """The command in a process of its own, as a user runs it."""
-    environment = {
-        **os.environ,
-        "JAX_COMPILATION_CACHE_DIR": os.environ.get("SCOREGEO_TEST_CACHE", "/tmp/scoregeo-jax-cache"),
-    }
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": os.environ["SCOREGEO_TEST_CACHE"]}
     command = [sys.executable, "-m", "scoregeo", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=540)
 
