@@ -28,7 +28,7 @@ import pytest
 
 jax.config.update("jax_enable_x64", True)
 # A persistent compilation cache, shared by the xdist workers, the processes that tests start, and later runs. One for
-# each CPU and number of threads: JAX asks for neither when it looks up a program, and the programs differ in last digits.
+# each CPU and number of threads: JAX asks for neither when it looks for a program, and programs differ in last digits.
 if "SCOREGEO_TEST_CACHE" not in os.environ:
     cpu = pathlib.Path("/proc/cpuinfo")
     flags = [line for line in cpu.read_text().splitlines() if line.startswith("flags")] if cpu.exists() else []
