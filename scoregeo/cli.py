@@ -182,7 +182,7 @@ class Distance(_Pair):
 
 @dataclasses.dataclass(frozen=True)
 class Compare:
-    """Compare Euclidean and geodesic distances between points, and say how far they agree."""
+    """Compare distances between points, or between normal distributions about them, and say how far they agree."""
 
     model: Path
     """Folder of a saved model."""
@@ -196,6 +196,13 @@ class Compare:
     """Noise level of the score; by default the one kept with the model."""
     strengths: tuple[float, ...] = ()
     """Strengths of the metric, one distance for each; by default the one kept with the model."""
+    log_snr: float | None = None
+    """Also the diffusion edit distance of the model, with noise of this log signal-to-noise ratio at both ends."""
+    covariances: Path | None = None
+    """A .npy file (n, d, d): also distances of the normal distributions with the points of --data as means and these
+    covariances, in the units of the data."""
+    to_covariances: Path | None = None
+    """The same for the points of --to."""
     out: Path | None = None
     """A .csv file for the distances and the status of every pair."""
     picture: Path | None = None

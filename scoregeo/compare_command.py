@@ -1,21 +1,34 @@
-"""What ``scoregeo compare`` does: distances between points of files under metrics of one saved model."""
+"""What ``scoregeo compare`` does: distances between points of files under metrics of one saved model, and between
+normal distributions about them."""
 
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ._atomic import write_figure
+from ._files import read_points
 from ._results import RESULTS
 from ._types import Point, Points, Scalar
 from .cli import CommandError, Compare
 from .diffusion import DiffusionModel
-from .fisher_rao.comparison import Comparison, compare
+from .fisher_rao import (
+    FibreSolver,
+    FisherRaoMetric,
+    FlatPriorStart,
+    MultivariateNormal,
+    SpacetimeDescent,
+    SpacetimeMetric,
+    hellinger,
+    sqrt_jeffreys,
+    wasserstein,
+)
+from .fisher_rao.comparison import Comparison, Entry, compare
 from .geodesics import SpectralNewton, geodesic
 from .metrics import SteinMetric
-from .model_commands import load_model, points_for
+from .model_commands import load_model, points_for, units_of
 from .recorded import (
     GEOMETRY_FILE,
     POINTS_FILE,
@@ -31,6 +44,14 @@ _LENGTHS = SpectralNewton(rtol=1e-4, path_rtol=1.0)
 _DRAWN = 3
 
 
+class _Side(NamedTuple):
+    """Points ``(n, d)`` in the coordinates of the model, and the normal distributions about them, if any, as parameters
+    of `MultivariateNormal` ``(n, p)``."""
+
+    points: Points
+    normals: Points | None
+
+
 def run_compare(arguments: Compare, console: Any) -> None:
     """Print, write and draw the comparison; pairs whose solve failed are told at the end, with exit status 2."""
     model = load_model(arguments.model)
@@ -38,10 +59,17 @@ def run_compare(arguments: Compare, console: Any) -> None:
     check_output("out", arguments.out, ".csv")
     check_output("picture", arguments.picture, ".png")
     with double_precision():
-        xs, ys = _points(arguments, model)
+        sides = _sides(arguments, model)
+        xs, ys = sides[0].points, sides[1].points if len(sides) > 1 else None
         score = model.score_at(sigma)
-        metrics = {f"Stein {strength:g}": SteinMetric(score, strength) for strength in strengths}
-        result = compare(xs, ys, metrics={"Euclidean": _euclidean} | metrics, solver=_LENGTHS, seed=arguments.seed)
+        stein = {f"Stein {strength:g}": SteinMetric(score, strength) for strength in strengths}
+        metrics = {"Euclidean": _euclidean} | stein
+        if arguments.log_snr is not None:
+            metrics["spacetime"] = _spacetime(arguments.log_snr, model, sides)
+        if arguments.covariances is not None:
+            metrics |= _between_normals(model.dim, sides)
+        progress = console.is_terminal
+        result = compare(xs, ys, metrics=metrics, solver=_LENGTHS, seed=arguments.seed, progress=progress)
         console.print(str(result), soft_wrap=True, markup=False, highlight=False)
         units = "standardised units" if model.standardization is not None else "units of the data"
         console.print(f"distances in {units}, noise level {sigma:g}")
@@ -49,7 +77,7 @@ def run_compare(arguments: Compare, console: Any) -> None:
         if arguments.picture is not None:
             kept = pathlib.Path(arguments.model) / POINTS_FILE
             background = points_for(model, kept) if kept.exists() else xs
-            figure = _picture(result, xs, xs if ys is None else ys, metrics, background)
+            figure = _picture(result, xs, xs if ys is None else ys, stein, background)
         if arguments.out is not None:
             result.to_csv(arguments.out)
             console.print(f"wrote {arguments.out}")
@@ -59,7 +87,7 @@ def run_compare(arguments: Compare, console: Any) -> None:
     failed = sum(result.failed.values())
     if failed:
         raise CommandError(
-            f"{failed} of {len(metrics) * len(result.table)} geodesics did not converge: see their status"
+            f"{failed} of {len(metrics) * len(result.table)} distances could not be computed: see their status"
         )
 
 
@@ -85,19 +113,78 @@ def _settings(arguments: Compare, model: DiffusionModel) -> tuple[float, tuple[f
     return sigma, strengths
 
 
-def _points(arguments: Compare, model: DiffusionModel) -> tuple[Points, Points | None]:
-    """The points of the files in the coordinates of the model, the same rows of both."""
-    sides = [points_for(model, path) for path in (arguments.data, arguments.to) if path is not None]
-    n = len(sides[0])
-    if len(sides[-1]) != n:
-        raise ValueError(f"`--to` must have as many points as `--data`, {n}, got {len(sides[-1])}")
+def _sides(arguments: Compare, model: DiffusionModel) -> list[_Side]:
+    """What the files of --data and, if it is given, --to hold: the same rows of all of them."""
+    given = [("", arguments.data, arguments.covariances), ("to-", arguments.to, arguments.to_covariances)]
+    if arguments.to is None:
+        if arguments.to_covariances is not None:
+            raise ValueError("`--to-covariances` must come with `--to`")
+        given.pop()
+    elif (arguments.covariances is None) != (arguments.to_covariances is None):
+        raise ValueError("`--covariances` and `--to-covariances` must both be given with `--to`, or neither")
+    points = [points_for(model, path) for _, path, _ in given]
+    n = len(points[0])
+    if len(points[-1]) != n:
+        raise ValueError(f"`--to` must have as many points as `--data`, {n}, got {len(points[-1])}")
     if arguments.n < 3:
         raise ValueError(f"`--n` must be at least 3, got {arguments.n}")
+    normals = [
+        None if path is None else _normals(model, side, path, f"`--{prefix}covariances`")
+        for side, (prefix, _, path) in zip(points, given, strict=True)
+    ]
+    drawn = np.arange(n)
     if n > arguments.n:
         drawn = np.sort(np.random.default_rng(arguments.seed).choice(n, arguments.n, replace=False))
-        sides = [side[drawn] for side in sides]
-    xs, *ys = (jnp.asarray(side, jnp.float64) for side in sides)
-    return xs, ys[0] if ys else None
+    in_double = [
+        [None if a is None else jnp.asarray(a, jnp.float64)[drawn] for a in part] for part in (points, normals)
+    ]
+    return [_Side(*side) for side in zip(*in_double, strict=True)]
+
+
+def _normals(model: DiffusionModel, means: Points, path: pathlib.Path, option: str) -> Points:
+    """Parameters of the normal distributions with ``means`` and the covariances of a file, all in the coordinates of
+    the model."""
+    flat, shape = read_points(path)
+    d = model.dim
+    if shape != (d, d) or len(flat) != len(means):
+        got = (len(flat), *(flat.shape[1:] if shape is None else shape))
+        raise ValueError(f"{option} must hold an array of shape ({len(means)}, {d}, {d}), got {got}")
+    covs = flat.reshape(-1, d, d)
+    if model.standardization is not None:
+        scale = np.broadcast_to(units_of(model)[1], (d,))
+        covs = covs / np.outer(scale, scale)
+    family, thetas = MultivariateNormal(d), []
+    for row, (mean, cov) in enumerate(zip(means, covs, strict=True)):
+        try:
+            thetas.append(family.pack(mean, cov))
+        except ValueError as error:
+            raise ValueError(f"{option} has a matrix that is no covariance, row {row}: {error}") from error
+    return jnp.stack(thetas)
+
+
+def _spacetime(log_snr: float, model: DiffusionModel, sides: list[_Side]) -> Entry:
+    """The diffusion edit distance (see `diffusion_edit_distance`), with a status for each pair."""
+    metric = SpacetimeMetric(model)
+    low, high = (float(end) for end in metric.log_snr_range(jnp.float64))
+    if not low <= log_snr <= high:
+        raise ValueError(f"`--log-snr` must be in the range of the model, {low:.4g} to {high:.4g}, got {log_snr:g}")
+    ends = [jax.vmap(lambda x: metric.point(x, log_snr))(side.points) for side in sides]
+    return Entry(metric, *ends, solver=SpacetimeDescent(), init=FlatPriorStart())
+
+
+def _between_normals(dim: int, sides: list[_Side]) -> dict[str, Entry]:
+    """Distances of normal distributions."""
+    family, thetas = MultivariateNormal(dim), [side.normals for side in sides]
+
+    def of(function):
+        return Entry(lambda a, b: function(*family.unpack(a), *family.unpack(b)), *thetas)
+
+    return {
+        "Fisher-Rao": Entry(FisherRaoMetric(family), *thetas, solver=FibreSolver()),
+        "sqrt Jeffreys": of(sqrt_jeffreys),
+        "Hellinger": of(hellinger),
+        "Wasserstein": of(wasserstein),
+    }
 
 
 def _picture(result: Comparison, xs: Points, ys: Points, metrics: dict[str, SteinMetric], background: Points) -> Any:

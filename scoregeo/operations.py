@@ -11,8 +11,8 @@ from jaxtyping import Array, Float
 
 from ._results import RESULTS
 from ._types import Point, Points, Scalar, Vector, as_points, is_concrete
-from .geodesics import AbstractBoundarySolver, AbstractStart, Geodesic, SpectralNewton, StraightLine, geodesic
-from .geodesics.boundary import check_metric, check_solver
+from .geodesics import AbstractBoundarySolver, AbstractStart, Geodesic, SpectralNewton, geodesic
+from .geodesics.boundary import check_metric, check_rule, check_solver
 from .geodesics.initial import end_point
 from .metrics import AbstractMetric
 
@@ -98,6 +98,7 @@ def pairwise_dist(
     ys: Points | None = None,
     *,
     solver: AbstractBoundarySolver | None = None,
+    init: AbstractStart | None = None,
     batch_size: int | None = None,
     mesh: Mesh | None = None,
     progress: bool = False,
@@ -111,6 +112,7 @@ def pairwise_dist(
     **Arguments**
 
     - ``solver``: default `SpectralNewton`, aiming at the length alone.
+    - ``init``: the rule that gives each solve a curve to start from; default `StraightLine`.
     - ``batch_size``: how many pairs are solved side by side on one device, which bounds the memory; default as many as
       have their paths in about 256 MiB with `SpectralNewton`; other solvers may need more for a pair. Within a batch,
       pairs that are solved make room for others.
@@ -139,10 +141,11 @@ def pairwise_dist(
     check_metric(metric, xs[0])
     solver = _LENGTH_ONLY if solver is None else solver
     check_solver(solver)
+    init = check_rule(init, xs.shape[1])
 
     n, m = xs.shape[0], ys.shape[0]
     rows, columns = np.triu_indices(n, 1) if symmetric else (a.reshape(-1) for a in np.indices((n, m)))
-    lengths, results = _solve_pairs(metric, xs, ys, rows, columns, solver, int(batch_size), mesh, progress)
+    lengths, results = _solve_pairs((metric, solver, init), xs, ys, rows, columns, int(batch_size), mesh, progress)
     codes = jax.tree.map(lambda code: jnp.zeros((n, m), code.dtype).at[rows, columns].set(code), results)
     matrix = jnp.zeros((n, m), dtype).at[rows, columns].set(lengths)
     if symmetric:
@@ -151,8 +154,9 @@ def pairwise_dist(
     return matrix, codes
 
 
-def _solve_pairs(metric, xs, ys, rows, columns, solver, batch_size, mesh, progress):
-    """Lengths and results of the pairs ``(xs[rows], ys[columns])``, in blocks of equal shape: compiled once."""
+def _solve_pairs(how, xs, ys, rows, columns, batch_size, mesh, progress):
+    """Lengths and results of the pairs ``(xs[rows], ys[columns])``, in blocks of equal shape: compiled once. ``how`` is
+    metric, solver and starting rule."""
     pairs = len(rows)
     if pairs == 0:
         return jnp.zeros(0, xs.dtype), jax.tree.map(lambda code: jnp.zeros(0, code.dtype), RESULTS.successful)
@@ -164,7 +168,7 @@ def _solve_pairs(metric, xs, ys, rows, columns, solver, batch_size, mesh, progre
     blocks = -(-pairs // size)
     # Strided, so that neighbours, which are similarly hard, are spread over blocks and devices.
     order = np.resize(np.arange(pairs), (size, blocks)).T
-    arrays, static = eqx.partition((metric, solver), eqx.is_array)
+    arrays, static = eqx.partition(how, eqx.is_array)
     indices = np.stack([rows[order], columns[order]], 1)
     if all(map(is_concrete, jax.tree.leaves((arrays, xs, ys)))):
         data = _replicated((arrays, xs, ys), mesh)
@@ -199,9 +203,9 @@ def _replicated(tree, mesh):
 @eqx.filter_jit
 def _solve_block(arrays, xs, ys, pairs, static, mesh):
     def solve(arrays, xs, ys, pairs):
-        metric, solver = eqx.combine(arrays, static)
+        metric, solver, init = eqx.combine(arrays, static)
         xs, ys = xs[pairs[0]], ys[pairs[1]]
-        result = jax.vmap(lambda x, y: solver.solve(metric, x, y, StraightLine()(metric, x, y), _ends(x)))(xs, ys)
+        result = jax.vmap(lambda x, y: solver.solve(metric, x, y, init(metric, x, y), _ends(x)))(xs, ys)
         return result.length, result.result
 
     if mesh is None:

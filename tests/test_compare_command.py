@@ -10,7 +10,7 @@ from PIL import Image
 
 from scoregeo import RESULTS, SpectralNewton, SteinMetric, cli, compare_command, pairwise_dist
 from scoregeo.diffusion import DiffusionModel
-from scoregeo.fisher_rao import Normal, compare
+from scoregeo.fisher_rao import Normal, SpacetimeMetric, compare, diffusion_edit_distance
 from scoregeo.recorded import Geometry, double_precision
 
 TRAIN = ["--steps", "200", "--chunk-steps", "100", "--width", "16", "--depth", "1", "--warmup-steps", "20"]
@@ -24,6 +24,8 @@ def folder(tmp_path_factory):
     points = random.normal(size=(600, 2)) * [3.0, 0.5] + np.where(random.random((600, 1)) < 0.5, [[8.0, -2.0]], 0.0)
     np.save(folder / "train.npy", points)
     np.save(folder / "points.npy", points[:7])
+    np.save(folder / "covs.npy", np.broadcast_to(np.diag([4.0, 0.5]), (7, 2, 2)))
+    np.save(folder / "bad.npy", np.where(np.arange(7)[:, None, None] == 3, -1.0, 1.0) * np.eye(2))
     np.savetxt(folder / "ends.csv", points[7:14], delimiter=",", header="a,b", comments="")
     cli.main(["train", "--data", str(folder / "train.npy"), "--out", str(folder / "model"), *TRAIN])
     Geometry(0.3, 0.7, 1.0).save(folder / "model")
@@ -93,9 +95,62 @@ def test_rows_of_two_files_and_what_the_model_keeps(folder, tmp_path, capsys):
     assert all(float(row["Stein 0.7"]) > float(row["Euclidean"]) for row in rows)
 
 
+@pytest.mark.slow
+def test_distributions_and_spacetime(folder, tmp_path, capsys):
+    """Normal distributions that are round in the coordinates of the model."""
+    model = DiffusionModel.load(folder / "model")
+    scale, random = np.asarray(model.standardization.scale, np.float64), np.random.default_rng(1)
+    widths = random.uniform(0.2, 0.6, (2, 4))
+    for name, sds in zip(("from.npy", "to.npy"), widths, strict=True):
+        np.save(tmp_path / name, sds[:, None, None] ** 2 * np.diag(scale**2))
+    xs = np.load(folder / "points.npy")[:4]
+    ys = xs + [[0.0, 0.0], [0.5, 0.1], [0.3, -0.1], [-0.2, 0.1]] * scale
+    np.save(tmp_path / "xs.npy", xs)
+    np.save(tmp_path / "ys.npy", ys)
+    files = ["--data", tmp_path / "xs.npy", "--to", tmp_path / "ys.npy", "--out", tmp_path / "table.csv"]
+    files += ["--covariances", tmp_path / "from.npy", "--to-covariances", tmp_path / "to.npy"]
+    cli.main(["compare", "--model", str(folder / "model"), *map(str, files), "--log-snr", "3"])
+    assert "over 4 of 4 pairs" in capsys.readouterr().out
+    rows = read(tmp_path / "table.csv")
+    found = {name: np.array([float(row[name]) for row in rows]) for name in rows[0] if row_is_number(rows[0][name])}
+    squared = np.sum(((xs - ys) / scale) ** 2, 1)
+    s, t = widths
+    np.testing.assert_allclose(found["Wasserstein"] ** 2, squared + 2 * (s - t) ** 2, rtol=1e-5, atol=1e-9)
+    mean_sq = (s**2 + t**2) / 2
+    affinity = (s * t / mean_sq) * np.exp(-squared / (8 * mean_sq))
+    np.testing.assert_allclose(found["Hellinger"], np.sqrt(1 - affinity), rtol=1e-5)
+    jeffreys = 0.5 * squared * (1 / s**2 + 1 / t**2) + (s / t - t / s) ** 2
+    np.testing.assert_allclose(found["sqrt Jeffreys"], np.sqrt(jeffreys), rtol=1e-5)
+    # The first pair has one mean; the others are at most as far apart as they would be among round distributions.
+    np.testing.assert_allclose(found["Fisher-Rao"][0], 2 * abs(np.log(s[0] / t[0])), rtol=1e-6)
+    among_round = 4 * np.arcsinh(np.sqrt((squared / 4 + (s - t) ** 2) / (4 * s * t)))
+    assert (found["Fisher-Rao"] <= among_round * (1 + 1e-6)).all()
+    assert (found["Fisher-Rao"] > 0.9 * among_round).all()
+    with double_precision():
+        metric = SpacetimeMetric(model)
+        at = jnp.asarray((np.stack([xs, ys]) - np.asarray(model.standardization.mean)) / scale)
+        expected = [diffusion_edit_distance(metric, *at[:, i], log_snr=3.0) for i in (0, 2)]
+    np.testing.assert_allclose(found["spacetime"][[0, 2]], expected, rtol=1e-4, atol=1e-5)
+
+
+def row_is_number(text):
+    try:
+        return bool(np.isfinite(float(text)))
+    except ValueError:
+        return False
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--log-snr", "100"], "`--log-snr` must be in the range of the model, -8.764 to 12.43, got 100"),
+        (["--covariances", "{folder}/points.npy"], "`--covariances` must hold an array of shape (7, 2, 2), got (7, 2)"),
+        (
+            ["--covariances", "{folder}/bad.npy"],
+            "`--covariances` has a matrix that is no covariance, row 3: `cov` must",
+        ),
+        (["--to-covariances", "{folder}/covs.npy"], "`--to-covariances` must come with `--to`"),
+        (["--to", "{folder}/ends.csv", "--covariances", "{folder}/covs.npy"], "must both be given with `--to`"),
         (["--model", "{folder}/nothing"], "`--model` {folder}/nothing cannot be used"),
         (["--data", "{folder}/nothing.npy"], "nothing.npy"),
         (["--to", "{folder}/train.npy"], "`--to` must have as many points as `--data`, 7, got 600"),

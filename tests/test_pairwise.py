@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scoregeo import RESULTS, SpectralNewton, SteinMetric, dist, models, pairwise_dist
+from scoregeo import RESULTS, Bend, SpectralNewton, SteinMetric, dist, models, pairwise_dist
 
 SOLVER = SpectralNewton(degree=12, max_elements=1, rtol=1e-4, path_rtol=1.0, continuation=0)
 
@@ -96,6 +96,10 @@ def test_bad_arguments():
         pairwise_dist(METRIC, points(3), mesh=8)
     with pytest.raises(ValueError, match=r"`batch_size` must be a positive integer, got -1"):
         pairwise_dist(METRIC, points(3), batch_size=-1)
+    with pytest.raises(TypeError, match=r"`init` must be a starting rule such as StraightLine\(\), got ndarray"):
+        pairwise_dist(METRIC, points(3), init=points(3))
+    with pytest.raises(ValueError, match=r"`offset` must have shape \(2,\), got \(3,\)"):
+        pairwise_dist(METRIC, points(3), init=Bend([0.0, 1.0, 0.0]))
 
 
 # What every sharded run computes: 45 pairs, which 8 devices do not divide.

@@ -26,7 +26,8 @@ from scipy import stats
 from .._atomic import replacing
 from .._results import RESULTS
 from .._types import Points, Scalar, as_points, check_count
-from ..geodesics import AbstractBoundarySolver, geodesic
+from ..geodesics import AbstractBoundarySolver, AbstractStart, geodesic
+from ..geodesics.boundary import check_rule
 from ..metrics import AbstractMetric
 from ..operations import pairwise_dist
 
@@ -43,13 +44,15 @@ class Entry:
     - ``distance``: a metric, or a function ``(x, y) -> scalar`` that JAX can trace.
     - ``xs``, ``ys``: its own points where these are not those of the other distances (the parameters of distributions,
       say): as in `compare`, and as many.
-    - ``solver``: for a metric; default that of `scoregeo.dist`.
+    - ``solver``: for a metric; default that of `compare`. ``init``: the rule that gives each of its solves a curve to
+      start from; default `StraightLine`.
     """
 
     distance: AbstractMetric | Callable[[Any, Any], Scalar]
     xs: PyTree[Array] | None = None
     ys: PyTree[Array] | None = None
     solver: AbstractBoundarySolver | None = None
+    init: AbstractStart | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,7 +213,7 @@ def _check(metrics, xs, ys, solver) -> dict[str, Entry]:
             if side is not None and _length(side, label) != _length(xs, "xs"):
                 expected, got = _length(xs, "xs"), _length(side, label)
                 raise ValueError(f"`{label}` of `{where}` must have {expected} points, as `xs` of `compare`, got {got}")
-        entries[name] = Entry(entry.distance, *points, solver if entry.solver is None else entry.solver)
+        entries[name] = Entry(entry.distance, *points, solver if entry.solver is None else entry.solver, entry.init)
     return entries
 
 
@@ -225,8 +228,9 @@ def _length(points: PyTree[Array], name: str) -> int:
 def _solved(name, entry, rows, columns, batch_size, progress) -> tuple[np.ndarray, np.ndarray]:
     """Geodesic distances, NaN where a solve failed, and how each solve ended."""
     xs = as_points(entry.xs, f"xs` of `{name}")
+    init = check_rule(entry.init, xs.shape[1])
     if entry.ys is None:
-        settings = {"solver": entry.solver, "batch_size": batch_size, "progress": progress}
+        settings = {"solver": entry.solver, "init": init, "batch_size": batch_size, "progress": progress}
         lengths, results = pairwise_dist(entry.distance, xs, **settings)
         lengths, results = lengths[rows, columns], jax.tree.map(lambda code: code[rows, columns], results)
     else:
@@ -234,7 +238,7 @@ def _solved(name, entry, rows, columns, batch_size, progress) -> tuple[np.ndarra
         size = min(len(xs), _BATCH if batch_size is None else batch_size)
         # Filled up, so that every batch is the same program.
         index = np.resize(np.arange(len(xs)), (-(-len(xs) // size), size))
-        parts = [_solve_batch(entry.distance, entry.solver, xs[i], ys[i]) for i in index]
+        parts = [_solve_batch(entry.distance, entry.solver, init, xs[i], ys[i]) for i in index]
         lengths, results = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[: len(xs)], *parts)
     status = np.array(["ok" if not text else text.split(". ")[0] for text in _texts(results)])
     lengths = np.where(status == "ok", np.asarray(lengths, np.float64), np.nan)
@@ -242,8 +246,9 @@ def _solved(name, entry, rows, columns, batch_size, progress) -> tuple[np.ndarra
 
 
 @eqx.filter_jit
-def _solve_batch(metric: AbstractMetric, solver: Any, xs: Points, ys: Points):
-    paths = jax.vmap(lambda x, y: geodesic(metric, x, y, solver=solver, ts=(0.0, 1.0), throw=False))(xs, ys)
+def _solve_batch(metric: AbstractMetric, solver: Any, init: AbstractStart, xs: Points, ys: Points):
+    settings = {"solver": solver, "init": init, "ts": (0.0, 1.0), "throw": False}
+    paths = jax.vmap(lambda x, y: geodesic(metric, x, y, **settings))(xs, ys)
     return paths.length, paths.result
 
 

@@ -66,13 +66,20 @@ def check_metric(metric: Any, x: Point) -> None:
         raise kind(f"`metric` cannot be evaluated at a point of shape {x.shape}: {error}") from error
 
 
-def check_start(init: Any, x: Point, y: Point) -> AbstractStart | AbstractCurve:
-    """``init`` as a starting rule or a curve from ``x`` to ``y``; raises ``ValueError`` if its ends are elsewhere."""
+def check_rule(init: Any, dim: int) -> AbstractStart:
+    """``init`` as a starting rule for points of dimension ``dim``; raises ``TypeError`` for anything else."""
     if init is None:
         return StraightLine()
-    if isinstance(init, AbstractStart):
-        init.check(x.size)
-        return init
+    if not isinstance(init, AbstractStart):
+        raise TypeError(f"`init` must be a starting rule such as StraightLine(), got {type(init).__name__}")
+    init.check(dim)
+    return init
+
+
+def check_start(init: Any, x: Point, y: Point) -> AbstractStart | AbstractCurve:
+    """``init`` as a starting rule or a curve from ``x`` to ``y``; raises ``ValueError`` if its ends are elsewhere."""
+    if init is None or isinstance(init, AbstractStart):
+        return check_rule(init, x.size)
     if isinstance(init, Geodesic):
         if init.points.shape[-1] != x.size or init.ts.ndim != 1:
             raise ValueError(f"`init` must be one geodesic between points of shape {x.shape}, not a batch of them")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from scoregeo import SpectralNewton, models
+from scoregeo import Bend, KernelDensityScore, SpectralNewton, SteinMetric, models
 from scoregeo.fisher_rao import ClosedForm, FisherRaoMetric, Normal
 from scoregeo.fisher_rao.comparison import Entry, _intervals, compare
 
@@ -178,6 +178,24 @@ def test_functions_that_raise_as_they_run():
     assert "in brackets 99.5% bootstrap intervals" in str(result)
     with pytest.raises(TypeError, match="mine"):
         compare(xs, metrics={"straight": euclidean, "broken": raise_type_error})
+
+
+@pytest.mark.slow
+def test_starts():
+    """Bent up by 3, the three-mode problem has a longer geodesic, among given pairs and among all."""
+    modes = jnp.array([[-1.5, 0.0], [1.5, 0.0], [0.0, 1.5]])
+    metric = SteinMetric(KernelDensityScore(modes, 0.5), 1.0)
+    xs, ys = np.array([[-1.5, 0.2], [-1.5, 0.25], [-1.45, 0.2]]), np.array([[1.4, -0.3], [1.4, -0.3], [1.45, -0.3]])
+    solver = SpectralNewton(rtol=1e-2, path_rtol=1.0, max_elements=4)
+    metrics = {"straight": metric, "bent": Entry(metric, init=Bend([0.0, 3.0]))}
+    result = compare(xs, ys, metrics=metrics, solver=solver, resamples=0)
+    assert abs(result.table["straight"][0] - 5.055) < 0.03
+    assert abs(result.table["bent"][0] - 7.70) < 0.03
+    assert (result.table["bent"] > result.table["straight"] + 2).all()
+    among = compare(np.array([xs[0], ys[0], xs[1]]), metrics=metrics, solver=solver, resamples=0)
+    np.testing.assert_allclose(among.table["bent"][0], result.table["bent"][0], rtol=1e-9)
+    with pytest.raises(TypeError, match="`init` must be a starting rule such as StraightLine\\(\\), got ndarray"):
+        compare(xs, ys, metrics={"straight": euclidean, "bent": Entry(metric, init=xs)})
 
 
 def raise_type_error(x, y):
