@@ -35,20 +35,32 @@ class KernelDensityScore(AbstractScore):
 
     def __call__(self, x: Point) -> Vector:
         """The score at ``x``: ``(sum_i w_i data_i - x) / bandwidth^2`` with softmax weights ``w``."""
-        difference = self._differences(x)
-        terms = -0.5 * jnp.sum(difference**2, -1) / self.bandwidth**2
-        return jax.nn.softmax(terms) @ difference / self.bandwidth**2
-
-    def _differences(self, x: Point) -> Float[Array, "n d"]:
-        if x.shape != self.data.shape[1:]:
-            raise ValueError(f"`x` must have shape {self.data.shape[1:]} to match `data`, got {x.shape}")
-        return self.data - x
+        terms, data, x = self._kernels(x)
+        # Not the softmax: dividing after the product makes derivatives cheaper.
+        kernels = jnp.exp(terms - jax.lax.stop_gradient(jnp.max(terms)))
+        return (kernels @ data / jnp.sum(kernels) - x) / self.bandwidth**2
 
     def log_prob(self, x: Point) -> Scalar:
         """The normalised log density at ``x``."""
         n, d = self.data.shape
-        terms = -0.5 * jnp.sum(self._differences(x) ** 2, -1) / self.bandwidth**2
-        return jax.nn.logsumexp(terms) - jnp.log(n) - d * (jnp.log(self.bandwidth) + 0.5 * jnp.log(2 * jnp.pi))
+        terms, _, x = self._kernels(x)
+        logs = jax.nn.logsumexp(terms) - 0.5 * jnp.sum(x**2) / self.bandwidth**2
+        return logs - jnp.log(n) - d * (jnp.log(self.bandwidth) + 0.5 * jnp.log(2 * jnp.pi))
+
+    def _kernels(self, x: Point) -> tuple[Float[Array, " n"], Float[Array, "n d"], Point]:
+        """Data and ``x`` about a centre, and the logarithms of the kernels there, without their common part
+        ``-|x|^2 / (2 bandwidth^2)``."""
+        if x.shape != self.data.shape[1:]:
+            raise ValueError(f"`x` must have shape {self.data.shape[1:]} to match `data`, got {x.shape}")
+        if jnp.finfo(jnp.result_type(x, self.data)).bits >= 64:
+            # Products of matrices over all points at which the score is wanted: ten times faster than differences, for
+            # eps |data|^2 / bandwidth^2 of rounding.
+            centre = jnp.mean(self.data, 0)
+            data, x = self.data - centre, x - centre
+            return (data @ x - 0.5 * jnp.sum(data**2, -1)) / self.bandwidth**2, data, x
+        # Which float32 has not to give.
+        data = self.data - x
+        return -0.5 * jnp.sum(data**2, -1) / self.bandwidth**2, data, jnp.zeros_like(x)
 
     def noised(self, alpha: Scalar | float, sigma: Scalar | float) -> "KernelDensityScore":
         """The marginal of ``alpha x + sigma eps``: data scaled by ``alpha``, bandwidth ``sqrt(alpha^2 h^2 +

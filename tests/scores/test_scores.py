@@ -94,6 +94,27 @@ def test_samples_have_the_moments_of_the_mixture():
     np.testing.assert_allclose(jnp.cov(gaussian.sample(jax.random.key(1), 200_000).T), second, atol=0.1)
 
 
+@pytest.mark.parametrize("d", [1, 3, 200])
+@pytest.mark.parametrize(("dtype", "error"), [(np.float64, 1e-8), (np.float32, 1e-5)])
+def test_narrow_kernels(d, dtype, error):
+    """A thousand times narrower than the data, which are far from the origin; against sums in extended precision."""
+    random = np.random.default_rng(d)
+    data = (random.normal(size=(40, d)) + 5).astype(dtype)
+    data[1] = data[0] + dtype(2e-3 / d**0.5)
+    bandwidth = dtype(1e-3)
+    score = KernelDensityScore(jnp.asarray(data), bandwidth)
+    for part in (0.3, 0.5, 1.1):
+        x = (data[0] + dtype(part) * (data[1] - data[0])).astype(dtype)
+        difference = (data.astype(np.longdouble) - x) / bandwidth
+        terms = -0.5 * np.sum(difference**2, -1)
+        kernels = np.exp(terms)
+        expected = kernels @ difference / kernels.sum() / bandwidth
+        # Half-way the score is zero: what rounding leaves is to be measured by what the parts are.
+        np.testing.assert_allclose(score(x), expected, atol=error / bandwidth)
+        log_prob = np.log(kernels.mean()) - d * np.log(bandwidth * np.sqrt(2 * np.pi, dtype=np.longdouble))
+        np.testing.assert_allclose(score.log_prob(x), log_prob, atol=error * d)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_passes_through_transformations(kind):
     score = random_scores(0, 2)[kind]
