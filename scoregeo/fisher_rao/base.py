@@ -25,6 +25,7 @@ from .._types import Matrix, Point, Scalar, Vector, as_point, is_concrete
 from ..geodesics import Geodesic
 from ..geodesics.boundary import check_times
 from ..geodesics.curves import AbstractCurve
+from ..geodesics.geodesic import speed_deviation
 from ..metrics.inner_products import AbstractInnerProduct, safe_sqrt
 from .supports import AbstractSupport
 
@@ -213,7 +214,7 @@ def closed_geodesic(family: AbstractExactFamily, a: Point, b: Point, ts: Float[A
     # Some families have distributions on their boundary (probabilities that are zero), but no Fisher matrix there.
     inner = jax.vmap(family.domain)(points) > 0
     mean = jnp.mean(squared_speed, where=inner)
-    residual = jnp.max(jnp.abs(squared_speed - mean), where=inner, initial=0) / jnp.where(mean > 0, mean, 1)
+    residual = speed_deviation(squared_speed, mean, inner)
     # NaN is not accurate either. Of the path: the length is known to many more digits.
     accurate = (residual <= 10 * jnp.finfo(a.dtype).eps ** 0.25) & jnp.all(jax.vmap(family.contains)(points))
     inside = family.contains(a) & family.contains(b)

@@ -24,6 +24,7 @@ from ..geodesics import AbstractBoundarySolver, AbstractStart, Geodesic, Polylin
 from ..geodesics.boundary import check_fractions, check_metric
 from ..geodesics.curves import AbstractCurve
 from ..geodesics.elements import Path, polynomial_curve
+from ..geodesics.geodesic import speed_deviation
 from ..geodesics.nodal import smooth_path
 from ..metrics import AbstractMetric
 from ..metrics.inner_products import safe_sqrt
@@ -214,8 +215,7 @@ class SpacetimeDescent(AbstractBoundarySolver):
         basis, coefficients = smooth_path(x, y, velocities[:, None] / jnp.sqrt(segments).astype(dtype))
         curve = polynomial_curve(x, y, Path(coefficients, basis.breaks))
         points, velocities = jax.vmap(curve)(ts)
-        mean = jnp.mean(products)
-        residual = jnp.max(jnp.abs(products - mean)) / jnp.where(mean > 0, mean, 1)
+        residual = speed_deviation(products, jnp.mean(products))
 
         margins = jax.vmap(metric.domain)(nodes)
         least = states[2][jnp.argmin(nodes[:, -1])]

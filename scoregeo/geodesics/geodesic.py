@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .._results import RESULTS
 from .._types import Points, Scalar, is_concrete
@@ -85,6 +85,12 @@ class Geodesic(eqx.Module):
             self.stats,
             None if self.curve is None else self.curve.reverse(),
         )
+
+
+def speed_deviation(squared: Float[Array, " n"], mean: Scalar, where: Bool[Array, " n"] | None = None) -> Scalar:
+    """The ``residual``: how far values ``squared`` of the squared speed, or of a multiple of it, are from their
+    ``mean``, at most and relative to it. Absolute, if that is zero."""
+    return jnp.max(jnp.abs(squared - mean), where=where, initial=0) / jnp.where(mean > 0, mean, 1)
 
 
 def curve_of(geodesic: Geodesic) -> AbstractCurve:

@@ -30,7 +30,7 @@ from .boundary import AbstractBoundarySolver, check_fractions
 from .curves import AbstractCurve
 from .elements import Path, polynomial_curve
 from .estimate import estimate_error
-from .geodesic import Geodesic
+from .geodesic import Geodesic, speed_deviation
 from .implicit import coefficients_tangent, split_dynamic
 from .path_energy import PathEnergy
 from .starts import sideways_nudge
@@ -99,7 +99,7 @@ class AbstractNodalSolver(AbstractBoundarySolver):
         fixed = jax.lax.stop_gradient((points, velocities))
         densities = frozen.over_points(frozen.density, *fixed)
         mean = jax.lax.stop_gradient(jnp.mean(densities))
-        residual = jnp.max(jnp.abs(densities - mean)) / jnp.where(mean > 0, mean, 1)
+        residual = speed_deviation(densities, mean)
         error, path_error = estimate_error(problem, curve, length)
 
         # Rules look at neither end, or only at one; and an energy may be finite where a sample is not.

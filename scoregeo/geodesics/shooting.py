@@ -37,7 +37,7 @@ from ..metrics.inner_products import safe_sqrt
 from .boundary import AbstractBoundarySolver, check_fractions
 from .curves import AbstractCurve
 from .flow import CONVERGED, MISSED, NONFINITE, OUTSIDE, RUNNING, TOO_LONG, Flow, FlowProblem, ShootingSettings
-from .geodesic import Geodesic
+from .geodesic import Geodesic, speed_deviation
 from .matching import SegmentStates, defects, matched_states, stationary_energy
 
 # Points at which a start that failed is inspected.
@@ -215,7 +215,7 @@ def _certificate(
     kinks = problem.squared_speeds(flow.points[:-1], kinks)
     defect = safe_sqrt(jnp.max(jnp.append(gaps, kinks))) / unit
     samples = problem.squared_speeds(points, velocities)
-    deviation = jnp.max(jnp.abs(samples - mean)) / jnp.where(mean > 0, mean, 1)
+    deviation = speed_deviation(samples, mean)
     # The integration ends near y, which is not y: a metric that is not finite there would pass unnoticed.
     at_end = problem.squared_speeds(problem.y[None], flow.velocities[-1:])
     visited, taken = flow.curve.visited()

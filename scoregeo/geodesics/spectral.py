@@ -28,7 +28,7 @@ from .basis import Coefficients, uniform_breaks
 from .boundary import AbstractBoundarySolver, check_fractions
 from .curves import AbstractCurve
 from .elements import polynomial_curve
-from .geodesic import Geodesic
+from .geodesic import Geodesic, speed_deviation
 from .levels import NONFINITE, RUNNING, STALLED, Levels, SolveState, accurate
 from .path_energy import PathEnergy
 from .starts import sideways_nudge
@@ -139,7 +139,7 @@ class SpectralNewton(AbstractBoundarySolver):
         frozen = problem.frozen()
         fixed = jax.lax.stop_gradient((points, velocities))
         densities = frozen.over_points(frozen.density, *fixed)
-        residual = jnp.max(jnp.abs(densities - state.energy)) / jnp.where(state.energy > 0, state.energy, 1)
+        residual = speed_deviation(densities, state.energy)
         inside = frozen.inside(jnp.concatenate([x[None], y[None], fixed[0]]))
         nonfinite = RESULTS.where(inside, RESULTS.metric_nonfinite, RESULTS.outside_domain)
         result = _result(state, levels, nonfinite)
