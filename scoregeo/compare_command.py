@@ -2,6 +2,7 @@
 normal distributions about them."""
 
 import pathlib
+import sys
 from typing import Any, NamedTuple
 
 import jax
@@ -42,6 +43,8 @@ from .recorded import (
 # Lengths to four digits, as elsewhere on the command line; nobody asks for the paths.
 _LENGTHS = SpectralNewton(rtol=1e-4, path_rtol=1.0)
 _DRAWN = 3
+# Numbers of coordinates side by side: of the denoiser, spacetime takes as many derivatives at every node.
+_TOGETHER = 256
 
 
 class _Side(NamedTuple):
@@ -68,11 +71,12 @@ def run_compare(arguments: Compare, console: Any) -> None:
             metrics["spacetime"] = _spacetime(arguments.log_snr, model, sides)
         if arguments.covariances is not None:
             metrics |= _between_normals(model.dim, sides)
-        progress = console.is_terminal
-        result = compare(xs, ys, metrics=metrics, solver=_LENGTHS, seed=arguments.seed, progress=progress)
+        settings = {"batch_size": max(1, _TOGETHER // model.dim), "progress": sys.stderr.isatty()}
+        result = compare(xs, ys, metrics=metrics, solver=_LENGTHS, seed=arguments.seed, **settings)
         console.print(str(result), soft_wrap=True, markup=False, highlight=False)
         units = "standardised units" if model.standardization is not None else "units of the data"
-        console.print(f"distances in {units}, noise level {sigma:g}")
+        with_units = "Euclidean, Stein" + (" and Wasserstein" if "Wasserstein" in metrics else "")
+        console.print(f"{with_units} distances in {units}; Stein at noise level {sigma:g}", soft_wrap=True)
         figure = None
         if arguments.picture is not None:
             kept = pathlib.Path(arguments.model) / POINTS_FILE
@@ -86,9 +90,8 @@ def run_compare(arguments: Compare, console: Any) -> None:
             console.print(f"wrote {arguments.picture}")
     failed = sum(result.failed.values())
     if failed:
-        raise CommandError(
-            f"{failed} of {len(metrics) * len(result.table)} distances could not be computed: see their status"
-        )
+        advice = "see their status" if arguments.out is not None else "--out writes their status"
+        raise CommandError(f"{failed} of {len(metrics) * len(result.table)} distances could not be computed: {advice}")
 
 
 def _euclidean(x: Point, y: Point) -> Scalar:
@@ -115,58 +118,67 @@ def _settings(arguments: Compare, model: DiffusionModel) -> tuple[float, tuple[f
 
 def _sides(arguments: Compare, model: DiffusionModel) -> list[_Side]:
     """What the files of --data and, if it is given, --to hold: the same rows of all of them."""
-    given = [("", arguments.data, arguments.covariances), ("to-", arguments.to, arguments.to_covariances)]
-    if arguments.to is None:
-        if arguments.to_covariances is not None:
-            raise ValueError("`--to-covariances` must come with `--to`")
-        given.pop()
-    elif (arguments.covariances is None) != (arguments.to_covariances is None):
+    if arguments.to is None and arguments.to_covariances is not None:
+        raise ValueError("`--to-covariances` must come with `--to`")
+    if arguments.to is not None and (arguments.covariances is None) != (arguments.to_covariances is None):
         raise ValueError("`--covariances` and `--to-covariances` must both be given with `--to`, or neither")
-    points = [points_for(model, path) for _, path, _ in given]
+    points = [points_for(model, path) for path in (arguments.data, arguments.to) if path is not None]
     n = len(points[0])
     if len(points[-1]) != n:
         raise ValueError(f"`--to` must have as many points as `--data`, {n}, got {len(points[-1])}")
     if arguments.n < 3:
         raise ValueError(f"`--n` must be at least 3, got {arguments.n}")
-    normals = [
-        None if path is None else _normals(model, side, path, f"`--{prefix}covariances`")
-        for side, (prefix, _, path) in zip(points, given, strict=True)
-    ]
-    drawn = np.arange(n)
+    rows = np.arange(n)
     if n > arguments.n:
-        drawn = np.sort(np.random.default_rng(arguments.seed).choice(n, arguments.n, replace=False))
-    in_double = [
-        [None if a is None else jnp.asarray(a, jnp.float64)[drawn] for a in part] for part in (points, normals)
-    ]
-    return [_Side(*side) for side in zip(*in_double, strict=True)]
+        rows = np.sort(np.random.default_rng(arguments.seed).choice(n, arguments.n, replace=False))
+    options = {"--covariances": arguments.covariances, "--to-covariances": arguments.to_covariances}
+    sides = []
+    for side, (option, path) in zip(points, options.items(), strict=False):
+        means = jnp.asarray(side, jnp.float64)[rows]
+        covs = None if path is None else _covariances(model, n, path, option)[rows]
+        sides.append(_Side(means, None if covs is None else _pack(means, covs)))
+    return sides
 
 
-def _normals(model: DiffusionModel, means: Points, path: pathlib.Path, option: str) -> Points:
-    """Parameters of the normal distributions with ``means`` and the covariances of a file, all in the coordinates of
-    the model."""
-    flat, shape = read_points(path)
+def _covariances(model: DiffusionModel, n: int, path: pathlib.Path, option: str) -> np.ndarray:
+    """The covariances of a file, ``(n, d, d)``, in the coordinates of the model."""
+    try:
+        flat, shape = read_points(path)
+    except ValueError as error:
+        raise ValueError(f"`{option}`: {error}") from error
+    except OSError as error:
+        raise OSError(f"`{option}`: {error}") from error
     d = model.dim
-    if shape != (d, d) or len(flat) != len(means):
+    if shape != (d, d) or len(flat) != n:
         got = (len(flat), *(flat.shape[1:] if shape is None else shape))
-        raise ValueError(f"{option} must hold an array of shape ({len(means)}, {d}, {d}), got {got}")
-    covs = flat.reshape(-1, d, d)
+        raise ValueError(f"`{option}` must hold an array of shape ({n}, {d}, {d}), got {got}")
+    covs = flat.reshape(n, d, d)
+    transposed = covs.swapaxes(1, 2)
+    # Files are often of float32, and so is the rounding of what is in them.
+    skew = np.abs(covs - transposed).max((1, 2)) > 1e-4 * np.abs(covs).max((1, 2))
+    covs = (covs + transposed) / 2
+    bad = skew | (np.linalg.eigvalsh(covs)[:, 0] <= 0)
+    if bad.any():
+        row = int(np.argmax(bad))
+        problem = "is not symmetric" if skew[row] else f"has the eigenvalue {np.linalg.eigvalsh(covs[row])[0]:.3g}"
+        raise ValueError(f"`{option}` must hold positive definite matrices, but that of row {row} {problem}")
     if model.standardization is not None:
         scale = np.broadcast_to(units_of(model)[1], (d,))
         covs = covs / np.outer(scale, scale)
-    family, thetas = MultivariateNormal(d), []
-    for row, (mean, cov) in enumerate(zip(means, covs, strict=True)):
-        try:
-            thetas.append(family.pack(mean, cov))
-        except ValueError as error:
-            raise ValueError(f"{option} has a matrix that is no covariance, row {row}: {error}") from error
-    return jnp.stack(thetas)
+    return covs
+
+
+def _pack(means: Points, covs: np.ndarray) -> Points:
+    """Parameters of normal distributions, of `MultivariateNormal`."""
+    family = MultivariateNormal(means.shape[1])
+    return jnp.stack([family.pack(mean, cov) for mean, cov in zip(means, covs, strict=True)])
 
 
 def _spacetime(log_snr: float, model: DiffusionModel, sides: list[_Side]) -> Entry:
     """The diffusion edit distance (see `diffusion_edit_distance`), with a status for each pair."""
     metric = SpacetimeMetric(model)
-    low, high = (float(end) for end in metric.log_snr_range(jnp.float64))
-    if not low <= log_snr <= high:
+    if not metric.domain(jnp.append(jnp.zeros(model.dim), log_snr)) > 0:
+        low, high = (float(end) for end in metric.log_snr_range(jnp.float64))
         raise ValueError(f"`--log-snr` must be in the range of the model, {low:.4g} to {high:.4g}, got {log_snr:g}")
     ends = [jax.vmap(lambda x: metric.point(x, log_snr))(side.points) for side in sides]
     return Entry(metric, *ends, solver=SpacetimeDescent(), init=FlatPriorStart())
@@ -190,12 +202,12 @@ def _between_normals(dim: int, sides: list[_Side]) -> dict[str, Entry]:
 def _picture(result: Comparison, xs: Points, ys: Points, metrics: dict[str, SteinMetric], background: Points) -> Any:
     from .plotting.comparison import comparison_figure
 
-    if xs.shape[1] != 2:
-        return comparison_figure(result)
     name, metric = list(metrics.items())[-1]
+    if xs.shape[1] != 2:
+        return comparison_figure(result, scatter=("Euclidean", name))
     ratio = np.where(result.complete, result.table[name] / result.table["Euclidean"], -np.inf)
     most = [row for row in np.argsort(-ratio)[:_DRAWN] if np.isfinite(ratio[row])]
     ends = [(xs[result.table["first"][row]], ys[result.table["second"][row]]) for row in most]
     solved = [jax.block_until_ready(geodesic(metric, x, y, solver=SOLVER, throw=False)) for x, y in ends]
     paths = [path for path in solved if bool(path.result == RESULTS.successful)]
-    return comparison_figure(result, paths=paths, points=background)
+    return comparison_figure(result, paths=paths, points=background, scatter=("Euclidean", name))

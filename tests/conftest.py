@@ -30,9 +30,10 @@ jax.config.update("jax_enable_x64", True)
 # A persistent compilation cache, shared by the xdist workers, the processes that tests start, and later runs. One for
 # each CPU and number of threads: JAX asks for neither when it looks for a program, and programs differ in last digits.
 if "SCOREGEO_TEST_CACHE" not in os.environ:
-    cpu = pathlib.Path("/proc/cpuinfo")
-    flags = [line for line in cpu.read_text().splitlines() if line.startswith("flags")] if cpu.exists() else []
-    made_for = " ".join([platform.machine(), os.environ["NPROC"], *flags[:1]])
+    about = pathlib.Path("/proc/cpuinfo")
+    lines = about.read_text().splitlines() if about.exists() else []
+    features = [line for line in lines if line.startswith(("flags", "Features"))]
+    made_for = " ".join([platform.machine(), os.environ["NPROC"], *features[:1]])
     name = f"scoregeo-jax-cache-{hashlib.sha256(made_for.encode()).hexdigest()[:12]}"
     os.environ["SCOREGEO_TEST_CACHE"] = str(pathlib.Path(tempfile.gettempdir()) / name)
 jax.config.update("jax_compilation_cache_dir", os.environ["SCOREGEO_TEST_CACHE"])

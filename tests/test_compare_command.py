@@ -7,10 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.linalg import sqrtm
 
 from scoregeo import RESULTS, SpectralNewton, SteinMetric, cli, compare_command, pairwise_dist
 from scoregeo.diffusion import DiffusionModel
-from scoregeo.fisher_rao import Normal, SpacetimeMetric, compare, diffusion_edit_distance
+from scoregeo.fisher_rao import (
+    Normal,
+    SpacetimeMetric,
+    calvo_oller,
+    compare,
+    diffusion_edit_distance,
+    sqrt_jeffreys,
+)
 from scoregeo.recorded import Geometry, double_precision
 
 TRAIN = ["--steps", "200", "--chunk-steps", "100", "--width", "16", "--depth", "1", "--warmup-steps", "20"]
@@ -24,7 +32,9 @@ def folder(tmp_path_factory):
     points = random.normal(size=(600, 2)) * [3.0, 0.5] + np.where(random.random((600, 1)) < 0.5, [[8.0, -2.0]], 0.0)
     np.save(folder / "train.npy", points)
     np.save(folder / "points.npy", points[:7])
-    np.save(folder / "covs.npy", np.broadcast_to(np.diag([4.0, 0.5]), (7, 2, 2)))
+    factors = random.normal(size=(7, 2, 2)).astype(np.float32)
+    np.save(folder / "covs.npy", factors @ (np.array([[2.0], [0.5]], np.float32) * factors.swapaxes(1, 2)))
+    np.save(folder / "skew.npy", np.eye(2) + np.where(np.arange(7)[:, None, None] == 2, [[0, 0.1], [0, 0]], 0))
     np.save(folder / "bad.npy", np.where(np.arange(7)[:, None, None] == 3, -1.0, 1.0) * np.eye(2))
     np.savetxt(folder / "ends.csv", points[7:14], delimiter=",", header="a,b", comments="")
     cli.main(["train", "--data", str(folder / "train.npy"), "--out", str(folder / "model"), *TRAIN])
@@ -45,7 +55,7 @@ def test_all_pairs_with_a_picture(folder, tmp_path, capsys):
     cli.main(["compare", *names, *settings])
     printed = capsys.readouterr().out
     assert "over 10 of 10 pairs" in printed
-    assert "standardised units, noise level 0.5" in printed
+    assert "distances in standardised units; Stein at noise level 0.5" in printed
     rows = read(table)
     assert len(rows) == 10
     for row in rows:
@@ -129,8 +139,28 @@ def test_distributions_and_spacetime(folder, tmp_path, capsys):
     with double_precision():
         metric = SpacetimeMetric(model)
         at = jnp.asarray((np.stack([xs, ys]) - np.asarray(model.standardization.mean)) / scale)
-        expected = [diffusion_edit_distance(metric, *at[:, i], log_snr=3.0) for i in (0, 2)]
-    np.testing.assert_allclose(found["spacetime"][[0, 2]], expected, rtol=1e-4, atol=1e-5)
+        expected = [diffusion_edit_distance(metric, *at[:, i], log_snr=3.0) for i in (1, 2)]
+    np.testing.assert_allclose(found["spacetime"][[1, 2]], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_all_pairs_of_distributions(folder, tmp_path, capsys):
+    """Full matrices, written in float32, of the rows that were drawn."""
+    names = ["--model", folder / "model", "--data", folder / "points.npy", "--covariances", folder / "covs.npy"]
+    cli.main(["compare", *map(str, names), "--n", "4", "--out", str(tmp_path / "table.csv")])
+    assert "Euclidean, Stein and Wasserstein distances in standardised units" in capsys.readouterr().out
+    rows = read(tmp_path / "table.csv")
+    scale = np.asarray(DiffusionModel.load(folder / "model").standardization.scale, np.float64)
+    drawn = np.sort(np.random.default_rng(0).choice(7, 4, replace=False))
+    means, covs = (np.load(folder / name)[drawn].astype(np.float64) for name in ("points.npy", "covs.npy"))
+    means, covs = means / scale, covs / np.outer(scale, scale)
+    for row in rows:
+        i, j = int(row["first"]), int(row["second"])
+        root = sqrtm(covs[i])
+        squared = np.sum((means[i] - means[j]) ** 2) + np.trace(covs[i] + covs[j] - 2 * sqrtm(root @ covs[j] @ root))
+        np.testing.assert_allclose(float(row["Wasserstein"]), np.sqrt(squared.real), rtol=1e-5)
+        lower, upper = (f(means[i], covs[i], means[j], covs[j]) for f in (calvo_oller, sqrt_jeffreys))
+        assert lower * (1 - 1e-5) < float(row["Fisher-Rao"]) < upper * (1 + 1e-5)
 
 
 def row_is_number(text):
@@ -145,10 +175,9 @@ def row_is_number(text):
     [
         (["--log-snr", "100"], "`--log-snr` must be in the range of the model, -8.764 to 12.43, got 100"),
         (["--covariances", "{folder}/points.npy"], "`--covariances` must hold an array of shape (7, 2, 2), got (7, 2)"),
-        (
-            ["--covariances", "{folder}/bad.npy"],
-            "`--covariances` has a matrix that is no covariance, row 3: `cov` must",
-        ),
+        (["--covariances", "{folder}/bad.npy"], "but that of row 3 has the eigenvalue -1"),
+        (["--covariances", "{folder}/skew.npy"], "but that of row 2 is not symmetric"),
+        (["--covariances", "{folder}/nothing.npy"], "`--covariances`: `path` = '{folder}/nothing.npy' does not exist"),
         (["--to-covariances", "{folder}/covs.npy"], "`--to-covariances` must come with `--to`"),
         (["--to", "{folder}/ends.csv", "--covariances", "{folder}/covs.npy"], "must both be given with `--to`"),
         (["--model", "{folder}/nothing"], "`--model` {folder}/nothing cannot be used"),

@@ -27,7 +27,6 @@ from .._atomic import replacing
 from .._results import RESULTS
 from .._types import Points, Scalar, as_points, check_count
 from ..geodesics import AbstractBoundarySolver, AbstractStart, geodesic
-from ..geodesics.boundary import check_rule
 from ..metrics import AbstractMetric
 from ..operations import pairwise_dist
 
@@ -205,6 +204,9 @@ def _check(metrics, xs, ys, solver) -> dict[str, Entry]:
         if not (isinstance(entry.distance, AbstractMetric) or callable(entry.distance)):
             got = type(entry.distance).__name__
             raise TypeError(f"`{where}` must be a metric or a function (x, y) -> distance, got {got}")
+        if not (entry.init is None or isinstance(entry.init, AbstractStart)):
+            got = type(entry.init).__name__
+            raise TypeError(f"`init` of `{where}` must be a starting rule such as StraightLine(), got {got}")
         own = entry.xs is not None
         if (own or entry.ys is not None) and (not own or (entry.ys is None) != (ys is None)):
             raise ValueError(f"`{where}` must have `xs` and `ys` if `compare` has both, and `xs` alone otherwise")
@@ -228,9 +230,8 @@ def _length(points: PyTree[Array], name: str) -> int:
 def _solved(name, entry, rows, columns, batch_size, progress) -> tuple[np.ndarray, np.ndarray]:
     """Geodesic distances, NaN where a solve failed, and how each solve ended."""
     xs = as_points(entry.xs, f"xs` of `{name}")
-    init = check_rule(entry.init, xs.shape[1])
     if entry.ys is None:
-        settings = {"solver": entry.solver, "init": init, "batch_size": batch_size, "progress": progress}
+        settings = {"solver": entry.solver, "init": entry.init, "batch_size": batch_size, "progress": progress}
         lengths, results = pairwise_dist(entry.distance, xs, **settings)
         lengths, results = lengths[rows, columns], jax.tree.map(lambda code: code[rows, columns], results)
     else:
@@ -238,7 +239,7 @@ def _solved(name, entry, rows, columns, batch_size, progress) -> tuple[np.ndarra
         size = min(len(xs), _BATCH if batch_size is None else batch_size)
         # Filled up, so that every batch is the same program.
         index = np.resize(np.arange(len(xs)), (-(-len(xs) // size), size))
-        parts = [_solve_batch(entry.distance, entry.solver, init, xs[i], ys[i]) for i in index]
+        parts = [_solve_batch(entry.distance, entry.solver, entry.init, xs[i], ys[i]) for i in index]
         lengths, results = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[: len(xs)], *parts)
     status = np.array(["ok" if not text else text.split(". ")[0] for text in _texts(results)])
     lengths = np.where(status == "ok", np.asarray(lengths, np.float64), np.nan)
@@ -246,7 +247,7 @@ def _solved(name, entry, rows, columns, batch_size, progress) -> tuple[np.ndarra
 
 
 @eqx.filter_jit
-def _solve_batch(metric: AbstractMetric, solver: Any, init: AbstractStart, xs: Points, ys: Points):
+def _solve_batch(metric: AbstractMetric, solver: Any, init: AbstractStart | None, xs: Points, ys: Points):
     settings = {"solver": solver, "init": init, "ts": (0.0, 1.0), "throw": False}
     paths = jax.vmap(lambda x, y: geodesic(metric, x, y, **settings))(xs, ys)
     return paths.length, paths.result

@@ -89,7 +89,7 @@ class Geodesic(eqx.Module):
 
 def speed_deviation(squared: Float[Array, " n"], mean: Scalar, where: Bool[Array, " n"] | None = None) -> Scalar:
     """The ``residual``: how far values ``squared`` of the squared speed, or of a multiple of it, are from their
-    ``mean``, at most and relative to it. Absolute, if that is zero."""
+    ``mean``, at most and relative to it. Absolute, if that is not positive."""
     return jnp.max(jnp.abs(squared - mean), where=where, initial=0) / jnp.where(mean > 0, mean, 1)
 
 

@@ -17,6 +17,9 @@ class KernelDensityScore(AbstractScore):
     With the noise level of a diffusion as bandwidth it is the exact score of the noised *training set*, which is what a
     network that memorised its data would learn (Parzen 1962; Vincent 2011). Keep the bandwidth above the distance of
     nearest neighbours. Raises ``ValueError`` if ``bandwidth`` is not positive.
+
+    In float64, many points at once are products of matrices, with the rounding of ``R^2 / bandwidth^2`` where R is the
+    distance of the farthest data from their mean: leave out those that are nowhere near. In float32, differences.
     """
 
     data: Float[Array, "n d"]
@@ -52,14 +55,15 @@ class KernelDensityScore(AbstractScore):
         ``-|x|^2 / (2 bandwidth^2)``."""
         if x.shape != self.data.shape[1:]:
             raise ValueError(f"`x` must have shape {self.data.shape[1:]} to match `data`, got {x.shape}")
-        if jnp.finfo(jnp.result_type(x, self.data)).bits >= 64:
-            # Products of matrices over all points at which the score is wanted: ten times faster than differences, for
-            # eps |data|^2 / bandwidth^2 of rounding.
-            centre = jnp.mean(self.data, 0)
-            data, x = self.data - centre, x - centre
+        dtype = jnp.result_type(x, self.data)
+        data, x = self.data.astype(dtype), x.astype(dtype)
+        if jnp.finfo(dtype).bits >= 64:
+            # Products of matrices over all points at which the score is wanted: ten times faster than differences.
+            centre = jax.lax.stop_gradient(jnp.mean(data, 0))  # the score does not depend on it
+            data, x = data - centre, x - centre
             return (data @ x - 0.5 * jnp.sum(data**2, -1)) / self.bandwidth**2, data, x
-        # Which float32 has not to give.
-        data = self.data - x
+        # Products would lose more digits than float32 has to spare.
+        data = data - x
         return -0.5 * jnp.sum(data**2, -1) / self.bandwidth**2, data, jnp.zeros_like(x)
 
     def noised(self, alpha: Scalar | float, sigma: Scalar | float) -> "KernelDensityScore":

@@ -194,7 +194,7 @@ def test_starts():
     assert (result.table["bent"] > result.table["straight"] + 2).all()
     among = compare(np.array([xs[0], ys[0], xs[1]]), metrics=metrics, solver=solver, resamples=0)
     np.testing.assert_allclose(among.table["bent"][0], result.table["bent"][0], rtol=1e-9)
-    with pytest.raises(TypeError, match="`init` must be a starting rule such as StraightLine\\(\\), got ndarray"):
+    with pytest.raises(TypeError, match=r"`init` of `metrics\['bent'\]` must be a starting rule .*, got ndarray"):
         compare(xs, ys, metrics={"straight": euclidean, "bent": Entry(metric, init=xs)})
 
 

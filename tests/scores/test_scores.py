@@ -95,8 +95,11 @@ def test_samples_have_the_moments_of_the_mixture():
 
 
 @pytest.mark.parametrize("d", [1, 3, 200])
-@pytest.mark.parametrize(("dtype", "error"), [(np.float64, 1e-8), (np.float32, 1e-5)])
-def test_narrow_kernels(d, dtype, error):
+@pytest.mark.parametrize(
+    ("dtype", "point_dtype", "error"),
+    [(np.float64, np.float64, 1e-8), (np.float32, np.float32, 1e-5), (np.float32, np.float64, 1e-8)],
+)
+def test_narrow_kernels(d, dtype, point_dtype, error):
     """A thousand times narrower than the data, which are far from the origin; against sums in extended precision."""
     random = np.random.default_rng(d)
     data = (random.normal(size=(40, d)) + 5).astype(dtype)
@@ -104,7 +107,7 @@ def test_narrow_kernels(d, dtype, error):
     bandwidth = dtype(1e-3)
     score = KernelDensityScore(jnp.asarray(data), bandwidth)
     for part in (0.3, 0.5, 1.1):
-        x = (data[0] + dtype(part) * (data[1] - data[0])).astype(dtype)
+        x = (data[0] + point_dtype(part) * (data[1] - data[0])).astype(point_dtype)
         difference = (data.astype(np.longdouble) - x) / bandwidth
         terms = -0.5 * np.sum(difference**2, -1)
         kernels = np.exp(terms)
@@ -113,6 +116,30 @@ def test_narrow_kernels(d, dtype, error):
         np.testing.assert_allclose(score(x), expected, atol=error / bandwidth)
         log_prob = np.log(kernels.mean()) - d * np.log(bandwidth * np.sqrt(2 * np.pi, dtype=np.longdouble))
         np.testing.assert_allclose(score.log_prob(x), log_prob, atol=error * d)
+
+
+@pytest.mark.parametrize(("dtype", "error"), [(jnp.float64, 1e-11), (jnp.float32, 2e-5)])
+@pytest.mark.parametrize("n", [1, 7])
+def test_derivatives_of_kernels(n, dtype, error):
+    """First and second ones, with respect to point, data and bandwidth, against those of the formula by differences."""
+
+    def plain(x, data, bandwidth):
+        weights = jax.nn.softmax(-jnp.sum((data - x) ** 2, -1) / (2 * bandwidth**2))
+        return weights @ (data - x) / bandwidth**2
+
+    def ours(x, data, bandwidth):
+        return KernelDensityScore(data, bandwidth)(x)
+
+    keys = jax.random.split(jax.random.key(n), 3)
+    x, data = jax.random.normal(keys[0], (3,), dtype), jax.random.normal(keys[1], (n, 3), dtype)
+    arguments, cotangent = (x, data, jnp.asarray(0.7, dtype)), jax.random.normal(keys[2], (3,), dtype)
+
+    def curvature(score):
+        gradient = jax.grad(lambda *arguments: cotangent @ score(*arguments), (0, 1, 2))
+        return jax.jvp(gradient, arguments, jax.tree.map(jnp.ones_like, arguments))
+
+    for found, expected in zip(*(jax.tree.leaves(curvature(score)) for score in (ours, plain)), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=error, atol=error * max(1, float(jnp.abs(expected).max())))
 
 
 @pytest.mark.parametrize("kind", KINDS)
