@@ -1,11 +1,13 @@
 """Where a path wants its elements, and how a path is carried from one set of elements to another."""
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from numpy.polynomial import legendre
 
 from .._types import Point
 from .basis import HIGHEST, Basis, Breaks, Coefficients, legendre_values
@@ -53,7 +55,10 @@ def adapted_breaks(path: Path, x: Point, y: Point, basis: Basis, shares: Breaks)
     turning = jnp.where(usable, turning / jnp.where(usable, total, 1), t)
     times = jnp.concatenate([zero, t, one])
     cumulative = 0.2 * times + 0.8 * jnp.concatenate([zero, turning, one])
-    return jnp.interp(shares, cumulative, times).at[0].set(0).at[-1].set(1)
+    # Where that reaches the shares, as a sum of what each interval adds: looking for the interval is more to compile.
+    rise = jnp.diff(cumulative)
+    part = (shares[:, None] - cumulative[:-1]) / jnp.where(rise > 0, rise, 1)
+    return jnp.sum(jnp.clip(part, 0, 1) * jnp.diff(times), -1).at[0].set(0).at[-1].set(1)
 
 
 def _running_sums(rows: Float[Array, "k n"]) -> Float[Array, " k_n"]:
@@ -76,6 +81,22 @@ def polynomial_curve(x: Point, y: Point, path: Path) -> PiecewisePolynomial:
     return PiecewisePolynomial(path.breaks, starts, velocities)
 
 
+def merge(c: Coefficients) -> Coefficients:
+    """The single polynomial ``(1, m, d)`` nearest to a path on equal elements with coefficients ``c`` ``(k, m, d)``."""
+    return jnp.einsum("eij,eid->jd", _merging(*c.shape[:2]).astype(c.dtype), c, precision=HIGHEST)[None]
+
+
+@functools.lru_cache(maxsize=64)
+def _merging(k: int, m: int) -> np.ndarray:
+    """``int p_ei p_j`` of the polynomials on k equal elements and on one, ``(k, m, m)``. None of p_0: the path ends
+    where it should."""
+    nodes, weights = legendre.leggauss(m)
+    root = np.sqrt(2 * np.arange(m) + 1)
+    times = (np.arange(k)[:, None] + (nodes + 1) / 2) / k
+    local, whole = legendre.legvander(nodes, m - 1) * root, legendre.legvander(2 * times - 1, m - 1) * root
+    return np.einsum("q,qi,eqj->eij", weights / 2 / k**0.5, local, whole) * (np.arange(m) > 0)
+
+
 def transfer(path: Path, basis: Basis) -> Coefficients:
     """``path`` in the coefficients of ``basis``: exact where that can hold it."""
     k, m, _ = path.c.shape
@@ -84,7 +105,8 @@ def transfer(path: Path, basis: Basis) -> Coefficients:
     h = jnp.diff(path.breaks)
     p, _ = legendre_values(m, (t - path.breaks[e]) / h[e])
     # As one matrix product: gathering coefficients for every time would copy them many times over.
-    matrix = jnp.zeros((t.size, k, m), t.dtype).at[jnp.arange(t.size), e].set(p / jnp.sqrt(h[e])[:, None])
+    own = (e[:, None] == np.arange(k))[:, :, None]
+    matrix = jnp.where(own, (p / jnp.sqrt(h[e])[:, None])[:, None], 0)
     velocities = jnp.matmul(matrix.reshape(t.size, k * m), path.c.reshape(k * m, -1), precision=HIGHEST)
     weighted = basis.weights[:, None] * velocities
     return basis.adjoint(jnp.zeros_like(weighted), weighted)

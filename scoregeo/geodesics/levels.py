@@ -17,7 +17,7 @@ from jaxtyping import Array
 from .._types import Scalar
 from ..metrics.inner_products import safe_sqrt
 from .basis import Basis, Breaks, Coefficients, uniform_breaks
-from .elements import Path, adapted_breaks, interlaced, transfer
+from .elements import Path, adapted_breaks, interlaced, merge, transfer
 from .newton import Evaluation, Step, evaluate, newton_step, rounding
 from .path_energy import PathEnergy
 
@@ -135,14 +135,16 @@ def _where(condition: Array, new: Path, old: Path) -> Path:
 def begin(problem: PathEnergy, start: Coefficients, state: SolveState, level: int, levels: Levels) -> SolveState:
     """Make the path to work on: the last one found on elements adapted to it, or the start on equal ones."""
     elements = levels.elements[level]
-    source = Path(start, uniform_breaks(levels.elements[-1], start.dtype))
     breaks = uniform_breaks(elements, start.dtype)
-    if level > 0:
+    if level == 0:
+        c = merge(start)
+    else:
         direct = state.attempt == 0
         shares = jnp.where(state.passes % 2 == 1, interlaced(elements, start.dtype), breaks)
         adapted = adapted_breaks(state.found, problem.x, problem.y, levels.basis(state.found.breaks), shares)
-        source, breaks = _where(direct, state.found, source), jnp.where(direct, adapted, breaks)
-    c = transfer(source, levels.basis(breaks))
+        source = _where(direct, state.found, Path(start, uniform_breaks(levels.elements[-1], start.dtype)))
+        breaks = jnp.where(direct, adapted, breaks)
+        c = transfer(source, levels.basis(breaks))
     made = Path(
         jnp.zeros_like(state.work.c).at[:elements].set(c),
         jnp.ones_like(state.work.breaks).at[: elements + 1].set(breaks),

@@ -65,6 +65,7 @@ def evaluate(
     # With respect to the path, which is linear in the coefficients.
     (energy, g), linearised = jax.linearize(gradient, *basis.path(problem.x, problem.y, c))
 
+    @jax.jit  # traced once, for its shapes and for itself
     def precondition():
         preconditioner = problem.preconditioner(basis, c, fraction)
         return preconditioner, preconditioner.solve(-g)

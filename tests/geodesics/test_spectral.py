@@ -24,7 +24,7 @@ from scoregeo import (
 )
 from scoregeo.diffusion import MLP, Denoiser, Potential
 from scoregeo.geodesics.basis import Basis, legendre_values, uniform_breaks
-from scoregeo.geodesics.elements import Path, adapted_breaks, interlaced, polynomial_curve, transfer
+from scoregeo.geodesics.elements import Path, adapted_breaks, interlaced, merge, polynomial_curve, transfer
 from scoregeo.geodesics.path_energy import PathEnergy
 from scoregeo.geodesics.preconditioner import (
     CondensedPreconditioner,
@@ -138,6 +138,20 @@ class TestBasis:
         ts = jnp.linspace(0, 1, 23)
         both = [jax.vmap(polynomial_curve(x, y, p))(ts)[1] for p in (Path(c, t.breaks), Path(carried, across.breaks))]
         np.testing.assert_allclose(*both, atol=1e-9)
+
+    @pytest.mark.parametrize("elements", [1, 2, 5, 12])
+    def test_merge_is_the_nearest_polynomial(self, elements):
+        """By least squares of the velocities; the mean, which the ends determine, is that of the path."""
+        breaks = jnp.linspace(0, 1, elements + 1)
+        c = random_path(breaks, 6, 2)
+        t = Basis(breaks, 6, 40)
+        zero = jnp.zeros(2)
+        _, velocities = t.path(zero, zero, c)
+        weights = np.sqrt(t.weights)[:, None]
+        fit = np.polynomial.legendre.legvander(2 * np.asarray(t.times) - 1, 5)
+        expected = fit @ np.linalg.lstsq(weights * fit, weights * np.asarray(velocities))[0]
+        curve = polynomial_curve(zero, zero, Path(merge(c), uniform_breaks(1, jnp.float64)))
+        np.testing.assert_allclose(jax.vmap(curve)(t.times)[1], expected, atol=1e-11)
 
     @pytest.mark.parametrize("elements", [2, 3, 4, 12, 64])
     def test_interlaced_elements_lie_across_equal_ones(self, elements):
