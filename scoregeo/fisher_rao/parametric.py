@@ -10,6 +10,7 @@ nodes of a quadrature rule with its weights times the density (`Quadrature`), or
 """
 
 import abc
+import functools
 import math
 import warnings
 from collections.abc import Callable, Mapping
@@ -34,6 +35,7 @@ _COARSE = 0.1
 # How far a double exponential rule reaches in t: to 1e25, where tails have nothing left; in float64, at ends of the
 # interval, to 1e-120, for strong singularities.
 _REACH, _REACH_END = 4.3, 5.8
+_MOST_NODES = 2**20
 
 
 class AbstractExpectation(eqx.Module):
@@ -64,7 +66,10 @@ class ExactSum(AbstractExpectation):
 
 class Quadrature(AbstractExpectation):
     """Double exponential quadrature (Takahasi & Mori 1974) over the interval from ``low`` to ``high``, each finite or
-    infinite, with ``nodes`` points; for univariate distributions.
+    infinite, with ``nodes`` points.
+
+    For samples that are vectors ``(d,)``, the product of such rules: over the same interval in every coordinate, or
+    ``low`` and ``high`` are tuples of d. It has ``nodes^d`` points, of which a million are allowed.
 
     Accurate to many digits for densities that are smooth inside the interval, also where they have heavy tails or are
     infinite at its ends (at an end other than 0, floating-point numbers do not come close enough for strong
@@ -73,42 +78,61 @@ class Quadrature(AbstractExpectation):
     (its integral must be one, up to 1e-6 in float64).
     """
 
-    low: float = eqx.field(static=True, default=-math.inf)
-    high: float = eqx.field(static=True, default=math.inf)
+    low: float | tuple[float, ...] = eqx.field(static=True, default=-math.inf)
+    high: float | tuple[float, ...] = eqx.field(static=True, default=math.inf)
     nodes: int = eqx.field(static=True, default=400)
 
     def __check_init__(self):
         check_count("nodes", self.nodes, 3)
-        if not self.low < self.high:
-            raise ValueError(f"`low` must be below `high`, got {self.low!r} and {self.high!r}")
+        try:
+            below = np.less(self.low, self.high)
+        except (TypeError, ValueError):
+            below = np.asarray(False)
+        if below.ndim > 1 or not below.all():
+            raise ValueError(f"`low` must be below `high`, numbers or tuples, got {self.low!r} and {self.high!r}")
 
     def points(self, family: AbstractFamily, theta: Point) -> tuple[Array, Float[Array, " n"]]:
         """The nodes, and the weights of the rule times the density."""
-        if family.sample_shape != ():
+        shape = family.sample_shape
+        d = math.prod(shape)
+        ends = np.broadcast_arrays(self.low, self.high)
+        if len(shape) > 1 or ends[0].size not in (1, d):
             raise ValueError(
-                f"`Quadrature` is for univariate samples, got sample_shape {family.sample_shape}: use MonteCarlo"
+                f"`Quadrature` is for numbers or for vectors with an interval for each coordinate, got sample_shape "
+                f"{shape} and {ends[0].size} intervals"
             )
-        x, log_weights = (rule.astype(theta.dtype) for rule in self._rule(jnp.finfo(theta.dtype).bits))
-        # Not the nodes that were rounded to an end, nor subnormal ones, which processors take for zero.
-        good = (x > self.low) & (x < self.high) & ((x == 0) | (np.abs(x) >= jnp.finfo(theta.dtype).tiny))
-        log_weights = np.where(good, log_weights, -np.inf)
+        if self.nodes**d > _MOST_NODES:
+            raise ValueError(
+                f"`Quadrature` would take {self.nodes}^{d} nodes for sample_shape {shape}: give it fewer `nodes`, or "
+                "use MonteCarlo"
+            )
+        rules = [self._rule(*sides, theta.dtype) for sides in np.broadcast_to(np.stack(ends, -1), (d, 2)).tolist()]
+        nodes, log_weights = zip(*rules, strict=True)
+        x = np.stack(np.meshgrid(*nodes, indexing="ij"), -1).reshape(-1, *shape)
+        log_weights = functools.reduce(np.add.outer, log_weights).reshape(-1)
         return _weighted(family, theta, jnp.asarray(x), jnp.asarray(log_weights))
 
-    def _rule(self, bits: int) -> tuple[np.ndarray, np.ndarray]:
-        bounded = math.isfinite(self.low) or math.isfinite(self.high)
+    def _rule(self, low: float, high: float, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
+        x, log_weights = (rule.astype(dtype) for rule in self._transformed(low, high, jnp.finfo(dtype).bits))
+        # Not the nodes that were rounded to an end, nor subnormal ones, which processors take for zero.
+        good = (x > low) & (x < high) & ((x == 0) | (np.abs(x) >= jnp.finfo(dtype).tiny))
+        return x, np.where(good, log_weights, -np.inf)
+
+    def _transformed(self, low: float, high: float, bits: int) -> tuple[np.ndarray, np.ndarray]:
+        bounded = math.isfinite(low) or math.isfinite(high)
         reach = _REACH if bits < 64 or not bounded else _REACH_END
         t = np.linspace(-reach, reach, self.nodes)
         y, log_dy = np.pi / 2 * np.sinh(t), np.log(np.pi / 2 * np.cosh(t) * (t[1] - t[0]))
-        if math.isfinite(self.low) and math.isfinite(self.high):
-            width = self.high - self.low
+        if math.isfinite(low) and math.isfinite(high):
+            width = high - low
             # Distances from the nearer end, so that they stay positive next to an end at zero.
             gap = width / (1 + np.exp(2 * np.abs(y)))
-            x = np.where(y < 0, self.low + gap, self.high - gap)
+            x = np.where(y < 0, low + gap, high - gap)
             log_weights = log_dy + np.log(2 * width) - 2 * np.abs(y) - 2 * np.log1p(np.exp(-2 * np.abs(y)))
-        elif math.isfinite(self.low):
-            x, log_weights = self.low + np.exp(y), log_dy + y
-        elif math.isfinite(self.high):
-            x, log_weights = self.high - np.exp(-y), log_dy - y
+        elif math.isfinite(low):
+            x, log_weights = low + np.exp(y), log_dy + y
+        elif math.isfinite(high):
+            x, log_weights = high - np.exp(-y), log_dy - y
         else:
             x, log_weights = np.sinh(y), log_dy + np.logaddexp(y, -y) - np.log(2)
         return x, log_weights

@@ -88,6 +88,36 @@ def test_quadrature(name):
     np.testing.assert_allclose(single, expected, rtol=2e-3 if name == "beta" else 1e-4, atol=1e-4)
 
 
+def test_quadrature_of_vectors():
+    """Two correlated normal numbers; and a normal, a gamma and a beta distributed one, each on its own interval."""
+
+    def correlated(theta, x):
+        mean, (rate, slope) = theta[:2], theta[2:]
+        z = x - mean
+        return stats.norm.logpdf(z[0] * rate) + stats.norm.logpdf(z[1] - slope * z[0]) + jnp.log(rate)
+
+    family = ParametricFamily(correlated, parameters=4, sample_shape=(2,), expectation=Quadrature(nodes=200))
+    rate, slope = 1.7, -0.6
+    precision = np.array([[rate**2 + slope**2, -slope], [-slope, 1.0]])
+    expected = np.zeros((4, 4))
+    # Of the slope: E[z0^2] = 1 / rate^2; of the rate: twice that of a logarithm's, 2 / rate^2.
+    expected[:2, :2], expected[2, 2], expected[3, 3] = precision, 2 / rate**2, 1 / rate**2
+    np.testing.assert_allclose(family.fisher(jnp.array([0.3, -0.2, rate, slope])), expected, rtol=1e-9, atol=1e-9)
+
+    def independent(theta, x):
+        parts = (
+            stats.norm.logpdf(x[0], theta[0]),
+            stats.gamma.logpdf(x[1], theta[1]),
+            stats.beta.logpdf(x[2], theta[2], 2),
+        )
+        return sum(parts)
+
+    rule = Quadrature((-INF, 0.0, 0.0), (INF, INF, 1.0), nodes=80)
+    family = ParametricFamily(independent, parameters=3, sample_shape=(3,), expectation=rule)
+    expected = np.diag([1.0, polygamma(1, 2.5), polygamma(1, 1.5) - polygamma(1, 3.5)])
+    np.testing.assert_allclose(family.fisher(jnp.array([0.4, 2.5, 1.5])), expected, rtol=2e-5, atol=1e-9)
+
+
 def test_exact_sum():
     """Binomial, and categorical with its simplex, where impossible outcomes do not spoil the sum."""
     n = 7
@@ -257,5 +287,18 @@ def test_bad_input():
         ParametricFamily(lambda theta, x: theta, normal_sample, parameters=2).log_prob(jnp.ones(2), 0.0)
     with pytest.raises(ValueError, match="`low` must be below `high`"):
         Quadrature(1.0, 1.0)
-    with pytest.raises(ValueError, match="univariate"):
-        ParametricFamily(normal_log_prob, parameters=2, sample_shape=(2,), expectation=quadrature).fisher(jnp.ones(2))
+    with pytest.raises(ValueError, match="`low` must be below `high`"):
+        Quadrature((0.0, 1.0), (1.0, 1.0))
+    with pytest.raises(ValueError, match="`low` must be below `high`"):
+        Quadrature((0.0, 1.0), (1.0, 2.0, 3.0))
+
+    def vectors(shape, rule):
+        log_prob = lambda theta, x: jnp.sum(stats.norm.logpdf(x, theta[0], theta[1]))  # noqa: E731
+        return ParametricFamily(log_prob, parameters=2, sample_shape=shape, expectation=rule).fisher(jnp.ones(2))
+
+    with pytest.raises(ValueError, match=r"would take 400\^3 nodes for sample_shape \(3,\): give it fewer"):
+        vectors((3,), quadrature)
+    with pytest.raises(ValueError, match=r"got sample_shape \(2, 2\) and 1 intervals"):
+        vectors((2, 2), quadrature)
+    with pytest.raises(ValueError, match=r"got sample_shape \(2,\) and 3 intervals"):
+        vectors((2,), Quadrature((0.0, 0.0, 0.0), 1.0))
