@@ -1,12 +1,14 @@
 """One small trained model for all tests of this folder, and the mixture it learned from."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
 
 from scoregeo.datasets import four_modes
-from scoregeo.diffusion import MLP, FitConfig, fit
+from scoregeo.diffusion import MLP, FitConfig, fit, training
 
 # Small enough to train in a few seconds in float64-enabled JAX; the accuracy test has its own limits.
 CONFIG = FitConfig(steps=1200, batch_size=256, width=64, depth=3, chunk_steps=200)
@@ -37,3 +39,23 @@ def mlp():
         return nnx.merge(graphdef, jax.tree.unflatten(structure, leaves))
 
     return make
+
+
+@pytest.fixture
+def interrupt_after(monkeypatch):
+    """While ``interrupt_after(step)`` is entered, Ctrl-C arrives as the chunk after ``step`` steps runs."""
+
+    @contextlib.contextmanager
+    def entered(step):
+        chunk = training._Run.chunk
+
+        def interrupted(self, state, steps):
+            if int(state["step"]) == step:
+                raise KeyboardInterrupt
+            return chunk(self, state, steps)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(training._Run, "chunk", interrupted)
+            yield
+
+    return entered

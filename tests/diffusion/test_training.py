@@ -61,18 +61,6 @@ def plain():
     return fit(POINTS, SMALL, progress=False)
 
 
-def interrupt_after(monkeypatch, step):
-    """Ctrl-C arrives while the chunk after ``step`` steps runs."""
-    chunk = training._Run.chunk
-
-    def interrupted(self, state, steps):
-        if int(state["step"]) == step:
-            raise KeyboardInterrupt
-        return chunk(self, state, steps)
-
-    monkeypatch.setattr(training._Run, "chunk", interrupted)
-
-
 @pytest.mark.slow
 class TestAccuracy:
     @pytest.mark.xdist_group("trained")
@@ -152,14 +140,12 @@ class TestLosses:
         assert len({round(value, 6) for value in losses}) == len(losses)
 
     @pytest.mark.parametrize("changes", RUNS.values(), ids=RUNS)
-    def test_training_is_finite_resumable_and_not_the_plain_one(self, changes, plain, tmp_path, monkeypatch):
+    def test_training_is_finite_resumable_and_not_the_plain_one(self, changes, plain, tmp_path, interrupt_after):
         config = dataclasses.replace(SMALL, **changes)
         whole = fit(POINTS, config, progress=False)
         assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(whole.weights))
-        with monkeypatch.context() as patch:
-            interrupt_after(patch, 40)
-            with pytest.raises(TrainingInterrupted):
-                fit(POINTS, config, checkpoint_dir=tmp_path, progress=False)
+        with interrupt_after(40), pytest.raises(TrainingInterrupted):
+            fit(POINTS, config, checkpoint_dir=tmp_path, progress=False)
         resumed = fit(POINTS, config, checkpoint_dir=tmp_path, progress=False)
         assert equal(resumed.weights, whole.weights)
         assert resumed.history.to_dict() == whole.history.to_dict()
@@ -257,20 +243,18 @@ class TestReproducibility:
         fit(2 * POINTS, SMALL, progress=False)
         assert steps.run_steps._cache_size() == before
 
-    def test_resumed_is_uninterrupted(self, tmp_path, monkeypatch):
+    def test_resumed_is_uninterrupted(self, tmp_path, interrupt_after):
         whole = fit(POINTS, SMALL, progress=False)
-        with monkeypatch.context() as patch:
-            interrupt_after(patch, 40)
-            with pytest.raises(TrainingInterrupted):
-                fit(POINTS, SMALL, checkpoint_dir=tmp_path / "run", progress=False)
+        with interrupt_after(40), pytest.raises(TrainingInterrupted):
+            fit(POINTS, SMALL, checkpoint_dir=tmp_path / "run", progress=False)
         resumed = fit(POINTS, SMALL, checkpoint_dir=tmp_path / "run", progress=False)
         assert equal(resumed.weights, whole.weights)
         assert resumed.history.to_dict() == whole.history.to_dict()
 
-    def test_a_finished_run_is_not_trained_again(self, tmp_path, monkeypatch):
+    def test_a_finished_run_is_not_trained_again(self, tmp_path, interrupt_after):
         first = fit(POINTS, SMALL, checkpoint_dir=tmp_path, progress=False)
-        interrupt_after(monkeypatch, 0)
-        assert equal(fit(POINTS, SMALL, checkpoint_dir=tmp_path, progress=False).weights, first.weights)
+        with interrupt_after(0):
+            assert equal(fit(POINTS, SMALL, checkpoint_dir=tmp_path, progress=False).weights, first.weights)
 
     def test_averaged_weights_are_kept(self, plain):
         """With decay 0 the average is the last iterate; with the default it is not."""
@@ -278,24 +262,21 @@ class TestReproducibility:
 
 
 class TestInterrupt:
-    def test_it_is_a_keyboard_interrupt_that_says_where(self, tmp_path, monkeypatch):
-        interrupt_after(monkeypatch, 40)
-        with pytest.raises(KeyboardInterrupt) as caught:
+    def test_it_is_a_keyboard_interrupt_that_says_where(self, tmp_path, interrupt_after):
+        with interrupt_after(40), pytest.raises(KeyboardInterrupt) as caught:
             fit(POINTS, SMALL, checkpoint_dir=tmp_path, progress=False)
         assert caught.value.step == 40
         assert pathlib.Path(caught.value.checkpoint) == tmp_path / "40"
         assert f"interrupted after 40 steps; the last checkpoint is in {tmp_path / '40'}" in str(caught.value)
 
-    def test_the_last_chunk_is_saved_between_checkpoints(self, tmp_path, monkeypatch):
-        interrupt_after(monkeypatch, 40)
+    def test_the_last_chunk_is_saved_between_checkpoints(self, tmp_path, interrupt_after):
         config = dataclasses.replace(SMALL, checkpoint_every=1000)
-        with pytest.raises(TrainingInterrupted):
+        with interrupt_after(40), pytest.raises(TrainingInterrupted):
             fit(POINTS, config, checkpoint_dir=tmp_path, progress=False)
         assert [path.name for path in tmp_path.iterdir()] == ["40"]
 
-    def test_without_a_directory_it_says_that_nothing_was_kept(self, monkeypatch):
-        interrupt_after(monkeypatch, 20)
-        with pytest.raises(TrainingInterrupted, match="nothing was kept") as caught:
+    def test_without_a_directory_it_says_that_nothing_was_kept(self, interrupt_after):
+        with interrupt_after(20), pytest.raises(TrainingInterrupted, match="nothing was kept") as caught:
             fit(POINTS, SMALL, progress=False)
         assert caught.value.checkpoint is None
 
@@ -337,10 +318,9 @@ class TestInterrupt:
         assert equal(resumed.weights, plain.weights)
         assert resumed.history.to_dict() == plain.history.to_dict()
 
-    def test_before_the_first_chunk_there_is_no_snapshot(self, tmp_path, monkeypatch):
-        interrupt_after(monkeypatch, 0)
+    def test_before_the_first_chunk_there_is_no_snapshot(self, tmp_path, interrupt_after):
         config = dataclasses.replace(SMALL, ema=PowerEMA(snapshots=3))
-        with pytest.raises(TrainingInterrupted, match="after 0 steps; nothing was kept"):
+        with interrupt_after(0), pytest.raises(TrainingInterrupted, match="after 0 steps; nothing was kept"):
             fit(POINTS, config, checkpoint_dir=tmp_path, progress=False)
         assert list(tmp_path.iterdir()) == []
 
@@ -366,15 +346,14 @@ class TestCallbacks:
 
 
 class TestCheckpoints:
-    def test_files_of_the_user_stay(self, tmp_path, monkeypatch):
+    def test_files_of_the_user_stay(self, tmp_path, interrupt_after):
         """Of a run that left no checkpoint, only its snapshots go, and only where this run leaves some."""
-        interrupt_after(monkeypatch, 0)
         names = ["5.safetensors", "best.safetensors", "notes.txt"]
         (tmp_path / "averages").mkdir()
         for name in names:
             (tmp_path / "averages" / name).write_text("mine")
         for ema, left in ((WarmupEMA(), names), (PowerEMA(0.1), names), (PowerEMA(snapshots=3), names[1:])):
-            with pytest.raises(TrainingInterrupted):
+            with interrupt_after(0), pytest.raises(TrainingInterrupted):
                 fit(POINTS, dataclasses.replace(SMALL, ema=ema), checkpoint_dir=tmp_path, progress=False)
             assert sorted(path.name for path in (tmp_path / "averages").iterdir()) == left
 

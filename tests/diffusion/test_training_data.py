@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from scoregeo.datasets import Standardization
-from scoregeo.diffusion import MLP, FitConfig, TrainingInterrupted, data, fit, training
+from scoregeo.diffusion import MLP, FitConfig, TrainingInterrupted, data, fit
 
 CONFIG = FitConfig(steps=60, batch_size=32, width=8, depth=2, potential=False, chunk_steps=20, checkpoint_every=20)
 POINTS = np.random.default_rng(0).normal(size=(500, 2))
@@ -36,20 +36,8 @@ def mapped(tmp_path):
     return make
 
 
-def interrupt_after(monkeypatch, step):
-    """Ctrl-C arrives while the chunk after ``step`` steps runs."""
-    chunk = training._Run.chunk
-
-    def interrupted(self, state, steps):
-        if int(state["step"]) == step:
-            raise KeyboardInterrupt
-        return chunk(self, state, steps)
-
-    monkeypatch.setattr(training._Run, "chunk", interrupted)
-
-
 class TestFiles:
-    def test_they_train_as_arrays_do(self, mapped, tmp_path, monkeypatch):
+    def test_they_train_as_arrays_do(self, mapped, tmp_path, monkeypatch, interrupt_after):
         """The same points in every step, in blocks that divide nothing; resumed bit for bit."""
         monkeypatch.setattr(data, "_BLOCK", 64)
         points = mapped(POINTS.astype(np.float32))
@@ -62,10 +50,8 @@ class TestFiles:
         settings = {"conditions": LABELS, "progress": False}
         whole = fit(points, CONFIG, **settings)
         close(whole.history, fit(np.array(points), CONFIG, **settings).history, 1e-5)
-        with monkeypatch.context() as patch:
-            interrupt_after(patch, 40)
-            with pytest.raises(TrainingInterrupted):
-                fit(points, CONFIG, checkpoint_dir=tmp_path / "run", **settings)
+        with interrupt_after(40), pytest.raises(TrainingInterrupted):
+            fit(points, CONFIG, checkpoint_dir=tmp_path / "run", **settings)
         assert equal(fit(points, CONFIG, checkpoint_dir=tmp_path / "run", **settings).weights, whole.weights)
 
     def test_references_and_other_numbers(self, mapped):
@@ -124,7 +110,7 @@ def batches(start=0, size=32, labels=False):
 
 
 class TestIterators:
-    def test_one_batch_for_each_step_and_exact_resumption(self, tmp_path, monkeypatch):
+    def test_one_batch_for_each_step_and_exact_resumption(self, tmp_path, interrupt_after):
         """From an iterator that begins again, and from a function that is told where to begin."""
         consumed = []
 
@@ -143,10 +129,8 @@ class TestIterators:
 
         for name, source in (("iterator", batches), ("function", lambda: from_batch)):
             folder = tmp_path / name
-            with monkeypatch.context() as patch:
-                interrupt_after(patch, 40)
-                with pytest.raises(TrainingInterrupted):
-                    fit(source(), CONFIG, checkpoint_dir=folder, progress=False)
+            with interrupt_after(40), pytest.raises(TrainingInterrupted):
+                fit(source(), CONFIG, checkpoint_dir=folder, progress=False)
             resumed = fit(source(), CONFIG, checkpoint_dir=folder, progress=False)
             assert equal(resumed.weights, whole.weights)
             assert resumed.history.to_dict() == whole.history.to_dict()
