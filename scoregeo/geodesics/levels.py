@@ -23,6 +23,8 @@ from .path_energy import PathEnergy
 
 RUNNING, STATIONARY, STALLED, NONFINITE = range(4)
 
+_NEAR = 0.1  # relative path error below which a failed descent is not repeated along a continuation
+
 
 class Levels(NamedTuple):
     """Settings of a solve; see `SpectralNewton` for their meaning."""
@@ -77,8 +79,8 @@ class SolveState(NamedTuple):
     path_error: Scalar
     found: Path  # where the next level or pass begins
     found_level: Array
-    found_length: Scalar  # in the discretisation that found it
-    known: Array  # `found` is stationary on its level
+    found_length: Scalar  # in the discretisation that found it; infinite until there is one
+    found_status: Array  # of the Newton iteration that found it
     status: Array  # of the Newton iteration
     open: Array  # another level, or another pass through the last one, may improve the path
     passes: Array  # through the last level
@@ -97,7 +99,7 @@ def initial_state(start: Coefficients, levels: Levels) -> SolveState:
     zero = jnp.zeros((), jnp.int32)
     inf = jnp.asarray(jnp.inf, start.dtype)
     one = jnp.ones((), start.dtype)
-    no, yes = jnp.asarray(False), jnp.asarray(True)
+    yes = jnp.asarray(True)
     return SolveState(
         best=path,
         level=zero,
@@ -107,7 +109,7 @@ def initial_state(start: Coefficients, levels: Levels) -> SolveState:
         found=path,
         found_level=zero,
         found_length=inf,
-        known=no,
+        found_status=zero + RUNNING,
         status=zero + RUNNING,
         open=yes,
         passes=zero,
@@ -133,17 +135,19 @@ def _where(condition: Array, new: Path, old: Path) -> Path:
 
 
 def begin(problem: PathEnergy, start: Coefficients, state: SolveState, level: int, levels: Levels) -> SolveState:
-    """Make the path to work on: the last one found on elements adapted to it, or the start on equal ones."""
+    """Make the path to work on: the last one found on elements adapted to it. A continuation begins with the start on
+    equal ones, and goes on with what it has."""
     elements = levels.elements[level]
     breaks = uniform_breaks(elements, start.dtype)
+    begins = state.attempt == 1
     if level == 0:
-        c = merge(start)
+        c = jnp.where(state.attempt > 1, state.work.c[:1], merge(start))
     else:
-        direct = state.attempt == 0
+        source = _where(state.attempt == 0, state.found, state.work)
+        source = _where(begins, Path(start, uniform_breaks(levels.elements[-1], start.dtype)), source)
         shares = jnp.where(state.passes % 2 == 1, interlaced(elements, start.dtype), breaks)
-        adapted = adapted_breaks(state.found, problem.x, problem.y, levels.basis(state.found.breaks), shares)
-        source = _where(direct, state.found, Path(start, uniform_breaks(levels.elements[-1], start.dtype)))
-        breaks = jnp.where(direct, adapted, breaks)
+        adapted = adapted_breaks(source, problem.x, problem.y, levels.basis(source.breaks), shares)
+        breaks = jnp.where(begins, breaks, adapted)
         c = transfer(source, levels.basis(breaks))
     made = Path(
         jnp.zeros_like(state.work.c).at[:elements].set(c),
@@ -187,6 +191,7 @@ class Judgement(NamedTuple):
     error: Scalar
     path_error: Scalar
     better: Array
+    accepted: Array
     over: Array
 
 
@@ -199,10 +204,11 @@ def _judge(state: SolveState, at: Evaluation, judging: Array, last: bool, levels
     if last and levels.only_judges:
         over = judging
     elif last:
-        # Another pass must be worth it, and after the last of them there is only judging.
+        # Another pass must be worth it, and after the last of them, or after a failure, there is only judging.
         hopeless = (state.passes > levels.adaptations) | (state.passes > 1) & ~(path_error < state.path_error / 2)
+        hopeless = hopeless | (state.passes > 0) & (state.found_status != STATIONARY)
         over = accepted | (judging & hopeless)
-    return Judgement(error, path_error, better, over)
+    return Judgement(error, path_error, better, accepted, over)
 
 
 def advance(problem: PathEnergy, state: SolveState, level: int, levels: Levels) -> SolveState:
@@ -217,7 +223,7 @@ def advance(problem: PathEnergy, state: SolveState, level: int, levels: Levels) 
     fraction = (10.0**exponent).astype(dtype)
     tolerance = jnp.where(exponent == 0, levels.tolerance, max(levels.tolerance, 1e-3)).astype(dtype)
 
-    judging = direct & first & state.known
+    judging = direct & first & jnp.isfinite(state.found_length)
     search = state.search
 
     def good(energy):
@@ -229,7 +235,7 @@ def advance(problem: PathEnergy, state: SolveState, level: int, levels: Levels) 
         return known | ~good(energy)
 
     at = evaluate(problem, basis, state.work.c[:elements], fraction, enough)
-    error, judged_path_error, better, over = _judge(state, at, judging, last, levels)
+    error, judged_path_error, better, accepted, over = _judge(state, at, judging, last, levels)
     _, _, path_error = estimated_error(at.energy, at.gain, state.found_length)
 
     good = good(at.energy)
@@ -258,18 +264,25 @@ def advance(problem: PathEnergy, state: SolveState, level: int, levels: Levels) 
     judged = jnp.isfinite(jnp.where(better, error, state.error))
     status = jnp.where(finite | (over & judged), status, NONFINITE).astype(jnp.int32)
     ended = (status != RUNNING) | (good & ~moving)
-    left = ended & ((direct & stationary) | (state.attempt >= k))
+    # A path that is nearly stationary, where a kink of the metric or its rounding stops the descent, is not left for
+    # the long way from Euclid.
+    near = search.path_error < _NEAR
+    left = ended & (direct & (stationary | near) | (state.attempt >= k))
     next_attempt = ended & ~left
     attempt = state.attempt + next_attempt
     work = state.work._replace(c=jnp.where(ended, search.c, search.c + search.part * search.direction))
 
-    # Beyond this level there is only judging, and nothing to judge after a failure.
-    final = last or (levels.only_judges and level == len(levels.elements) - 2)
-    # A failure must not take the place of what was found before, nor count if it comes after a success on this level.
-    found = left & ~over & (stationary | ~state.known)
+    # A failure takes the place of what was found before only if its path is the better one.
+    improved = jnp.isfinite(search.energy) & (search.energy < state.energy)
+    found = left & ~over & (stationary | improved | ~jnp.isfinite(state.found_length))
     unjudged = found & ~judged
-    success = left & judged & (state.passes > 0)
-    status = jnp.where(success, STATIONARY, jnp.where(next_attempt, RUNNING, status))
+    # Nor does it count if it comes after a success on this level; one that is judged stays a failure if inaccurate.
+    success = left & judged & (state.passes > 0) & (state.found_status == STATIONARY)
+    status = jnp.where(over & ~accepted, state.found_status, jnp.where(success, STATIONARY, status))
+    status = jnp.where(next_attempt, RUNNING, status).astype(jnp.int32)
+    # Where no level follows to judge it, or to improve on it, there is nothing to gain from a failure.
+    final = last or (levels.only_judges and level == len(levels.elements) - 2)
+    vain = final & ~stationary & ~(found & improved)
     q = basis.u.size * elements
     return state._replace(
         best=_where(unjudged, work, _where(better, state.found, state.best)),
@@ -279,15 +292,15 @@ def advance(problem: PathEnergy, state: SolveState, level: int, levels: Levels) 
         path_error=jnp.where(better, judged_path_error, jnp.where(unjudged, search.path_error, state.path_error)),
         found=_where(found, work, state.found),
         found_level=jnp.where(found, level, state.found_level).astype(jnp.int32),
-        found_length=jnp.where(found & stationary, safe_sqrt(2 * search.energy), state.found_length),
-        known=state.known | (found & stationary),
-        status=status.astype(jnp.int32),
-        open=state.open & ~(left & (over | ~stationary if final else over)),
+        found_length=jnp.where(found, safe_sqrt(2 * search.energy), state.found_length),
+        found_status=jnp.where(found, status, state.found_status),
+        status=status,
+        open=state.open & ~(left & (over | vain)),
         passes=state.passes + left if last else state.passes,
         work=work,
         search=search,
         active=~left,
-        fresh=next_attempt & (attempt == 1),
+        fresh=next_attempt,
         attempt=attempt,
         steps=jnp.where(next_attempt, 0, state.steps + good),
         counts=Counts(

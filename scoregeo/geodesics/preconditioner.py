@@ -72,8 +72,8 @@ class CondensedPreconditioner(AbstractPreconditioner):
 
     With A_b the rows of A for coefficients j >= 1, A_x those for the displacements X of the ends of an element, and L
     L^T = I + A_b A_b^T, what is kept are W = L^-1 A_b and V = L^-1 A_x: the system for the displacements is Euclid +
-    V^T V, summed over elements, and the other coefficients are r - W^T (W r + V X). Products with W and V, not solutions
-    with L, as these steps are taken often.
+    V^T V, summed over elements, and the other coefficients are r - W^T (W r + V X). The products are taken often, so
+    the triangular systems with L and with the factor of that system are solved once, here.
     """
 
     basis: Basis
