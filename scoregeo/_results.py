@@ -23,11 +23,13 @@ class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
     )
     solver_steps_reached = (
         "The boundary solver used all its steps before its gradient was small. Try a larger `max_steps`, a smaller "
-        "`strength`, or a better starting path: `init=GraphInit(points)`, or `MultiStart(solver)`."
+        "`strength`, or a better starting path: `init=GraphInit(points)`, or `MultiStart(solver)`; a larger `rtol` "
+        "where the score has kinks (ReLU) or is rounded to few digits (bfloat16)."
     )
     stalled = (
         "The geodesic solver could not lower the energy any further although its gradient is not small. Try float64 "
-        "(`jax.config.update('jax_enable_x64', True)`), a smaller `strength`, or another starting path `init`."
+        "(`jax.config.update('jax_enable_x64', True)`), a smaller `strength`, or another starting path `init`; or a "
+        "larger `rtol` where the score has kinks (ReLU) or is rounded to few digits (bfloat16)."
     )
     accuracy_not_reached = (
         "The path is a geodesic of its discretisation, but the estimated error of the length is above `rtol`. Try "

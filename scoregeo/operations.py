@@ -107,7 +107,7 @@ def pairwise_dist(
 
     Without ``ys``, the symmetric matrix among ``xs``: each pair is solved once and the diagonal not at all. Never
     raises for a failed solve: a pair whose code is not ``RESULTS.successful`` holds the length of the best path found,
-    or NaN.
+    or NaN. (``results == RESULTS.successful`` is an array; ``jax.tree.map(lambda r: r[i, j], results)`` one code.)
 
     **Arguments**
 

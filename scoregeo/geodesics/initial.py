@@ -11,7 +11,7 @@ import optimistix as optx
 from jaxtyping import Array, Bool, Float
 
 from .._results import RESULTS
-from .._types import Point, Scalar, Vector, as_point
+from .._types import Point, Scalar, Vector, as_point, check_count
 from ..metrics import AbstractMetric
 from .boundary import check_metric, check_times, raise_if_failed
 from .curves import AbstractCurve, IntegratedCurve
@@ -349,6 +349,22 @@ def check_event(event: Any, x: Point, v: Vector) -> None:
         raise ValueError(f"`event` must return a real scalar that changes sign at the event, got {value}")
 
 
+def _check_integration(solver: Any, stepsize_controller: Any, max_steps: Any) -> None:
+    if solver is not None and not isinstance(solver, diffrax.AbstractSolver):
+        raise TypeError(f"`solver` must be a diffrax solver such as diffrax.Tsit5(), got {solver!r}")
+    if stepsize_controller is not None and not isinstance(stepsize_controller, diffrax.AbstractStepSizeController):
+        raise TypeError(
+            "`stepsize_controller` must be one of diffrax, such as diffrax.PIDController(rtol=1e-8, atol=1e-8), got "
+            f"{stepsize_controller!r}"
+        )
+    if isinstance(stepsize_controller, diffrax.ConstantStepSize):
+        raise ValueError(
+            "`stepsize_controller` must know its steps, which diffrax.ConstantStepSize() does not: use "
+            "diffrax.StepTo(jnp.linspace(0, 1, steps + 1))"
+        )
+    check_count("max_steps", max_steps, 1)
+
+
 def _checked_shoot(metric, x, v, ts, dense, solver, stepsize_controller, adjoint, max_steps, event, throw):
     x = as_point(x, "x")
     v = as_point(v, "v", dim=x.size)
@@ -356,6 +372,7 @@ def _checked_shoot(metric, x, v, ts, dense, solver, stepsize_controller, adjoint
     x, v = x.astype(dtype), v.astype(dtype)
     check_metric(metric, x)
     check_event(event, x, v)
+    _check_integration(solver, stepsize_controller, max_steps)
     geodesic, end = _shoot(
         metric,
         x,

@@ -23,8 +23,6 @@ from .path_energy import PathEnergy
 
 RUNNING, STATIONARY, STALLED, NONFINITE = range(4)
 
-_NEAR = 0.1  # relative path error below which a failed descent is not repeated along a continuation
-
 
 class Levels(NamedTuple):
     """Settings of a solve; see `SpectralNewton` for their meaning."""
@@ -191,13 +189,14 @@ class Judgement(NamedTuple):
     error: Scalar
     path_error: Scalar
     better: Array
-    accepted: Array
     over: Array
 
 
 def _judge(state: SolveState, at: Evaluation, judging: Array, last: bool, levels: Levels) -> Judgement:
     _, error, path_error = _estimates(state, at.energy, at.gain)
-    accepted = judging & _accurate(state, at.energy, at.gain, levels)
+    # Where the descent did not end, what a step gains says little of what all that are left would.
+    ended = state.found_status == STATIONARY
+    accepted = judging & ended & _accurate(state, at.energy, at.gain, levels)
     first = jnp.isinf(state.error)
     better = accepted | (judging & jnp.isfinite(error) & (first | (path_error < state.path_error)))
     over = accepted
@@ -206,9 +205,9 @@ def _judge(state: SolveState, at: Evaluation, judging: Array, last: bool, levels
     elif last:
         # Another pass must be worth it, and after the last of them, or after a failure, there is only judging.
         hopeless = (state.passes > levels.adaptations) | (state.passes > 1) & ~(path_error < state.path_error / 2)
-        hopeless = hopeless | (state.passes > 0) & (state.found_status != STATIONARY)
+        hopeless = hopeless | (state.passes > 0) & ~ended
         over = accepted | (judging & hopeless)
-    return Judgement(error, path_error, better, accepted, over)
+    return Judgement(error, path_error, better, over)
 
 
 def advance(problem: PathEnergy, state: SolveState, level: int, levels: Levels) -> SolveState:
@@ -235,7 +234,7 @@ def advance(problem: PathEnergy, state: SolveState, level: int, levels: Levels) 
         return known | ~good(energy)
 
     at = evaluate(problem, basis, state.work.c[:elements], fraction, enough)
-    error, judged_path_error, better, accepted, over = _judge(state, at, judging, last, levels)
+    error, judged_path_error, better, over = _judge(state, at, judging, last, levels)
     _, _, path_error = estimated_error(at.energy, at.gain, state.found_length)
 
     good = good(at.energy)
@@ -264,10 +263,7 @@ def advance(problem: PathEnergy, state: SolveState, level: int, levels: Levels) 
     judged = jnp.isfinite(jnp.where(better, error, state.error))
     status = jnp.where(finite | (over & judged), status, NONFINITE).astype(jnp.int32)
     ended = (status != RUNNING) | (good & ~moving)
-    # A path that is nearly stationary, where a kink of the metric or its rounding stops the descent, is not left for
-    # the long way from Euclid.
-    near = search.path_error < _NEAR
-    left = ended & (direct & (stationary | near) | (state.attempt >= k))
+    left = ended & ((direct & stationary) | (state.attempt >= k))
     next_attempt = ended & ~left
     attempt = state.attempt + next_attempt
     work = state.work._replace(c=jnp.where(ended, search.c, search.c + search.part * search.direction))
@@ -276,9 +272,9 @@ def advance(problem: PathEnergy, state: SolveState, level: int, levels: Levels) 
     improved = jnp.isfinite(search.energy) & (search.energy < state.energy)
     found = left & ~over & (stationary | improved | ~jnp.isfinite(state.found_length))
     unjudged = found & ~judged
-    # Nor does it count if it comes after a success on this level; one that is judged stays a failure if inaccurate.
+    # Nor does it count if it comes after a success on this level; and it stays one when it has been judged.
     success = left & judged & (state.passes > 0) & (state.found_status == STATIONARY)
-    status = jnp.where(over & ~accepted, state.found_status, jnp.where(success, STATIONARY, status))
+    status = jnp.where(over & judged, state.found_status, jnp.where(success, STATIONARY, status))
     status = jnp.where(next_attempt, RUNNING, status).astype(jnp.int32)
     # Where no level follows to judge it, or to improve on it, there is nothing to gain from a failure.
     final = last or (levels.only_judges and level == len(levels.elements) - 2)

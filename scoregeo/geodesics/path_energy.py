@@ -14,15 +14,21 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .._types import Point, Points, Scalar, frozen
-from ..metrics import AbstractMetric, DiagonalInnerProduct, IdentityPlusRankOne
+from ..metrics import AbstractMetric, DenseInnerProduct, DiagonalInnerProduct, IdentityPlusRankOne
 from .basis import Basis, Coefficients
 from .preconditioner import (
     AbstractPreconditioner,
+    AveragedPreconditioner,
     CondensedPreconditioner,
     DensePreconditioner,
     DiagonalPreconditioner,
     WoodburyPreconditioner,
 )
+
+# Dimension up to which the inverse of a metric of no known structure is kept as a matrix for every point.
+_MAX_DENSE = 32
+# Above, the average over so many points of each element is applied, through the metric's own `solve`.
+_POINTS_AVERAGED = 4
 
 
 class PathEnergy(eqx.Module):
@@ -114,6 +120,12 @@ class PathEnergy(eqx.Module):
         if isinstance(structure, DiagonalInnerProduct):
             diagonals = self.over_points(lambda z: self.inner_product(z).diagonal, points)
             return DiagonalPreconditioner(basis, 1 / ((1 - fraction) + fraction * diagonals))
+        if not isinstance(structure, DenseInnerProduct) and self.x.size > _MAX_DENSE:
+            k, n = basis.breaks.size - 1, basis.u.size
+            step = max(1, n // _POINTS_AVERAGED)
+            some = points.reshape(k, n, -1)[:, step // 2 :: step]
+            products = jax.vmap(jax.vmap(self.inner_product))(some)
+            return AveragedPreconditioner(basis, products, jnp.asarray(fraction, self.x.dtype))
         matrices = self.over_points(lambda z: self.inner_product(z).matrix(self.x.size), points)
         identity = jnp.eye(self.x.size, dtype=self.x.dtype)
         return DensePreconditioner(basis, jnp.linalg.inv((1 - fraction) * identity + fraction * matrices))

@@ -16,7 +16,8 @@ the path ends at y, its inverse would be multiplication by G^-1 at each time; wi
 
     P^-1 r = B r - B e (e^T B e)^-1 e^T B r,      B = projection of multiplication by G(gamma(t))^-1           (2)
 
-with e the constant velocities, so that e^T B e = int G^-1 dt is d x d, or diagonal where G is.
+with e the constant velocities, so that e^T B e = int G^-1 dt is d x d, or diagonal where G is. In high dimension, for a
+metric that is neither, G^-1 is averaged over each element, and the constant covector left out.
 """
 
 import abc
@@ -26,7 +27,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._types import Matrix, Points
+from .._types import Matrix, Points, Scalar
+from ..metrics import AbstractInnerProduct
 from .basis import Basis, Coefficients
 
 
@@ -161,3 +163,18 @@ class DensePreconditioner(AbstractPreconditioner):
         constant = jax.scipy.linalg.solve(self.mean, jnp.sum(weights * velocity, 0), assume_a="pos")
         velocity = velocity - self.inverse @ constant
         return self.basis.adjoint(jnp.zeros_like(velocity), weights * velocity)
+
+
+class AveragedPreconditioner(AbstractPreconditioner):
+    """Equation (2) in high dimension: multiplication, on each element, by the average of G^-1 over the ``n`` points at
+    which ``products`` are given, through `AbstractInnerProduct.solve`: no matrix is formed that the metric does not
+    form."""
+
+    basis: Basis
+    products: AbstractInnerProduct  # leaves (k, n, ...)
+    fraction: Scalar
+
+    def solve(self, r: Coefficients) -> Coefficients:
+        average = lambda some, rows: jnp.mean(jax.vmap(lambda g: jax.vmap(g.solve)(rows))(some), 0)  # noqa: E731
+        # Of (1 - f) Euclid + f G there is no `solve`; this is its inverse for f = 0 and 1, and larger between.
+        return self.basis.project((1 - self.fraction) * r + self.fraction * jax.vmap(average)(self.products, r))

@@ -69,7 +69,8 @@ class Shooting(AbstractBoundarySolver):
     where segments meet, or deviation of the squared speed at ``ts`` from its mean, both relative; ``stats``: Newton
     ``iterations``, ``integration_steps`` in total, ``defect``, ``path_error``. ``result`` is ``successful``,
     ``ends_missed`` (Newton's method got stuck), ``solver_steps_reached`` (it used ``max_steps``, or the first
-    integration ``integration_steps``), ``metric_nonfinite`` or ``outside_domain``.
+    integration ``integration_steps``), ``accuracy_not_reached`` (the error is above the root of the tolerances, as
+    where the metric has a kink, that the geodesic equation does not see), ``metric_nonfinite`` or ``outside_domain``.
 
     >>> import jax.numpy as jnp
     >>> from scoregeo import GaussianScore, Shooting, SteinMetric, geodesic
@@ -149,6 +150,10 @@ class Shooting(AbstractBoundarySolver):
             ],
             CONVERGED,
         )
+        # Where the metric has a kink, the geodesic equation is met on both sides of it, and not by a geodesic.
+        inaccurate = error > max(settings.tolerance, settings.rtol) ** 0.5 * length
+        result = _result(status)
+        unknown = RESULTS.where(inaccurate, RESULTS.accuracy_not_reached, result)
         return Geodesic(
             ts=ts,
             points=points,
@@ -157,7 +162,7 @@ class Shooting(AbstractBoundarySolver):
             energy=energy,
             error=error,
             residual=certificate.residual,
-            result=_result(status),
+            result=RESULTS.where(status == CONVERGED, unknown, result),
             stats={
                 "iterations": root.iterations,
                 "integration_steps": flow.steps,

@@ -141,7 +141,10 @@ class SpectralNewton(AbstractBoundarySolver):
         densities = frozen.over_points(frozen.density, *fixed)
         residual = speed_deviation(densities, state.energy)
         inside = frozen.inside(jnp.concatenate([x[None], y[None], fixed[0]]))
-        nonfinite = RESULTS.where(inside, RESULTS.metric_nonfinite, RESULTS.outside_domain)
+        # Where the last path was not finite, the points that the solver saw tell why.
+        basis = levels.basis(state.work.breaks)
+        seen = frozen.inside(jax.lax.stop_gradient(basis.path(x, y, state.work.c)[0]))
+        nonfinite = RESULTS.where(inside & seen, RESULTS.metric_nonfinite, RESULTS.outside_domain)
         result = _result(state, levels, nonfinite)
         stats = {
             "newton_steps": state.counts.newton,

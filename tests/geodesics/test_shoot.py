@@ -280,6 +280,19 @@ class TestFailures:
         with pytest.raises(ValueError, match=message):
             shoot(bowl(), x, v)
 
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"solver": "tsit5"}, "`solver` must be a diffrax solver .* got 'tsit5'"),
+            ({"stepsize_controller": 3}, "`stepsize_controller` must be one of diffrax, .* got 3"),
+            ({"stepsize_controller": diffrax.ConstantStepSize()}, "`stepsize_controller` must know its steps"),
+            ({"max_steps": 0}, "`max_steps` must be an integer of at least 1, got 0"),
+        ],
+    )
+    def test_bad_settings(self, settings, message):
+        with pytest.raises((TypeError, ValueError), match=message):
+            shoot(EuclideanMetric(), jnp.zeros(2), jnp.ones(2), **settings)
+
     def test_bad_times(self):
         with pytest.raises(ValueError, match=r"`ts` must increase within \[0, 1\], got values from 0 to 2"):
             shoot(bowl(), X, V, ts=[0.0, 2.0])

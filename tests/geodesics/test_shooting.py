@@ -255,6 +255,13 @@ class TestFailures:
         assert float(results.error[1]) > 1
 
     @pytest.mark.slow
+    def test_a_kink_is_no_success(self):
+        """Light in two media: the geodesic equation knows no law of refraction, and goes straight on."""
+        metric = MatrixMetric(lambda x: jnp.eye(2) * jnp.where(x[0] > 0.1, 4.0, 1.0))
+        found = geodesic(metric, jnp.zeros(2), jnp.ones(2), solver=Shooting(segments=2), throw=False)
+        assert found.result == RESULTS.accuracy_not_reached
+        assert float(found.error) > 0.1 * float(found.length)
+
     def test_limits(self, solved):
         metric = metric_of(*ARGS[2:])
         one = geodesic(metric, X, Y, solver=Shooting(segments=4, integration_steps=32, max_steps=1), throw=False)

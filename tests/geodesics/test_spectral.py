@@ -7,6 +7,8 @@ import pytest
 
 from scoregeo import (
     RESULTS,
+    AbstractInnerProduct,
+    AbstractMetric,
     EuclideanMetric,
     FunctionScore,
     GaussianScore,
@@ -230,6 +232,47 @@ def test_velocity_preconditioner_inverts_the_energy_of_velocities(structure):
     np.testing.assert_allclose(preconditioner.solve(r).reshape(-1), expected, atol=1e-11)
 
 
+class TwoScores(AbstractInnerProduct):
+    """I + A^T A with two rows: of no structure that the library knows."""
+
+    a: jax.Array
+
+    def mv(self, v):
+        return v + self.a.T @ (self.a @ v)
+
+    def solve(self, w):
+        return w - self.a.T @ jnp.linalg.solve(jnp.eye(2) + self.a @ self.a.T, self.a @ w)
+
+    def logdet(self):
+        raise NotImplementedError
+
+    sqrt_mv = inv_sqrt_mv = logdet
+
+
+class TwoScoresMetric(AbstractMetric):
+    def at(self, x):
+        return TwoScores(jnp.stack([-x, jnp.sin(2 * x)]))
+
+    def acceleration(self, x, v):
+        raise NotImplementedError
+
+
+def test_other_metrics_in_high_dimension():
+    """The averaged inverse metric in place of matrices: the geodesic is the same, and nothing d x d is formed."""
+    solver = SpectralNewton(max_elements=1)
+    x, y = jnp.asarray(np.random.default_rng(0).normal(size=(2, 40))) / 40**0.25
+    found = geodesic(TwoScoresMetric(), x, y, solver=solver)
+    dense = geodesic(MatrixMetric(lambda x: TwoScoresMetric().at(x).matrix(x.size)), x, y, solver=solver)
+    np.testing.assert_allclose(found.length, dense.length, rtol=1e-10)
+    np.testing.assert_allclose(found.points, dense.points, atol=1e-7)
+    assert found.stats["cg_steps"] < 2 * dense.stats["cg_steps"]
+    one = jnp.ones(1000)
+    compiled = (
+        jax.jit(lambda x, y: dist(TwoScoresMetric(), x, y, solver=solver, throw=False)).lower(one, -one).compile()
+    )
+    assert compiled.memory_analysis().temp_size_in_bytes < 8 * one.size**2
+
+
 @pytest.fixture(scope="module")
 def curved():
     metric = SteinMetric(network_score(0, 2), 1.0)
@@ -417,6 +460,35 @@ class TestHardProblems:
         assert abs(float(continued.length) - 1.9942) < 2e-3
 
 
+@pytest.mark.slow
+class TestOutOfReach:
+    """Problems that are not solved to the tolerance still have a path, and an error that can be believed."""
+
+    def test_kinks(self):
+        """Flat in the coordinate u = int (1 + 5 |x - 0.1|) dx, which is smooth but once."""
+        metric = MatrixMetric(lambda x: jnp.diag(jnp.stack([(1 + 5 * jnp.abs(x[0] - 0.1)) ** 2, 1.0])))
+        x, y = np.array([-1.0, 0.0]), np.array([1.0, 1.5])
+        exact = np.hypot(2 + 2.5 * (1.1**2 + 0.9**2), 1.5)
+        found = geodesic(metric, x, y, throw=False)
+        assert found.result != RESULTS.successful
+        assert abs(float(found.length) - exact) < float(found.error) < 1e-4 * exact
+        coarse = geodesic(metric, x, y, solver=SpectralNewton(rtol=1e-2, path_rtol=1.0))
+        assert abs(float(coarse.length) - exact) < float(coarse.error)
+
+    def test_a_stiff_metric(self):
+        """The continuation moves its elements with the path: with equal ones, it ended at 157.5 and 1677."""
+        modes = jnp.array([[-1.5, 0.0], [1.5, 0.0], [0.0, 1.5]])
+        solve = jax.jit(
+            lambda strength, x, y: geodesic(SteinMetric(KernelDensityScore(modes, 0.5), strength), x, y, throw=False)
+        )
+        x, y = jnp.array([-1.5, 0.2]), jnp.array([1.4, -0.3])
+        for strength, longest, error in [(3e3, 157.2, 0.5), (1e4, 290, 10)]:
+            found = solve(strength, x, y)
+            assert found.result != RESULTS.successful
+            assert float(found.length) < longest
+            assert float(found.error) < error
+
+
 class TestFailures:
     @pytest.mark.parametrize("elements", [1, 4])
     def test_a_wall_that_only_the_next_level_sees(self, elements):
@@ -428,9 +500,15 @@ class TestFailures:
         wall, width = fine[np.argmax(gaps)], gaps.max() / 2
         metric = MatrixMetric(lambda x: jnp.eye(2), domain=lambda x: jnp.abs(x[0] - wall) - width)
         result = geodesic(metric, jnp.zeros(2), jnp.array([1.0, 0.0]), solver=solver, ts=(0.0, 1.0), throw=False)
-        assert result.result == RESULTS.metric_nonfinite
+        assert result.result == RESULTS.outside_domain
         np.testing.assert_allclose(result.length, 1, rtol=1e-6)
         assert np.isinf(result.error)
+
+    def test_ends_in_different_domains(self):
+        """Whatever it is that is sampled."""
+        metric = MatrixMetric(lambda x: jnp.eye(2), domain=lambda x: jnp.abs(x[0]) - 0.5)
+        for ts in (None, (0.0, 1.0)):
+            assert geodesic(metric, X, Y, solver=ONE_LEVEL, ts=ts, throw=False).result == RESULTS.outside_domain
 
     def test_nan_on_the_path(self):
         metric = SteinMetric(lambda x: jnp.where(jnp.abs(x[0]) < 0.2, jnp.nan, -x), 1.0)
@@ -468,6 +546,7 @@ class TestFailures:
         solver = SpectralNewton(max_steps=1, max_elements=1, continuation=0)
         result = geodesic(SteinMetric(network_score(0, 2), 5.0), X, Y, solver=solver, throw=False)
         assert result.result == RESULTS.solver_steps_reached
+        assert 0 < float(result.error) < float(result.length)  # judged all the same
         with pytest.raises(RuntimeError, match="used all its steps"):
             geodesic(SteinMetric(network_score(0, 2), 5.0), X, Y, solver=solver)
 
