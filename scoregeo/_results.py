@@ -12,8 +12,9 @@ class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
 
     successful = ""
     metric_nonfinite = (
-        "The metric returned NaN or infinity, or is not positive. Check that the score is finite at both end points "
-        "and between them (`metric.score(x)`), or move the end points away from where it is not."
+        "The metric returned NaN or infinity, or is not positive. Check `metric.at(x)` at both end points and between "
+        "them (of Stein metrics the score, `metric.score(x)`; of a family of distributions `family.fisher(theta)`), or "
+        "move the end points away from where it is not finite."
     )
     outside_domain = (
         "An end point lies outside the domain of the metric, or the path could not be kept inside it. Check "

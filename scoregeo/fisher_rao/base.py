@@ -109,6 +109,11 @@ class AbstractFamily(eqx.Module):
                 support.check(support.value(part), f"{parameter}` of `{name}")
         return theta
 
+    def check_information(self, theta: Point) -> None:
+        """Raise or warn if the Fisher information at ``theta`` is degenerate or a coarse estimate, where values are
+        known. It never is in a family that has it in closed form, so this does nothing there."""
+        return
+
     def check_tangent(self, theta: Any, v: Any) -> tuple[Point, Vector]:
         """``theta`` as a point of the family and ``v`` as a vector at it, of the same dtype."""
         theta, v = self.check(theta), as_point(v, "v", dim=self.size)

@@ -27,6 +27,7 @@ from .._atomic import replacing
 from .._results import RESULTS
 from .._types import Points, Scalar, as_points, check_count
 from ..geodesics import AbstractBoundarySolver, AbstractStart, geodesic
+from ..geodesics.boundary import check_metric
 from ..metrics import AbstractMetric
 from ..operations import pairwise_dist
 
@@ -236,6 +237,7 @@ def _solved(name, entry, rows, columns, batch_size, progress) -> tuple[np.ndarra
         lengths, results = lengths[rows, columns], jax.tree.map(lambda code: code[rows, columns], results)
     else:
         ys = as_points(entry.ys, f"ys` of `{name}", dim=xs.shape[1])
+        check_metric(entry.distance, xs[0])
         size = min(len(xs), _BATCH if batch_size is None else batch_size)
         # Filled up, so that every batch is the same program.
         index = np.resize(np.arange(len(xs)), (-(-len(xs) // size), size))

@@ -210,9 +210,10 @@ class ParametricFamily(AbstractFamily):
 
     At values that are known (not under ``jit``) the Fisher matrix is checked: ``ValueError`` if it is degenerate,
     naming a direction in which the distribution does not change, or if the probabilities of an exact sum or quadrature
-    do not add up to one; a warning with the standard error where Monte Carlo is coarser than 10%. Solvers do not know
-    values: there the matrix is NaN where the probabilities do not add up to one, and the solve ends with
-    ``metric_nonfinite``; a degenerate matrix is not noticed. So compute `fisher` at an end point first.
+    do not add up to one; a warning with the standard error where Monte Carlo is coarser than 10%. `geodesic`, `dist`
+    and the like check their end points so before they solve, `pairwise_dist` and `compare` their first point. Solvers
+    do not know values: between the end points and under ``jit`` the matrix is NaN where the probabilities do not add up
+    to one, and the solve ends with ``metric_nonfinite``; a degenerate or coarse matrix is not noticed.
 
     >>> import jax
     >>> import jax.numpy as jnp
@@ -302,6 +303,13 @@ class ParametricFamily(AbstractFamily):
         """The Fisher information at ``theta`` and the standard errors of its entries, both ``(size, size)``. The errors
         are zero for sums and quadrature, which have no statistical error."""
         return self._checked(self.check(theta))
+
+    def check_information(self, theta: Point) -> None:
+        """``ValueError`` and warning of the Fisher matrix at ``theta``, as above; none outside the family, which
+        solvers report."""
+        inside = self.domain(theta) > 0
+        if is_concrete(inside) and inside:
+            self._checked(theta)
 
     def _checked(self, theta: Point) -> tuple[Matrix, Matrix]:
         x, weights = self.expectation.points(self, theta)

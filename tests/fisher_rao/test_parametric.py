@@ -10,8 +10,8 @@ import pytest
 from jax.scipy import stats
 from scipy.special import polygamma
 
-from scoregeo import SpectralNewton, dist
-from scoregeo.fisher_rao import FisherRaoMetric
+from scoregeo import SpectralNewton, dist, exp, pairwise_dist
+from scoregeo.fisher_rao import FisherRaoMetric, compare
 from scoregeo.fisher_rao.parametric import (
     ExactSum,
     MonteCarlo,
@@ -20,6 +20,7 @@ from scoregeo.fisher_rao.parametric import (
     empirical_fisher,
 )
 from scoregeo.fisher_rao.supports import Positive, PositiveDefinite, Real, Simplex, UnitInterval
+from scoregeo.geodesics.boundary import check_end_points
 
 INF = math.inf
 
@@ -227,6 +228,16 @@ def test_bad_input():
     family = ParametricFamily(log_prob, parameters={"a": Real(), "b": Real(), "sd": Positive()}, expectation=quadrature)
     with pytest.raises(ValueError, match=r"degenerate.* direction (\+1 a -1 b|-1 a \+1 b)"):
         family.fisher(jnp.array([0.0, 1.0, 2.0]))
+    metric, a, b = FisherRaoMetric(family), jnp.array([0.0, 1.0, 2.0]), jnp.array([1.0, 1.0, 2.0])
+    pairs = {"a": metric, "b": lambda x, y: jnp.sum((x - y) ** 2)}
+    for solve in (
+        lambda: dist(metric, a, b),
+        lambda: exp(FisherRaoMetric(family, unconstrained=True), a, b),
+        lambda: pairwise_dist(metric, jnp.stack([a, b])),
+        lambda: compare(jnp.stack([a, a, a]), jnp.stack([b, b, b]), metrics=pairs),
+    ):
+        with pytest.raises(ValueError, match="degenerate"):
+            solve()
     vector = ParametricFamily(lambda theta, x: stats.norm.logpdf(x, theta[2]), parameters=3, expectation=quadrature)
     with pytest.raises(ValueError, match=r"degenerate.*theta\[[01]\]"):
         vector.fisher(jnp.zeros(3))
@@ -260,6 +271,10 @@ def test_bad_input():
     few = ParametricFamily(normal_log_prob, normal_sample, parameters=NORMAL, expectation=MonteCarlo(30))
     with pytest.warns(UserWarning, match=r"30 samples .*\((mean|sd), (mean|sd)\).* standard error"):
         few.fisher(jnp.array([0.0, 1.0]))
+    with pytest.warns(UserWarning, match="30 samples") as warned:
+        check_end_points(FisherRaoMetric(few), jnp.array([0.0, 1.0]), jnp.array([0.0, 2.0]))
+    assert len(warned) == 2
+    check_end_points(FisherRaoMetric(few), *jnp.array([[0.0, -1.0]] * 2))  # for solvers: outside of the domain
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ParametricFamily(normal_log_prob, normal_sample, parameters=NORMAL).fisher(jnp.array([0.0, 1.0]))
