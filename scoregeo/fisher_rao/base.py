@@ -31,7 +31,11 @@ from .supports import AbstractSupport
 
 
 class AbstractFamily(eqx.Module):
-    """A family of distributions with parameters ``theta``, flat ``(size,)``."""
+    """A family of distributions with parameters ``theta``, flat ``(size,)``.
+
+    Families are pytrees, some with traced arrays (numbers of trials, outcomes): compile a method with
+    ``equinox.filter_jit(family.dist)`` or ``jax.jit(lambda a, b: family.dist(a, b))``, not ``jax.jit(family.dist)``.
+    """
 
     @property
     @abc.abstractmethod
