@@ -176,13 +176,18 @@ class AbstractExactFamily(AbstractFamily):
 
     @abc.abstractmethod
     def exp(self, theta: Point, v: Vector) -> Point:
-        """The exponential map: where the geodesic with velocity ``v`` is at time 1; NaN if it has left the family."""
+        """The exponential map: where the geodesic with velocity ``v`` is at time 1; NaN if it has left the family, or
+        starts on its boundary."""
 
     def log(self, a: Point, b: Point) -> Vector:
-        """The logarithmic map: the velocity at ``a`` of the geodesic to ``b``."""
+        """The logarithmic map: the velocity at ``a`` of the geodesic to ``b``; NaN where ``a`` is on the boundary of
+        the family (a probability that is zero), where no velocity tells geodesics apart."""
         a, b = self.check_pair(a, b)
         zero = jnp.zeros((), a.dtype)
-        return jax.jvp(lambda t: self.path(a, b, t), (zero,), (jnp.ones_like(zero),))[1]
+        velocity = jax.jvp(lambda t: self.path(a, b, t), (zero,), (jnp.ones_like(zero),))[1]
+        if any(support.closed for support in self.parameters.values()):
+            return jnp.where(self.domain(a) > 0, velocity, jnp.nan)
+        return velocity
 
     def geodesic(self, a: Point, b: Point, ts: Float[Array, " n"] | None = None) -> Geodesic:
         """The geodesic from ``a`` to ``b``, sampled at ``ts`` (default 65 equal times), as solvers return it."""
