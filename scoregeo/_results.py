@@ -23,16 +23,18 @@ class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
         "says when."
     )
     solver_steps_reached = (
-        "The boundary solver used all its steps before its gradient was small. Try a larger `max_steps`, a smaller "
-        "`strength`, or a better starting path: `init=GraphInit(points)`, or `MultiStart(solver)`."
+        "The boundary solver used all its steps before its gradient was small. Try a larger `max_steps`, a "
+        "better starting path (`init=GraphInit(points)`, `FlatPriorStart()` in spacetime), `MultiStart(solver)`, or a "
+        "smaller `strength` of a SteinMetric."
     )
     stalled = (
         "The geodesic solver could not lower the energy any further although its gradient is not small. Try float64 "
-        "(`jax.config.update('jax_enable_x64', True)`), a smaller `strength`, or another starting path `init`."
+        "(`jax.config.update('jax_enable_x64', True)`), another starting path `init`, a smaller `strength` of a "
+        "SteinMetric, or more `nodes` of SpacetimeDescent."
     )
     accuracy_not_reached = (
         "The path is a geodesic of its discretisation, but the estimated error of the length is above `rtol`. Try "
-        "more `max_elements` (SpectralNewton) or `nodes` (Georce, EnergyDescent), "
+        "more `max_elements` (SpectralNewton) or `nodes` (Georce, EnergyDescent, SpacetimeDescent), "
         "`Refine(SpectralNewton(), Shooting())`, or a larger `rtol`; for a closed form, float64. The estimate is in "
         "`geodesic.error`."
     )

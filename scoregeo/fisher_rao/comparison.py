@@ -104,8 +104,11 @@ class Comparison:
         return {name: int((self.table[f"{name} status"] != "ok").sum()) for name in self.names}
 
     def to_csv(self, path: str | os.PathLike) -> None:
-        """Write the table; the file is either whole or not there."""
-        with replacing(pathlib.Path(path)) as temporary, temporary.open("w", newline="") as file:
+        """Write the table; the file is either whole or not there. Raises ``FileNotFoundError`` if its folder is not."""
+        path = pathlib.Path(path)
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"`path` must be in a folder that exists, got {path}")
+        with replacing(path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(self.table.dtype.names)
             writer.writerows(self.table.tolist())

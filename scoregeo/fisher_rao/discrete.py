@@ -28,8 +28,14 @@ from .supports import AbstractSupport, Positive, Simplex, UnitInterval
 
 
 def as_trials(n: Any) -> Int[Array, ""]:
-    """``n`` as an integer array, so that it is traced; raises ``ValueError`` unless it is a positive integer."""
-    array = jnp.asarray(n)
+    """``n`` as an integer array, so that it is traced; raises ``ValueError`` unless it is a positive integer that fits
+    into one."""
+    try:
+        array = jnp.asarray(n)
+    except OverflowError as error:
+        most = jnp.iinfo(jnp.result_type(int)).max
+        advice = "" if jax.config.jax_enable_x64 else " (larger with `jax.config.update('jax_enable_x64', True)`)"
+        raise ValueError(f"`n` must be at most {most}{advice}, got {n!r}") from error
     if array.ndim != 0 or not jnp.issubdtype(array.dtype, jnp.integer) or (is_concrete(array) and int(array) < 1):
         raise ValueError(f"`n` must be a positive integer, got {n!r}")
     return array
@@ -179,7 +185,7 @@ class Poisson(AbstractLineFamily, AbstractExponentialFamily):
         return jnp.where(count, xlogy(x, rate) - rate - gammaln(x + 1), -jnp.inf)
 
     def sample(self, key: PRNGKeyArray, theta: Point, n: int) -> Int[Array, " n"]:
-        """``n`` samples, counts."""
+        """``n`` samples, counts; at most the largest of JAX's default integers (without float64, 2^31 - 1)."""
         return jax.random.poisson(key, theta[0], (n,), int)
 
     def inner_product(self, theta: Point) -> DiagonalInnerProduct:
@@ -249,7 +255,8 @@ class Geometric(AbstractLineFamily, AbstractExponentialFamily):
         return jnp.where(count, jnp.log(p) + failures, -jnp.inf)
 
     def sample(self, key: PRNGKeyArray, theta: Point, n: int) -> Int[Array, " n"]:
-        """``n`` samples, numbers of trials."""
+        """``n`` samples, numbers of trials; at most the largest of JAX's default integers (without float64,
+        2^31 - 1)."""
         return jax.random.geometric(key, theta[0], (n,), int)
 
     def inner_product(self, theta: Point) -> DiagonalInnerProduct:

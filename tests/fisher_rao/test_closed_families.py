@@ -547,6 +547,7 @@ def test_pack_and_errors():
         (lambda: DiagonalNormal(0), ValueError, "`dim` must be an integer of at least 1, got 0"),
         (lambda: Categorical(1), ValueError, "`k` must be an integer of at least 2, got 1"),
         (lambda: Binomial(0), ValueError, "`n` must be a positive integer, got 0"),
+        (lambda: Binomial(2**80), ValueError, f"`n` must be at most {2**63 - 1}, got {2**80}"),
         (lambda: Binomial(2.5), ValueError, "`n` must be a positive integer, got 2.5"),
         (lambda: Multinomial(True, 3), ValueError, "`n` must be a positive integer, got True"),
         (lambda: Multinomial([3, 4], 3), ValueError, "`n` must be a positive integer"),

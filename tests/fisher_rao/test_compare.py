@@ -75,6 +75,8 @@ def test_all_pairs(among_points, tmp_path):
     for i, j in itertools.product(range(3), range(3)):
         assert result.nearest[i, j] == np.mean(nearest[i] == nearest[j])
 
+    with pytest.raises(FileNotFoundError, match=r"must be in a folder that exists, got .*/nowhere/table\.csv"):
+        result.to_csv(tmp_path / "nowhere" / "table.csv")
     result.to_csv(tmp_path / "table.csv")
     with (tmp_path / "table.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

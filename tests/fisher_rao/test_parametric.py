@@ -11,7 +11,7 @@ from jax.scipy import stats
 from scipy.special import polygamma
 
 from scoregeo import SpectralNewton, dist, exp, pairwise_dist
-from scoregeo.fisher_rao import FisherRaoMetric, compare
+from scoregeo.fisher_rao import FisherRaoMetric, Gamma, compare
 from scoregeo.fisher_rao.parametric import (
     ExactSum,
     MonteCarlo,
@@ -217,6 +217,11 @@ def test_empirical_fisher():
     np.testing.assert_allclose(empirical_fisher(family, theta, data), u.T @ u / 50, rtol=1e-12)
     with pytest.raises(ValueError, match=r"`data` must have shape \('n',\)"):
         empirical_fisher(family, theta, np.ones((3, 2)))
+    with pytest.raises(ValueError, match=r"`data` must be finite, but 1 of 50 .*first at \(3,\)"):
+        empirical_fisher(family, theta, np.where(np.arange(50) == 3, np.nan, data))
+    with pytest.raises(ValueError, match=r"but 2 of 3 samples are not \(first at \(1,\), of log density -inf\)"):
+        empirical_fisher(Gamma(), Gamma().pack(2.0, 1.0), np.array([1.0, -1.0, -2.0]))
+    assert np.isfinite(jax.jit(lambda x: empirical_fisher(family, theta, x))(data)).all()
 
 
 def test_bad_input():
@@ -300,6 +305,8 @@ def test_bad_input():
         ParametricFamily(normal_log_prob, lambda key, theta, n: jnp.ones(3), parameters=2).fisher(jnp.ones(2))
     with pytest.raises(ValueError, match="`log_prob` must return a scalar"):
         ParametricFamily(lambda theta, x: theta, normal_sample, parameters=2).log_prob(jnp.ones(2), 0.0)
+    with pytest.raises(ValueError, match=r"`outcomes` must have shape \(n, .*, got \(0,\)"):
+        ExactSum([])
     with pytest.raises(ValueError, match="`low` must be below `high`"):
         Quadrature(1.0, 1.0)
     with pytest.raises(ValueError, match="`low` must be below `high`"):
