@@ -116,7 +116,9 @@ def _read_table(path: pathlib.Path, where: str, kind: str, columns: Sequence | N
             raise ValueError(f"`columns` must be among {names} of {where}, got {missing}")
         frame, names = frame[list(columns)], list(columns)
     elif kind == ".csv" and names and str(names[0]) == "Unnamed: 0":
-        raise ValueError(f"{where} has a first column without a name (an index?): choose with `columns`, among {names}")
+        raise ValueError(
+            f"{where} has a first column without a name (an index?): give `columns` to `datasets.load`, among {names}"
+        )
     if frame.empty:
         raise ValueError(f"{where} must hold at least one point and one feature, got {len(frame)} rows of {names}")
     _check_numeric(frame, where, pd)
@@ -150,4 +152,6 @@ def _check_numeric(frame, where: str, pd) -> None:
             example = example if text.empty else f"{text.iloc[0]!r} in row {column.index.get_loc(text.index[0])}"
         bad.append(f"{name!r} ({example})")
     if bad:
-        raise ValueError(f"{where} must have numeric columns, got {', '.join(bad)}; choose others with `columns`")
+        raise ValueError(
+            f"{where} must have numeric columns, got {', '.join(bad)}; `datasets.load` chooses others with `columns`"
+        )

@@ -12,8 +12,9 @@ class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
 
     successful = ""
     metric_nonfinite = (
-        "The metric returned NaN or infinity, or is not positive. Check that the score is finite at both end points "
-        "and between them (`metric.score(x)`), or move the end points away from where it is not."
+        "The metric returned NaN or infinity, or is not positive. Check `metric.at(x)` at both end points and between "
+        "them (of Stein metrics the score, `metric.score(x)`; of a family of distributions `family.fisher(theta)`), or "
+        "move the end points away from where it is not finite."
     )
     outside_domain = (
         "An end point lies outside the domain of the metric, or the path could not be kept inside it. Check "
@@ -22,18 +23,20 @@ class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
         "says when."
     )
     solver_steps_reached = (
-        "The boundary solver used all its steps before its gradient was small. Try a larger `max_steps`, a smaller "
-        "`strength`, or a better starting path: `init=GraphInit(points)`, or `MultiStart(solver)`; a larger `rtol` "
-        "where the score has kinks (ReLU) or is rounded to few digits (bfloat16)."
+        "The boundary solver used all its steps before its gradient was small. Try a larger `max_steps`, a better "
+        "starting path (`init=GraphInit(points)`, `FlatPriorStart()` in spacetime), `MultiStart(solver)`, a smaller "
+        "`strength` of a SteinMetric, or a larger `rtol` where the score has kinks (ReLU) or is rounded to few digits "
+        "(bfloat16)."
     )
     stalled = (
         "The geodesic solver could not lower the energy any further although its gradient is not small. Try float64 "
-        "(`jax.config.update('jax_enable_x64', True)`), a smaller `strength`, or another starting path `init`; or a "
-        "larger `rtol` where the score has kinks (ReLU) or is rounded to few digits (bfloat16)."
+        "(`jax.config.update('jax_enable_x64', True)`), another starting path `init`, a smaller `strength` of a "
+        "SteinMetric, more `nodes` of SpacetimeDescent, or a larger `rtol` where the score has kinks (ReLU) or is "
+        "rounded to few digits (bfloat16)."
     )
     accuracy_not_reached = (
         "The path is a geodesic of its discretisation, but the estimated error of the length is above `rtol`. Try "
-        "more `max_elements` (SpectralNewton) or `nodes` (Georce, EnergyDescent), "
+        "more `max_elements` (SpectralNewton) or `nodes` (Georce, EnergyDescent, SpacetimeDescent), "
         "`Refine(SpectralNewton(), Shooting())`, or a larger `rtol`; for a closed form, float64. The estimate is in "
         "`geodesic.error`."
     )

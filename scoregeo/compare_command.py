@@ -126,6 +126,8 @@ def _sides(arguments: Compare, model: DiffusionModel) -> list[_Side]:
     n = len(points[0])
     if len(points[-1]) != n:
         raise ValueError(f"`--to` must have as many points as `--data`, {n}, got {len(points[-1])}")
+    if n < 3:
+        raise ValueError(f"`--data` must have at least 3 points, got {n}")
     if arguments.n < 3:
         raise ValueError(f"`--n` must be at least 3, got {arguments.n}")
     rows = np.arange(n)
@@ -205,7 +207,8 @@ def _picture(result: Comparison, xs: Points, ys: Points, metrics: dict[str, Stei
     name, metric = list(metrics.items())[-1]
     if xs.shape[1] != 2:
         return comparison_figure(result, scatter=("Euclidean", name))
-    ratio = np.where(result.complete, result.table[name] / result.table["Euclidean"], -np.inf)
+    straight, ratio = result.table["Euclidean"], np.full(len(result.table), -np.inf)
+    np.divide(result.table[name], straight, out=ratio, where=result.complete & (straight > 0))
     most = [row for row in np.argsort(-ratio)[:_DRAWN] if np.isfinite(ratio[row])]
     ends = [(xs[result.table["first"][row]], ys[result.table["second"][row]]) for row in most]
     solved = [jax.block_until_ready(geodesic(metric, x, y, solver=SOLVER, throw=False)) for x, y in ends]

@@ -32,6 +32,7 @@ def folder(tmp_path_factory):
     points = random.normal(size=(600, 2)) * [3.0, 0.5] + np.where(random.random((600, 1)) < 0.5, [[8.0, -2.0]], 0.0)
     np.save(folder / "train.npy", points)
     np.save(folder / "points.npy", points[:7])
+    np.save(folder / "one.npy", points[:1])
     factors = random.normal(size=(7, 2, 2)).astype(np.float32)
     np.save(folder / "covs.npy", factors @ (np.array([[2.0], [0.5]], np.float32) * factors.swapaxes(1, 2)))
     np.save(folder / "skew.npy", np.eye(2) + np.where(np.arange(7)[:, None, None] == 2, [[0, 0.1], [0, 0]], 0))
@@ -78,6 +79,7 @@ def test_all_pairs_with_a_picture(folder, tmp_path, capsys):
 
 def test_picture_has_solved_geodesics_only(monkeypatch):
     xs = jnp.asarray(np.random.default_rng(0).uniform(1, 2, (4, 2)))
+    xs = jnp.concatenate([xs, xs[:1]])  # a pair without a distance to divide by
     names = {"Euclidean": lambda x, y: jnp.linalg.norm(x - y), "Stein": lambda x, y: jnp.sum(jnp.abs(x - y))}
     result = compare(xs, metrics=names, resamples=0)
     path = Normal().geodesic(xs[0], xs[1])
@@ -183,6 +185,7 @@ def row_is_number(text):
         (["--model", "{folder}/nothing"], "`--model` {folder}/nothing cannot be used"),
         (["--data", "{folder}/nothing.npy"], "nothing.npy"),
         (["--to", "{folder}/train.npy"], "`--to` must have as many points as `--data`, 7, got 600"),
+        (["--data", "{folder}/one.npy"], "`--data` must have at least 3 points, got 1"),
         (["--n", "2"], "`--n` must be at least 3, got 2"),
         (["--sigma", "1e9"], "`--sigma` must be a noise level that the model knows"),
         (["--strengths", "1", "-1"], "`--strengths` must be non-negative numbers, got -1"),

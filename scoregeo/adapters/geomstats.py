@@ -244,7 +244,9 @@ def from_geomstats(space: Any, *, step: float = 1e-3) -> "GeomstatsMetric":
     - ``step``: of the finite differences (of fourth order) that replace the derivatives of the metric, which geomstats
       does not have on NumPy: in the units of the coordinates. Points must stay a few steps away from a boundary.
 
-    **Returns** a `GeomstatsMetric`. Raises ``ValueError`` for a space without a metric, or of matrices.
+    **Returns** a `GeomstatsMetric`. Raises ``ValueError`` for a space without a metric, or of matrices, or whose points
+    are coordinates of a chart in which geomstats has neither the matrix of the metric nor its inner products. What
+    geomstats says is not verified: its inner products of ``DiagonalNormalDistributions`` are not those of its distance.
 
     >>> import jax.numpy as jnp
     >>> from scoregeo.adapters.geomstats import from_geomstats
@@ -260,6 +262,8 @@ def from_geomstats(space: Any, *, step: float = 1e-3) -> "GeomstatsMetric":
         raise ValueError(f"`space` must have points of shape (d,), got {space.shape}")
     if not 0 < step < np.inf:
         raise ValueError(f"`step` must be a positive number, got {step!r}")
+    if _is_chart(space):
+        _check_matrices(space)
     return GeomstatsMetric(space, float(step))
 
 
@@ -276,7 +280,7 @@ class GeomstatsMetric(AbstractMetric):
 
     def at(self, x: Point) -> DenseInnerProduct:
         """The inner product at ``x``; raises ``ValueError`` where points are not coordinates of a chart."""
-        if self.space.shape != (self.space.dim,):
+        if not _is_chart(self.space):
             raise ValueError(
                 f"points of {type(self.space).__name__} have shape {self.space.shape} in dimension {self.space.dim}: "
                 "they are in an embedding, for which only `dist`, `exp` and `log` of this metric are defined"
@@ -300,6 +304,41 @@ class GeomstatsMetric(AbstractMetric):
         return _on_host(lambda x, y: self.space.metric.log(y, x), x.shape, x, y)
 
 
+def _is_chart(space: Any) -> bool:
+    """Whether points of ``space`` are coordinates, as many as dimensions."""
+    return space.shape == (space.dim,)
+
+
+def _check_matrices(space: Any) -> None:
+    """Raise ``ValueError`` unless geomstats has the metric matrix at a point of ``space``."""
+    state = np.random.get_state()  # noqa: NPY002 - geomstats draws from it, and users may have seeded it
+    try:
+        _metric_matrices(space, np.reshape(space.random_point(), (1, space.dim)))
+    except Exception as error:  # geomstats raises of every kind
+        raise ValueError(
+            f"`space` must have a metric with matrices in its {space.dim} coordinates, but of {type(space).__name__} "
+            f"geomstats cannot compute them: {type(error).__name__}: {error}"
+        ) from error
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
+
+
+def _metric_matrices(space: Any, xs: np.ndarray) -> np.ndarray:
+    """The matrices of the metric at ``xs`` ``(n, d)``; from inner products where geomstats has no others."""
+    n, dim = xs.shape
+    shape = (n, dim, dim)
+    try:
+        matrices = np.asarray(space.metric.metric_matrix(xs))
+    except NotImplementedError:
+        basis = np.eye(dim)
+        vectors = (basis[:, None], basis[None], xs[:, None, None])
+        flat = (np.broadcast_to(vector, (*shape, dim)).reshape(-1, dim) for vector in vectors)
+        return space.metric.inner_product(*flat).reshape(shape)
+    if matrices.shape[-2:] != shape[1:]:
+        raise ValueError(f"`metric_matrix` has shape {matrices.shape[-2:]}, not {shape[1:]}")
+    return np.broadcast_to(matrices, shape)
+
+
 def _on_host(function: Callable, shape: tuple[int, ...], *vectors: Vector):
     """``function`` of batches of vectors in NumPy, as an operation of JAX with result ``shape``."""
     dtype = jnp.result_type(*vectors)
@@ -318,11 +357,7 @@ def _on_host(function: Callable, shape: tuple[int, ...], *vectors: Vector):
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
 def _derivative(space: Any, step: float, order: int, x: Point) -> Matrix:
     """The derivative of the metric matrix of this order, new index last; itself differentiable, by the next order."""
-
-    def matrices(xs):
-        return np.broadcast_to(space.metric.metric_matrix(xs), (len(xs), xs.shape[1], xs.shape[1]))
-
-    function = matrices
+    function = functools.partial(_metric_matrices, space)
     for _ in range(order):
         function = functools.partial(_central_differences, function, step)
     return _on_host(function, (x.size,) * (2 + order), x)

@@ -31,7 +31,11 @@ from .supports import AbstractSupport
 
 
 class AbstractFamily(eqx.Module):
-    """A family of distributions with parameters ``theta``, flat ``(size,)``."""
+    """A family of distributions with parameters ``theta``, flat ``(size,)``.
+
+    Families are pytrees, some with traced arrays (numbers of trials, outcomes): compile a method with
+    ``equinox.filter_jit(family.dist)`` or ``jax.jit(lambda a, b: family.dist(a, b))``, not ``jax.jit(family.dist)``.
+    """
 
     @property
     @abc.abstractmethod
@@ -109,6 +113,11 @@ class AbstractFamily(eqx.Module):
                 support.check(support.value(part), f"{parameter}` of `{name}")
         return theta
 
+    def check_information(self, theta: Point) -> None:
+        """Raise or warn if the Fisher information at ``theta`` is degenerate or a coarse estimate, where values are
+        known. It never is in a family that has it in closed form, so this does nothing there."""
+        return
+
     def check_tangent(self, theta: Any, v: Any) -> tuple[Point, Vector]:
         """``theta`` as a point of the family and ``v`` as a vector at it, of the same dtype."""
         theta, v = self.check(theta), as_point(v, "v", dim=self.size)
@@ -167,13 +176,18 @@ class AbstractExactFamily(AbstractFamily):
 
     @abc.abstractmethod
     def exp(self, theta: Point, v: Vector) -> Point:
-        """The exponential map: where the geodesic with velocity ``v`` is at time 1; NaN if it has left the family."""
+        """The exponential map: where the geodesic with velocity ``v`` is at time 1; NaN if it has left the family, or
+        starts on its boundary."""
 
     def log(self, a: Point, b: Point) -> Vector:
-        """The logarithmic map: the velocity at ``a`` of the geodesic to ``b``."""
+        """The logarithmic map: the velocity at ``a`` of the geodesic to ``b``; NaN where ``a`` is on the boundary of
+        the family (a probability that is zero), where no velocity tells geodesics apart."""
         a, b = self.check_pair(a, b)
         zero = jnp.zeros((), a.dtype)
-        return jax.jvp(lambda t: self.path(a, b, t), (zero,), (jnp.ones_like(zero),))[1]
+        velocity = jax.jvp(lambda t: self.path(a, b, t), (zero,), (jnp.ones_like(zero),))[1]
+        if any(support.closed for support in self.parameters.values()):
+            return jnp.where(self.domain(a) > 0, velocity, jnp.nan)
+        return velocity
 
     def geodesic(self, a: Point, b: Point, ts: Float[Array, " n"] | None = None) -> Geodesic:
         """The geodesic from ``a`` to ``b``, sampled at ``ts`` (default 65 equal times), as solvers return it."""

@@ -4,10 +4,12 @@ infinity.
 For one parameter the line is: ``2 arcsin sqrt(p)`` for a probability of success (times sqrt(n) for n trials),
 ``2 sqrt(rate)`` for Poisson, ``2 artanh sqrt(1 - p)`` for geometric distributions. These lines have ends, which are
 distributions that are certain of their outcome; so has the simplex of probabilities, a part of a sphere of radius 2.
+There the Fisher matrix is infinite, and `log` and `exp` are NaN: distances to such distributions are finite.
 """
 
 import abc
 import math
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -26,11 +28,23 @@ from .supports import AbstractSupport, Positive, Simplex, UnitInterval
 
 
 def as_trials(n: Any) -> Int[Array, ""]:
-    """``n`` as an integer array, so that it is traced; raises ``ValueError`` unless it is a positive integer."""
-    array = jnp.asarray(n)
+    """``n`` as an integer array, so that it is traced; raises ``ValueError`` unless it is a positive integer that fits
+    into one."""
+    try:
+        array = jnp.asarray(n)
+    except OverflowError as error:
+        most = jnp.iinfo(jnp.result_type(int)).max
+        advice = "" if jax.config.jax_enable_x64 else " (larger with `jax.config.update('jax_enable_x64', True)`)"
+        raise ValueError(f"`n` must be at most {most}{advice}, got {n!r}") from error
     if array.ndim != 0 or not jnp.issubdtype(array.dtype, jnp.integer) or (is_concrete(array) and int(array) < 1):
         raise ValueError(f"`n` must be a positive integer, got {n!r}")
     return array
+
+
+def _count_times(log: Callable[[Array, Array], Array], count: Array, x: Array, neutral: float) -> Array:
+    """``log(count, x)``, for `xlogy` or `xlog1py`; where the count is zero it does not depend on ``x``, whose
+    derivative is zero there, also where the logarithm is infinite. ``neutral`` is where that is zero."""
+    return log(count, jnp.where(count == 0, neutral, x))
 
 
 def _is_count(x: Array, most: Array | float = math.inf) -> Array:
@@ -58,7 +72,8 @@ class AbstractTrials(AbstractLineFamily, AbstractExponentialFamily):
         count = _is_count(x, n)
         x = jnp.where(count, x, 0)
         choices = gammaln(n + 1) - gammaln(x + 1) - gammaln(n - x + 1)
-        return jnp.where(count, choices + xlogy(x, p) + xlog1py(n - x, -p), -jnp.inf)
+        logs = _count_times(xlogy, x, p, 1) + _count_times(xlog1py, n - x, -p, 0)
+        return jnp.where(count, choices + logs, -jnp.inf)
 
     def inner_product(self, theta: Point) -> DiagonalInnerProduct:
         """``n / (p (1 - p))``."""
@@ -170,7 +185,7 @@ class Poisson(AbstractLineFamily, AbstractExponentialFamily):
         return jnp.where(count, xlogy(x, rate) - rate - gammaln(x + 1), -jnp.inf)
 
     def sample(self, key: PRNGKeyArray, theta: Point, n: int) -> Int[Array, " n"]:
-        """``n`` samples, counts."""
+        """``n`` samples, counts; at most the largest of JAX's default integers (without float64, 2^31 - 1)."""
         return jax.random.poisson(key, theta[0], (n,), int)
 
     def inner_product(self, theta: Point) -> DiagonalInnerProduct:
@@ -236,10 +251,12 @@ class Geometric(AbstractLineFamily, AbstractExponentialFamily):
         (p,) = theta
         x = jnp.asarray(x, theta.dtype)
         count = _is_count(x - 1)
-        return jnp.where(count, jnp.log(p) + xlog1py(jnp.where(count, x - 1, 0), -p), -jnp.inf)
+        failures = _count_times(xlog1py, jnp.where(count, x - 1, 0), -p, 0)
+        return jnp.where(count, jnp.log(p) + failures, -jnp.inf)
 
     def sample(self, key: PRNGKeyArray, theta: Point, n: int) -> Int[Array, " n"]:
-        """``n`` samples, numbers of trials."""
+        """``n`` samples, numbers of trials; at most the largest of JAX's default integers (without float64,
+        2^31 - 1)."""
         return jax.random.geometric(key, theta[0], (n,), int)
 
     def inner_product(self, theta: Point) -> DiagonalInnerProduct:
@@ -292,7 +309,8 @@ class AbstractSimplexFamily(AbstractExactFamily, AbstractExponentialFamily):
     a product: so the simplex is totally geodesic, and solvers, which know nothing of it, stay on it.
 
     Tangent vectors sum to zero. `exp` raises ``ValueError`` for one that does not, beyond rounding, which it removes.
-    Probabilities may be zero in `dist` and `path`; at such points the Fisher matrix, `log` and `exp` do not exist.
+    Probabilities may be zero in `dist` and `path`; at such points the Fisher matrix is infinite, and `log` and `exp` do
+    not exist: they are NaN.
     """
 
     k: eqx.AbstractVar[int]
@@ -433,7 +451,8 @@ class Multinomial(AbstractSimplexFamily):
         x, n = jnp.asarray(x, theta.dtype), self._draws(theta)
         valid = jnp.all(_is_count(x)) & (jnp.sum(x) == n)
         x = jnp.where(valid, x, 0)
-        return jnp.where(valid, gammaln(n + 1) + jnp.sum(xlogy(x, theta) - gammaln(x + 1)), -jnp.inf)
+        logs = _count_times(xlogy, x, theta, 1)
+        return jnp.where(valid, gammaln(n + 1) + jnp.sum(logs - gammaln(x + 1)), -jnp.inf)
 
     def sample(self, key: PRNGKeyArray, theta: Point, n: int) -> Int[Array, "n k"]:
         """``n`` samples, counts."""

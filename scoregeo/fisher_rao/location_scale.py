@@ -80,8 +80,11 @@ class Cauchy(AbstractLocationScale):
     def log_prob(self, theta: Point, x: Num[Array, ""]) -> Scalar:
         """The log density at ``x``."""
         location, scale = theta
-        z = (jnp.asarray(x, theta.dtype) - location) / scale
-        return -jnp.log1p(z**2) - jnp.log(math.pi * scale)
+        z = jnp.asarray(x, theta.dtype) - location
+        # scale / (z^2 + scale^2), whose squares may overflow, in units in which the larger one is 1.
+        unit = jax.lax.stop_gradient(jnp.maximum(jnp.abs(z), scale))
+        squares = (z / unit) ** 2 + (scale / unit) ** 2
+        return jnp.log(scale) - 2 * jnp.log(unit) - jnp.log(squares) - math.log(math.pi)
 
     def sample(self, key: PRNGKeyArray, theta: Point, n: int) -> Float[Array, " n"]:
         """``n`` samples."""
@@ -110,8 +113,10 @@ class Weibull(AbstractHalfPlaneFamily):
         """The log density at ``x``."""
         shape, scale = theta
         x = jnp.asarray(x, theta.dtype)
-        z = jnp.where(x >= 0, x, 1) / scale
-        return jnp.where(x >= 0, jnp.log(shape / scale) + xlogy(shape - 1, z) - z**shape, -jnp.inf)
+        x, inside = jnp.where(x >= 0, x, 1), x >= 0
+        # Not the logarithm of x / scale, which has no derivative with respect to the scale at x = 0.
+        power = xlogy(shape - 1, x) - (shape - 1) * jnp.log(scale)
+        return jnp.where(inside, jnp.log(shape / scale) + power - (x / scale) ** shape, -jnp.inf)
 
     def sample(self, key: PRNGKeyArray, theta: Point, n: int) -> Float[Array, " n"]:
         """``n`` samples."""

@@ -52,6 +52,10 @@ class FisherRaoMetric(AbstractMetric):
         """Positive where the parameters are inside their domains; everywhere in unconstrained coordinates."""
         return jnp.ones((), x.dtype) if self.unconstrained else self.family.domain(x)
 
+    def check(self, x: Point) -> None:
+        """The family's `AbstractFamily.check_information`, at the parameters that ``x`` stands for."""
+        self.family.check_information(self.family.from_unconstrained(x) if self.unconstrained else x)
+
     def acceleration(self, x: Point, v: Vector) -> Vector:
         """That of the family if it has a closed form, else the generic Lagrangian one."""
         closed = None if self.unconstrained else self.family.acceleration(x, v)

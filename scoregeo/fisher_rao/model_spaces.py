@@ -161,13 +161,13 @@ class AbstractLineFamily(AbstractExactFamily):
         return jnp.asarray(self.factor, a.dtype) * self.gap(a, b) ** 2
 
     def exp(self, theta: Point, v: Vector) -> Point:
-        """As far in ``u`` as ``v`` says; NaN beyond the ends of the line."""
+        """As far in ``u`` as ``v`` says; NaN from and beyond the ends of the line."""
         theta, v = self.check_tangent(theta, v)
         start, step = jax.jvp(self.to_line, (theta,), (v,))
         low, high = self.ends
         rounding = 8 * jnp.finfo(theta.dtype).eps * (jnp.abs(start) + jnp.abs(step))
         u = start + step
-        inside = (u >= low - rounding) & (u <= high + rounding)
+        inside = (u >= low - rounding) & (u <= high + rounding) & (self.domain(theta) > 0)
         return jnp.where(inside, self.from_line(jnp.clip(u, low, high)), jnp.nan)
 
 

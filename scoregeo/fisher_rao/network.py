@@ -166,7 +166,13 @@ class NetworkFisher(eqx.Module):
         result = RESULTS.where(residual <= rtol, RESULTS.successful, RESULTS.max_steps_reached)
         result = RESULTS.where(jnp.isfinite(residual), result, RESULTS.nonfinite)
         if throw:
-            direction = result.error_if(direction, result != RESULTS.successful)
+            direction = eqx.error_if(
+                direction,
+                result != RESULTS.successful,
+                "Conjugate gradients did not reach `rtol`: the Fisher information may be singular, where outputs do "
+                "not depend on all weights, or ill-conditioned. Try a larger `damping` of the NetworkFisher, or more "
+                "`max_steps`; and check that `gradient` is finite.",
+            )
         return NaturalGradient(direction, residual, result)
 
     def _check_like_params(self, tree: PyTree, name: str) -> None:

@@ -107,7 +107,8 @@ class Normal(AbstractIndependentNormal):
 class DiagonalNormal(AbstractIndependentNormal):
     """Normal distributions on R^dim with independent components: ``theta = (mean, sd)``, both ``(dim,)``.
 
-    A product of hyperbolic planes, and a totally geodesic part of all normal distributions.
+    A product of hyperbolic planes. Not a totally geodesic part of all normal distributions, whose geodesics turn the
+    covariance if the mean moves along more than one axis: `MultivariateNormal` has shorter distances then.
 
     **Arguments**
 

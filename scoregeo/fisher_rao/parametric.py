@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._types import Matrix, Point, Points, Scalar, check_count, is_concrete
+from .._types import Matrix, Point, Points, Scalar, check_count, check_finite, is_concrete
 from ..metrics.inner_products import DenseInnerProduct
 from ..scores.density import TracedFunction
 from .base import AbstractFamily
@@ -51,13 +51,16 @@ class ExactSum(AbstractExpectation):
     """The sum over a finite set of ``outcomes``, shape ``(n, *sample_shape)``, that has all probability (up to
     1e-6 in float64).
 
-    For a distribution on infinitely many outcomes, give those that matter at all ``theta`` of interest.
+    Raises ``ValueError`` if there are none. For a distribution on infinitely many outcomes, give those that matter at
+    all ``theta`` of interest.
     """
 
     outcomes: Array
 
     def __init__(self, outcomes: Any):
         self.outcomes = jnp.asarray(outcomes)
+        if self.outcomes.ndim == 0 or len(self.outcomes) == 0:
+            raise ValueError(f"`outcomes` must have shape (n, *sample_shape) with n >= 1, got {self.outcomes.shape}")
 
     def points(self, family: AbstractFamily, theta: Point) -> tuple[Array, Float[Array, " n"]]:
         """The outcomes and their probabilities."""
@@ -210,9 +213,10 @@ class ParametricFamily(AbstractFamily):
 
     At values that are known (not under ``jit``) the Fisher matrix is checked: ``ValueError`` if it is degenerate,
     naming a direction in which the distribution does not change, or if the probabilities of an exact sum or quadrature
-    do not add up to one; a warning with the standard error where Monte Carlo is coarser than 10%. Solvers do not know
-    values: there the matrix is NaN where the probabilities do not add up to one, and the solve ends with
-    ``metric_nonfinite``; a degenerate matrix is not noticed. So compute `fisher` at an end point first.
+    do not add up to one; a warning with the standard error where Monte Carlo is coarser than 10%. `geodesic`, `dist`
+    and the like check their end points so before they solve, `pairwise_dist` and `compare` their first point. Solvers
+    do not know values: between the end points and under ``jit`` the matrix is NaN where the probabilities do not add up
+    to one, and the solve ends with ``metric_nonfinite``; a degenerate or coarse matrix is not noticed.
 
     >>> import jax
     >>> import jax.numpy as jnp
@@ -302,6 +306,13 @@ class ParametricFamily(AbstractFamily):
         """The Fisher information at ``theta`` and the standard errors of its entries, both ``(size, size)``. The errors
         are zero for sums and quadrature, which have no statistical error."""
         return self._checked(self.check(theta))
+
+    def check_information(self, theta: Point) -> None:
+        """``ValueError`` and warning of the Fisher matrix at ``theta``, as above; none outside the family, which
+        solvers report."""
+        inside = self.domain(theta) > 0
+        if is_concrete(inside) and inside:
+            self._checked(theta)
 
     def _checked(self, theta: Point) -> tuple[Matrix, Matrix]:
         x, weights = self.expectation.points(self, theta)
@@ -398,10 +409,22 @@ def empirical_fisher(family: AbstractFamily, theta: Point, data: Array) -> Matri
 
     The Fisher information at ``theta`` only where the data come from that distribution: elsewhere it is another matrix
     (Kunstner, Hennig & Balles 2019).
+
+    Raises ``ValueError`` for data that are not finite or have no density, where values are known.
     """
     theta = family.check(theta)
     data = jnp.asarray(data)
     if data.ndim == 0 or data.shape[1:] != family.sample_shape or len(data) == 0:
         raise ValueError(f"`data` must have shape {('n', *family.sample_shape)} with n >= 1, got {data.shape}")
+    check_finite(data, "data")
+    log_prob = jax.vmap(family.log_prob, (None, 0))(theta, data)
+    if is_concrete(log_prob):
+        bad = ~np.isfinite(np.asarray(log_prob))
+        if bad.any():
+            first = int(np.argmax(bad))
+            raise ValueError(
+                f"`data` must be where the density is positive and finite, but {bad.sum()} of {len(data)} samples are "
+                f"not (first at {(first,)}, of log density {float(log_prob[first])})"
+            )
     u = _fisher_scores(family, theta, data)
     return u.T @ u / len(data)

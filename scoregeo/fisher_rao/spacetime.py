@@ -19,6 +19,7 @@ For exact denoisers (3) is symmetric and positive definite. A learned one is not
 symmetric part of (3) is taken, which is what lengths depend on, but nothing makes it positive.
 """
 
+import inspect
 from typing import Any
 
 import equinox as eqx
@@ -39,7 +40,7 @@ _SLACK = 1e-5
 
 
 def as_denoiser(source: Any) -> TracedFunction:
-    """``source`` as a denoiser, see `SpacetimeMetric`; raises ``TypeError`` for what has no noise level."""
+    """``source`` as a denoiser, see `SpacetimeMetric`; raises ``TypeError`` for what takes no noise level."""
     if hasattr(source, "noised"):
         return TracedFunction(jax.tree_util.Partial(_tweedie, source), "denoiser")
     if hasattr(source, "score_at"):
@@ -49,6 +50,14 @@ def as_denoiser(source: Any) -> TracedFunction:
             "`denoiser` must be a function (z, noise_level) -> E[x_0 | z], a score with `noised`, or a DiffusionModel, "
             f"got {type(source).__name__}"
         )
+    try:
+        inspect.signature(source).bind(None, None)
+    except ValueError:  # a function without a signature
+        pass
+    except TypeError as error:
+        raise TypeError(
+            f"`denoiser` must take two arguments (z, noise_level) and return E[x_0 | z], but for the one given: {error}"
+        ) from error
     return TracedFunction(source, "denoiser")
 
 

@@ -18,8 +18,9 @@ from .._types import Scalar, Vector, as_float, check_count, check_finite, is_con
 
 
 class AbstractSupport(eqx.Module):
-    """The set of values of one parameter."""
+    """The set of values of one parameter. ``closed``: whether its boundary, or a part of it, has distributions too."""
 
+    closed = False
     shape: eqx.AbstractVar[tuple[int, ...]]
 
     @property
@@ -155,6 +156,7 @@ class UnitInterval(AbstractSupport):
     """A probability, in [0, 1], or in (0, 1] with ``zero=False``; unconstrained as its logit."""
 
     zero: bool = eqx.field(static=True, default=True)
+    closed = True
     shape = ()
     size = 1
     free = 1
@@ -193,6 +195,7 @@ class Simplex(AbstractSupport):
     """``count`` probabilities that sum to one; coordinates are all of them, unconstrained log ratios to the last."""
 
     count: int = eqx.field(static=True)
+    closed = True
 
     def __check_init__(self):
         check_count("count", self.count, 2)

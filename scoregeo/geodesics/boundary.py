@@ -37,6 +37,8 @@ def check_end_points(metric: AbstractMetric, x: Any, y: Any) -> tuple[Point, Poi
     dtype = jnp.result_type(x, y)
     x, y = x.astype(dtype), y.astype(dtype)
     check_metric(metric, x)
+    if is_concrete(y):
+        metric.check(y)
     return x, y
 
 
@@ -55,7 +57,8 @@ def check_fractions(solver: AbstractBoundarySolver, *names: str) -> None:
 
 
 def check_metric(metric: Any, x: Point) -> None:
-    """Evaluate the shapes of ``metric`` at ``x``, so that a mismatch is reported as such before anything is solved."""
+    """Evaluate the shapes of ``metric`` at ``x``, so that a mismatch is reported as such before anything is solved; and
+    let it check its values there, where ``x`` has one."""
     if not isinstance(metric, AbstractMetric):
         raise TypeError(f"`metric` must be an AbstractMetric such as SteinMetric(score), got {type(metric).__name__}")
     try:
@@ -64,6 +67,8 @@ def check_metric(metric: Any, x: Point) -> None:
         # Not `type(error)`: JAX's errors are subclasses of these that want other arguments.
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"`metric` cannot be evaluated at a point of shape {x.shape}: {error}") from error
+    if is_concrete(x):
+        metric.check(x)
 
 
 def check_rule(init: Any, dim: int) -> AbstractStart:

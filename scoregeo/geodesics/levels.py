@@ -23,6 +23,9 @@ from .path_energy import PathEnergy
 
 RUNNING, STATIONARY, STALLED, NONFINITE = range(4)
 
+# How many times the gain of one step an unfinished descent may still have to go: 60 times was the most, at ReLU scores.
+_DOUBT = 100
+
 
 class Levels(NamedTuple):
     """Settings of a solve; see `SpectralNewton` for their meaning."""
@@ -170,7 +173,10 @@ def estimated_error(energy: Scalar, gain: Scalar, other_length: Scalar) -> tuple
 
 def _estimates(state: SolveState, energy: Scalar, gain: Scalar) -> tuple[Scalar, Scalar, Scalar]:
     """`estimated_error` of the path found before, from this evaluation of it."""
-    length, error, path_error = estimated_error(energy, gain, state.found_length)
+    # Where the descent did not end, what one step gains says little of what all that are left would.
+    doubt = jnp.where(state.found_status == STATIONARY, 1, _DOUBT).astype(gain.dtype)
+    length, error, path_error = estimated_error(energy, doubt * gain, state.found_length)
+    path_error = path_error / jnp.sqrt(doubt)
     # The best path on elements across is about as far from the geodesic as this one: a step to it goes half the way.
     twice = jnp.where(state.passes > 0, 2, 1).astype(error.dtype)
     return length, twice * error, jnp.sqrt(twice) * path_error
@@ -189,14 +195,13 @@ class Judgement(NamedTuple):
     error: Scalar
     path_error: Scalar
     better: Array
+    accepted: Array
     over: Array
 
 
 def _judge(state: SolveState, at: Evaluation, judging: Array, last: bool, levels: Levels) -> Judgement:
     _, error, path_error = _estimates(state, at.energy, at.gain)
-    # Where the descent did not end, what a step gains says little of what all that are left would.
-    ended = state.found_status == STATIONARY
-    accepted = judging & ended & _accurate(state, at.energy, at.gain, levels)
+    accepted = judging & _accurate(state, at.energy, at.gain, levels)
     first = jnp.isinf(state.error)
     better = accepted | (judging & jnp.isfinite(error) & (first | (path_error < state.path_error)))
     over = accepted
@@ -205,9 +210,9 @@ def _judge(state: SolveState, at: Evaluation, judging: Array, last: bool, levels
     elif last:
         # Another pass must be worth it, and after the last of them, or after a failure, there is only judging.
         hopeless = (state.passes > levels.adaptations) | (state.passes > 1) & ~(path_error < state.path_error / 2)
-        hopeless = hopeless | (state.passes > 0) & ~ended
+        hopeless = hopeless | (state.passes > 0) & (state.found_status != STATIONARY)
         over = accepted | (judging & hopeless)
-    return Judgement(error, path_error, better, over)
+    return Judgement(error, path_error, better, accepted, over)
 
 
 def advance(problem: PathEnergy, state: SolveState, level: int, levels: Levels) -> SolveState:
@@ -234,7 +239,7 @@ def advance(problem: PathEnergy, state: SolveState, level: int, levels: Levels) 
         return known | ~good(energy)
 
     at = evaluate(problem, basis, state.work.c[:elements], fraction, enough)
-    error, judged_path_error, better, over = _judge(state, at, judging, last, levels)
+    error, judged_path_error, better, accepted, over = _judge(state, at, judging, last, levels)
     _, _, path_error = estimated_error(at.energy, at.gain, state.found_length)
 
     good = good(at.energy)
@@ -272,9 +277,9 @@ def advance(problem: PathEnergy, state: SolveState, level: int, levels: Levels) 
     improved = jnp.isfinite(search.energy) & (search.energy < state.energy)
     found = left & ~over & (stationary | improved | ~jnp.isfinite(state.found_length))
     unjudged = found & ~judged
-    # Nor does it count if it comes after a success on this level; and it stays one when it has been judged.
+    # Nor does it count if it comes after a success on this level; and it stays one unless it is judged good enough.
     success = left & judged & (state.passes > 0) & (state.found_status == STATIONARY)
-    status = jnp.where(over & judged, state.found_status, jnp.where(success, STATIONARY, status))
+    status = jnp.where(over & judged & ~accepted, state.found_status, jnp.where(success, STATIONARY, status))
     status = jnp.where(next_attempt, RUNNING, status).astype(jnp.int32)
     # Where no level follows to judge it, or to improve on it, there is nothing to gain from a failure.
     final = last or (levels.only_judges and level == len(levels.elements) - 2)

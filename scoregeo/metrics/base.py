@@ -33,6 +33,11 @@ class AbstractMetric(eqx.Module):
         """
         return jnp.ones((), x.dtype)
 
+    def check(self, x: Point) -> None:
+        """Raise or warn if the metric at ``x`` is not to be relied on, for a reason that solvers cannot see; outside of
+        ``jit``, before anything is solved. Nothing by default."""
+        return
+
     def inner(self, x: Point, v: Vector, w: Vector) -> Scalar:
         """``<v, w>`` at ``x``."""
         return self.at(x).inner(v, w)

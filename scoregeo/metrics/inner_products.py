@@ -115,6 +115,10 @@ class DiagonalInnerProduct(AbstractInnerProduct):
     def inv_sqrt_mv(self, v: Vector) -> Vector:
         return v / jnp.sqrt(self.diagonal)
 
+    def matrix(self, dim: int) -> Matrix:
+        # Not from products with zero: the diagonal may be infinite, at the boundary of a family of distributions.
+        return jnp.diag(self.diagonal)
+
 
 class DenseInnerProduct(AbstractInnerProduct):
     """``G`` as a dense symmetric positive definite array of shape ``(d, d)``; for small dimensions."""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scoregeo import RESULTS, SpectralNewton, SteinMetric, exp, geodesic, models, shoot
+from scoregeo import RESULTS, SpectralNewton, SteinMetric, dist, exp, geodesic, models, shoot
 from scoregeo.adapters import geomstats as adapter
 from scoregeo.adapters.geomstats import from_geomstats, to_geomstats
 from scoregeo.datasets import three_modes
@@ -166,6 +166,32 @@ def test_a_space_of_geomstats_in_a_chart():
     single = from_geomstats(PoincareBall(2)).dist(jnp.float32(xs[0]), jnp.float32(ys[0]))
     assert single.dtype == jnp.float32
     np.testing.assert_allclose(single, closed[0], rtol=1e-5)
+
+
+def test_matrices_from_inner_products():
+    """Where geomstats has no metric matrix: the half-space, normal laws with independent components, rotations."""
+    from geomstats.geometry.hypersphere import Hypersphere
+    from geomstats.geometry.poincare_half_space import PoincareHalfSpace
+    from geomstats.geometry.special_orthogonal import SpecialOrthogonal
+    from geomstats.information_geometry.normal import DiagonalNormalDistributions
+
+    np.random.seed(0)  # noqa: NPY002
+    expected = np.random.normal()  # noqa: NPY002
+    np.random.seed(0)  # noqa: NPY002
+    half_space = from_geomstats(PoincareHalfSpace(2))
+    assert np.random.normal() == expected  # noqa: NPY002
+    xs = jnp.array([[0.3, 2.0], [-0.7, 0.5]])
+    np.testing.assert_allclose(jax.vmap(lambda x: half_space.at(x).matrix(2))(xs), [np.eye(2) / 4, 4 * np.eye(2)])
+    np.testing.assert_allclose(dist(half_space, *xs, solver=SOLVER), half_space.dist(*xs), rtol=1e-6)
+    normal = from_geomstats(DiagonalNormalDistributions(2))
+    matrix = normal.at(jnp.array([0.0, 1.0, 1.0, 4.0])).matrix(4)  # at variances 1 and 4, but of changes of the sd
+    np.testing.assert_allclose(matrix, np.diag([1, 1 / 4, 2, 1 / 2]), atol=1e-12)
+    rotations = from_geomstats(SpecialOrthogonal(3, point_type="vector"))
+    x, v = jnp.array([0.1, 0.2, 0.3]), jnp.array([1e-5, -2e-5, 1e-5])
+    np.testing.assert_allclose(rotations.at(x).norm(v), rotations.dist(x - v / 2, x + v / 2), rtol=1e-6)
+
+    with pytest.raises(ValueError, match=r"of Hypersphere geomstats cannot .* has shape \(3, 3\), not \(2, 2\)"):
+        from_geomstats(Hypersphere(2, intrinsic=True))
 
 
 def test_differences_replace_derivatives():

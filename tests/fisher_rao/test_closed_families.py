@@ -288,6 +288,15 @@ def test_ends_of_families():
     assert np.isfinite(poisson.exp(rate, -3.99 * jnp.ones(1)))
     assert np.isnan(poisson.exp(rate, -4.01 * jnp.ones(1)))
 
+    # At the end itself the metric is infinite, and no vector is the velocity of a geodesic.
+    for family, end, inside in ((bernoulli, zero, 0.3), (bernoulli, one, 0.3), (geometric, geometric.pack(1.0), 0.4)):
+        for function in (family.log, jax.jit(family.log), family.exp):
+            assert np.isnan(function(end, family.pack(inside))).all()
+    two, corner = Categorical(2), jnp.array([0.0, 1.0])
+    assert np.isnan(two.log(corner, two.pack([0.5, 0.5]))).all()
+    assert np.isnan(two.exp(corner, jnp.array([0.5, -0.5]))).all()
+    np.testing.assert_array_equal(two.fisher(corner), np.diag([np.inf, 1]))
+
     corner, other, edge = (categorical.pack(p) for p in ([1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.5, 0.5, 0.0]))
     np.testing.assert_allclose(categorical.dist(corner, other), math.pi, rtol=1e-15)
     np.testing.assert_allclose(categorical.path(corner, other, 0.5), edge, atol=1e-15)
@@ -306,6 +315,34 @@ def test_ends_of_families():
     np.testing.assert_allclose(jax.jit(categorical.exp)(inside, off), edge, atol=1e-15)
     with pytest.raises(ValueError, match=r"`v` must sum to zero.*its sum is 0.1"):
         categorical.exp(inside, off)
+
+
+@pytest.mark.parametrize(
+    ("family", "theta", "x", "gradient"),
+    [
+        (Bernoulli(), [0.0], 0, [-1]),
+        (Binomial(5), [0.0], 0, [-5]),
+        (Binomial(5), [1.0], 5, [5]),
+        (Geometric(), [1.0], 1, [1]),
+        (Multinomial(3, 2), [0.0, 1.0], [0, 3], [0, 3]),
+        (Weibull(), [1.0, 2.0], 0.0, [-np.inf, -0.5]),  # the density at 0 jumps from infinity to 0 at this shape
+    ],
+    ids=lambda x: type(x).__name__ if hasattr(x, "log_prob") else None,
+)
+def test_scores_at_the_edge(family, theta, x, gradient):
+    """Of outcomes that are certain, and where the density ends."""
+    np.testing.assert_allclose(jax.grad(family.log_prob)(jnp.array(theta), jnp.array(x)), gradient, rtol=1e-12)
+
+
+def test_far_tails_in_single_precision():
+    """The Cauchy density of numbers whose squares overflow."""
+    value = jax.value_and_grad(Cauchy().log_prob)
+    for location, scale, x in ((0.0, 1e-30, 1.0), (0.0, 1e-30, 0.0), (0.0, 1.0, 1e25), (3.0, 1e-20, 1e25)):
+        theta = jnp.array([location, scale], jnp.float32)
+        found, gradient = value(theta, jnp.float32(x))
+        exact = np.log(scale / np.pi) - 2 * np.log(np.hypot(x - location, scale))
+        np.testing.assert_allclose(found, exact, rtol=1e-6)
+        assert np.isfinite(gradient).all()
 
 
 def test_outside_the_family():
@@ -510,6 +547,7 @@ def test_pack_and_errors():
         (lambda: DiagonalNormal(0), ValueError, "`dim` must be an integer of at least 1, got 0"),
         (lambda: Categorical(1), ValueError, "`k` must be an integer of at least 2, got 1"),
         (lambda: Binomial(0), ValueError, "`n` must be a positive integer, got 0"),
+        (lambda: Binomial(2**80), ValueError, f"`n` must be at most {2**63 - 1}, got {2**80}"),
         (lambda: Binomial(2.5), ValueError, "`n` must be a positive integer, got 2.5"),
         (lambda: Multinomial(True, 3), ValueError, "`n` must be a positive integer, got True"),
         (lambda: Multinomial([3, 4], 3), ValueError, "`n` must be a positive integer"),

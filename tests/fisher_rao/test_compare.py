@@ -75,6 +75,8 @@ def test_all_pairs(among_points, tmp_path):
     for i, j in itertools.product(range(3), range(3)):
         assert result.nearest[i, j] == np.mean(nearest[i] == nearest[j])
 
+    with pytest.raises(FileNotFoundError, match=r"must be in a folder that exists, got .*/nowhere/table\.csv"):
+        result.to_csv(tmp_path / "nowhere" / "table.csv")
     result.to_csv(tmp_path / "table.csv")
     with (tmp_path / "table.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -124,6 +126,17 @@ def test_intervals_cover_what_they_say():
         spans = _intervals(values, index, index, False, 100, 0.95, seed)
         covered.append([span.low[0, 1] <= truth <= span.high[0, 1] for span, truth in zip(spans, exact, strict=True)])
     assert (np.abs(np.mean(covered, 0) - 0.93) < 0.06).all(), np.mean(covered, 0)
+
+
+def test_no_intervals_of_few_pairs():
+    xs, ys = points(10), points(10, seed=1)
+    metrics = {"straight": euclidean, "taxi": lambda x, y: jnp.sum(jnp.abs(x - y))}
+    for sides, known in (((xs, ys), True), ((xs[:9], ys[:9]), False), ((xs[:5],), True), ((xs[:4],), False)):
+        result = compare(*sides, metrics=metrics, resamples=20)
+        for correlations in (result.pearson, result.spearman):
+            assert np.isfinite(correlations.values).all()
+            assert (np.isfinite([correlations.low, correlations.high]) == known).all()
+        assert ("[   nan,   nan]" in str(result)) != known
 
 
 def test_pairs_that_share_points_know_less():
@@ -212,7 +225,9 @@ def raise_type_error(x, y):
         ({"metrics": {"a": Entry(euclidean, ys=np.ones((5, 2)))}}, ValueError, "must have `xs` and `ys` if"),
         ({"ys": np.ones((4, 2))}, ValueError, "`ys` of .* must have 5 points, .* got 4"),
         ({"xs": np.ones((2, 2))}, ValueError, "`xs` must make at least 3 pairs, got 1 of 2 points"),
-        ({"xs": 3.0}, ValueError, "`xs` must be arrays with one leading axis in common"),
+        ({"xs": 3.0}, ValueError, "`xs` must be an array, or a pytree of arrays, .*; got float of single numbers"),
+        ({"xs": [[0.0, 1.0]] * 4}, ValueError, "got list of single numbers: make it an array"),
+        ({"xs": [np.ones((4, 2)), np.ones((3, 2))]}, ValueError, "`xs` must be arrays with one leading axis in common"),
         ({"metrics": {"a": lambda x, y: x - y}}, ValueError, r"must return a scalar, got shape \(2,\)"),
         ({"resamples": -1}, ValueError, "`resamples` must be an integer of at least 0, got -1"),
         ({"batch_size": 0}, ValueError, "`batch_size` must be an integer of at least 1, got 0"),

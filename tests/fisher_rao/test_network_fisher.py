@@ -138,7 +138,7 @@ def test_invariance_and_status():
     left = np.asarray(fisher.mv(short.direction) - gradient)
     np.testing.assert_allclose(short.residual, np.linalg.norm(left) / np.linalg.norm(gradient), rtol=1e-10)
     assert float(short.residual) > 1e-3
-    with pytest.raises(Exception, match="max_steps"):
+    with pytest.raises(RuntimeError, match=r"singular.* larger `damping` of .*`max_steps`"):
         fisher.natural_gradient(gradient, rtol=1e-10, max_steps=1)
     wrong = fisher.natural_gradient(gradient.at[0, 0].set(jnp.nan), throw=False)
     assert bool(wrong.result == RESULTS.nonfinite)

@@ -10,8 +10,8 @@ import pytest
 from jax.scipy import stats
 from scipy.special import polygamma
 
-from scoregeo import SpectralNewton, dist
-from scoregeo.fisher_rao import FisherRaoMetric
+from scoregeo import SpectralNewton, dist, exp, pairwise_dist
+from scoregeo.fisher_rao import FisherRaoMetric, Gamma, compare
 from scoregeo.fisher_rao.parametric import (
     ExactSum,
     MonteCarlo,
@@ -20,6 +20,7 @@ from scoregeo.fisher_rao.parametric import (
     empirical_fisher,
 )
 from scoregeo.fisher_rao.supports import Positive, PositiveDefinite, Real, Simplex, UnitInterval
+from scoregeo.geodesics.boundary import check_end_points
 
 INF = math.inf
 
@@ -216,6 +217,11 @@ def test_empirical_fisher():
     np.testing.assert_allclose(empirical_fisher(family, theta, data), u.T @ u / 50, rtol=1e-12)
     with pytest.raises(ValueError, match=r"`data` must have shape \('n',\)"):
         empirical_fisher(family, theta, np.ones((3, 2)))
+    with pytest.raises(ValueError, match=r"`data` must be finite, but 1 of 50 .*first at \(3,\)"):
+        empirical_fisher(family, theta, np.where(np.arange(50) == 3, np.nan, data))
+    with pytest.raises(ValueError, match=r"but 2 of 3 samples are not \(first at \(1,\), of log density -inf\)"):
+        empirical_fisher(Gamma(), Gamma().pack(2.0, 1.0), np.array([1.0, -1.0, -2.0]))
+    assert np.isfinite(jax.jit(lambda x: empirical_fisher(family, theta, x))(data)).all()
 
 
 def test_bad_input():
@@ -227,6 +233,16 @@ def test_bad_input():
     family = ParametricFamily(log_prob, parameters={"a": Real(), "b": Real(), "sd": Positive()}, expectation=quadrature)
     with pytest.raises(ValueError, match=r"degenerate.* direction (\+1 a -1 b|-1 a \+1 b)"):
         family.fisher(jnp.array([0.0, 1.0, 2.0]))
+    metric, a, b = FisherRaoMetric(family), jnp.array([0.0, 1.0, 2.0]), jnp.array([1.0, 1.0, 2.0])
+    pairs = {"a": metric, "b": lambda x, y: jnp.sum((x - y) ** 2)}
+    for solve in (
+        lambda: dist(metric, a, b),
+        lambda: exp(FisherRaoMetric(family, unconstrained=True), a, b),
+        lambda: pairwise_dist(metric, jnp.stack([a, b])),
+        lambda: compare(jnp.stack([a, a, a]), jnp.stack([b, b, b]), metrics=pairs),
+    ):
+        with pytest.raises(ValueError, match="degenerate"):
+            solve()
     vector = ParametricFamily(lambda theta, x: stats.norm.logpdf(x, theta[2]), parameters=3, expectation=quadrature)
     with pytest.raises(ValueError, match=r"degenerate.*theta\[[01]\]"):
         vector.fisher(jnp.zeros(3))
@@ -260,6 +276,10 @@ def test_bad_input():
     few = ParametricFamily(normal_log_prob, normal_sample, parameters=NORMAL, expectation=MonteCarlo(30))
     with pytest.warns(UserWarning, match=r"30 samples .*\((mean|sd), (mean|sd)\).* standard error"):
         few.fisher(jnp.array([0.0, 1.0]))
+    with pytest.warns(UserWarning, match="30 samples") as warned:
+        check_end_points(FisherRaoMetric(few), jnp.array([0.0, 1.0]), jnp.array([0.0, 2.0]))
+    assert len(warned) == 2
+    check_end_points(FisherRaoMetric(few), *jnp.array([[0.0, -1.0]] * 2))  # for solvers: outside of the domain
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ParametricFamily(normal_log_prob, normal_sample, parameters=NORMAL).fisher(jnp.array([0.0, 1.0]))
@@ -285,6 +305,8 @@ def test_bad_input():
         ParametricFamily(normal_log_prob, lambda key, theta, n: jnp.ones(3), parameters=2).fisher(jnp.ones(2))
     with pytest.raises(ValueError, match="`log_prob` must return a scalar"):
         ParametricFamily(lambda theta, x: theta, normal_sample, parameters=2).log_prob(jnp.ones(2), 0.0)
+    with pytest.raises(ValueError, match=r"`outcomes` must have shape \(n, .*, got \(0,\)"):
+        ExactSum([])
     with pytest.raises(ValueError, match="`low` must be below `high`"):
         Quadrature(1.0, 1.0)
     with pytest.raises(ValueError, match="`low` must be below `high`"):

@@ -351,6 +351,8 @@ def test_bad_input():
     metric = SpacetimeMetric(score, VP())
     with pytest.raises(TypeError, match=r"`denoiser` must be .* got FunctionScore"):
         SpacetimeMetric(FunctionScore(lambda x: -x), VP())
+    with pytest.raises(TypeError, match=r"`denoiser` must take two arguments \(z, noise_level\)"):
+        SpacetimeMetric(lambda x: -x, VP())
     with pytest.raises(TypeError, match=r"`schedule` .* NoneType has no t_min"):
         SpacetimeMetric(score)
     with pytest.raises(ValueError, match="`key` must be given"):
