@@ -69,8 +69,9 @@ class SpectralNewton(AbstractBoundarySolver):
       (`jax.checkpoint`): for networks, memory for time.
 
     The error estimate in `Geodesic.error` adds the change of the length in the quadrature of the next level to what a
-    Newton step with its coefficients would gain; for the last level, it is twice that on elements across. Under
-    ``jax.vmap`` lanes that have finished make room for others.
+    Newton step with its coefficients would gain (a hundred such steps, if the descent was stopped before its end, as
+    kinks of the metric do); for the last level, it is twice that on elements across. Under ``jax.vmap`` lanes that have
+    finished make room for others.
     """
 
     rtol: float | None = eqx.field(static=True, default=None)
