@@ -124,7 +124,8 @@ def fit(
 
     **Raises** ``ValueError`` or ``TypeError`` for unusable arguments, before anything is trained, and for a bad batch
     of an iterator when it comes; ``OSError`` if a checkpoint cannot be written (the last whole one stays);
-    `TrainingDiverged` when the loss is not finite; `TrainingInterrupted`, a ``KeyboardInterrupt``, on Ctrl-C.
+    `TrainingDiverged` when the loss is not finite; `TrainingInterrupted`, a ``KeyboardInterrupt``, on Ctrl-C. After
+    Ctrl-C, and in a run of one process after an error of the data or of a callback, the last whole chunk is kept.
 
     >>> import jax
     >>> from scoregeo.diffusion import FitConfig, fit
@@ -200,10 +201,16 @@ def _train(
         with contextlib.suppress(KeyboardInterrupt, OSError):  # a second Ctrl-C: the last whole checkpoint will do
             if not latest[0]["step"].is_deleted():  # used up by a chunk that was interrupted as it began
                 history = _record(history, latest, checkpoints)
-                _keep(latest[0], history, checkpoints, config)
-                if checkpoints:
-                    checkpoints.save(latest[0], history)
+                _keep(latest[0], history, checkpoints, config, now=True)
         raise TrainingInterrupted(history.last_step, checkpoints and checkpoints.last) from None
+    except TrainingDiverged:
+        raise
+    except Exception:
+        # Not with other processes, which may wait for this one: the last chunk may then never be done.
+        if checkpoints and not checkpoints.failed and not has_several_processes(mesh):
+            with contextlib.suppress(KeyboardInterrupt, Exception):  # the error to tell is the one that came first
+                _keep(latest[0], _record(history, latest, checkpoints), checkpoints, config, now=True)
+        raise
     return latest[0], history
 
 
@@ -232,8 +239,10 @@ def _record(history: TrainingHistory, latest: tuple[dict, Losses | None], checkp
     return history.append(step, float(losses.train), float(losses.held_out), losses.sigmas, losses.by_level)
 
 
-def _keep(state, history: TrainingHistory, checkpoints: Any, config: FitConfig, *, ended: bool = False) -> None:
-    """Write what is due after the last chunk; everything if the run has ended."""
+def _keep(
+    state, history: TrainingHistory, checkpoints: Any, config: FitConfig, *, now: bool = False, ended: bool = False
+) -> None:
+    """Write what is due after the last chunk; a checkpoint at any rate ``now``; everything if the run has ended."""
     step = history.last_step
     if checkpoints is None or step == 0:
         return
@@ -242,7 +251,7 @@ def _keep(state, history: TrainingHistory, checkpoints: Any, config: FitConfig, 
     # First, so that a run that goes on from a checkpoint has all snapshots of the steps before it.
     if takes_snapshots(config.ema) and (ended or config.ema.snapshot_due(step, before, config.steps)):
         checkpoints.snapshot(state)
-    if ended or step // config.checkpoint_every > before // config.checkpoint_every:
+    if now or ended or step // config.checkpoint_every > before // config.checkpoint_every:
         checkpoints.save(state, history)
 
 

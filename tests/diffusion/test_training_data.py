@@ -11,6 +11,7 @@ import pytest
 
 from scoregeo.datasets import Standardization
 from scoregeo.diffusion import MLP, FitConfig, TrainingInterrupted, data, fit
+from scoregeo.diffusion.checkpoint import Checkpoints
 
 CONFIG = FitConfig(steps=60, batch_size=32, width=8, depth=2, potential=False, chunk_steps=20, checkpoint_every=20)
 POINTS = np.random.default_rng(0).normal(size=(500, 2))
@@ -137,6 +138,36 @@ class TestIterators:
         assert starts == [0, 0, 64 + 40]
         with pytest.raises(ValueError, match="`checkpoint_dir` holds a run with other data"):
             fit(batches(5), CONFIG, checkpoint_dir=tmp_path / "iterator", progress=False)
+
+    @pytest.mark.parametrize("spoiled", ["batch", "file", "callback"])
+    def test_an_error_costs_no_finished_chunk(self, tmp_path, monkeypatch, spoiled):
+        """No checkpoint is due when a batch is bad, the file is gone, or a callback raises."""
+        config = dataclasses.replace(CONFIG, checkpoint_every=1000)
+
+        def source(error=None):
+            for k, batch in enumerate(batches()):
+                if k == 64 + 50 and error == "file":
+                    raise OSError("gone")
+                yield batch * np.nan if k == 64 + 50 and error == "batch" else batch
+
+        def broken(history):
+            if spoiled == "callback" and history.last_step == 40:
+                raise RuntimeError("mine")
+
+        settings = {"checkpoint_dir": tmp_path, "progress": False}
+        error, message = {
+            "batch": (ValueError, "batch 114 of `data` must be finite"),
+            "file": (OSError, "gone"),
+            "callback": (RuntimeError, "mine"),
+        }[spoiled]
+        with monkeypatch.context() as full, pytest.raises(error, match=f"^{message}"):  # the first error is the one told
+            full.setattr(Checkpoints, "save", lambda *_: 1 / 0)
+            fit(source(spoiled), config, callbacks=[broken], **settings)
+        with pytest.raises(error, match=f"^{message}"):
+            fit(source(spoiled), config, callbacks=[broken], **settings)
+        assert [path.name for path in tmp_path.iterdir()] == ["40"]
+        whole = fit(source(), config, progress=False)
+        assert equal(fit(source(), config, **settings).weights, whole.weights)
 
     def test_it_learns_what_the_batches_hold(self):
         """Mean and spread come from the first batches; labels too; a pair may be a list."""
