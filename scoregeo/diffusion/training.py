@@ -10,6 +10,7 @@ import functools
 import hashlib
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -40,6 +41,9 @@ from .sharding import (
 )
 from .steps import WEIGHTING, Losses, optimiser, run_steps, with_weights
 from .weightings import LearnedWeighting
+
+# Samples start from noise without the data in it. At so many times the spread of the data, they end 3% too narrow.
+_SPREADS = 4
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -101,7 +105,8 @@ def fit(
 
       Where JAX has float64 enabled, float64 data and whole numbers are trained on in float64, anything else in float32.
       The weights of the default network are of that type; those of a given ``network`` keep theirs. The defaults of the
-      schedules suit a standard deviation of about 0.5 to 1 (`scoregeo.datasets.Standardization`).
+      schedules suit a standard deviation of about 0.5 to 1 (`scoregeo.datasets.Standardization`); one that is more than
+      a quarter of the largest noise level gives a warning.
     - ``config``: settings, see `FitConfig`.
     - ``network``: the initial network, a module ``(x, c_noise) -> (d,)`` with an integer ``dim`` (see `networks`); by
       default an `MLP` as ``config`` says. It is not changed.
@@ -143,6 +148,14 @@ def fit(
         raise ValueError("`checkpoint_dir` must be given with `ema=PowerEMA(snapshots=...)`, got None")
     callbacks = _as_callbacks(callbacks)
     data = as_data(data, conditions, config)
+    level = float(config.schedule.noise_level(config.schedule.t_max))
+    if level < _SPREADS * data.spread:
+        warnings.warn(
+            f"`data` has a standard deviation of {data.spread:.3g}, too much for a largest noise level of {level:.3g} "
+            f"(`schedule`): below {_SPREADS} times that, samples come out too narrow. Standardise the data "
+            "(scoregeo.datasets.Standardization), or give a schedule with a larger `sigma_max`",
+            stacklevel=2,
+        )
     denoiser = _denoiser(data, config, network)
     graphdef, weights, constants = nnx.split(denoiser, nnx.Param, ...)
     constants = nnx.to_pure_dict(constants)

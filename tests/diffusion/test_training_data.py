@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from scoregeo.datasets import Standardization
-from scoregeo.diffusion import MLP, FitConfig, TrainingInterrupted, data, fit
+from scoregeo.diffusion import EDM, MLP, VE, VP, Cosine, FitConfig, SubVP, TrainingInterrupted, data, fit
 from scoregeo.diffusion.checkpoint import Checkpoints
 
 CONFIG = FitConfig(steps=60, batch_size=32, width=8, depth=2, potential=False, chunk_steps=20, checkpoint_every=20)
@@ -60,7 +60,7 @@ class TestFiles:
         numbers (which become floats)."""
         for changes in ({"reference_size": 100}, {"reference_size": 480}, {"steps": 20, "holdout": 0.0}):
             config = dataclasses.replace(CONFIG, **changes)
-            numbers = POINTS if config.reference_size else np.round(50 * POINTS).astype(np.int16)
+            numbers = POINTS if config.reference_size else np.round(10 * POINTS).astype(np.int16)
             models = [fit(each, config, progress=False) for each in (numbers, mapped(numbers))]
             assert models[0].dtype == jnp.float64
             close(*(model.history for model in models), 1e-8)
@@ -160,9 +160,10 @@ class TestIterators:
             "file": (OSError, "gone"),
             "callback": (RuntimeError, "mine"),
         }[spoiled]
-        with monkeypatch.context() as full, pytest.raises(error, match=f"^{message}"):  # the first error is the one told
-            full.setattr(Checkpoints, "save", lambda *_: 1 / 0)
+        monkeypatch.setattr(Checkpoints, "save", lambda *_: 1 / 0)  # the error that came first is the one told
+        with pytest.raises(error, match=f"^{message}"):
             fit(source(spoiled), config, callbacks=[broken], **settings)
+        monkeypatch.undo()
         with pytest.raises(error, match=f"^{message}"):
             fit(source(spoiled), config, callbacks=[broken], **settings)
         assert [path.name for path in tmp_path.iterdir()] == ["40"]
@@ -221,6 +222,21 @@ class TestOddPoints:
         x = jnp.asarray(column) + 0.5 * jax.random.normal(jax.random.key(0), column.shape)
         score = jax.vmap(model.score_at(0.5))(x)[:, 2]
         np.testing.assert_allclose(score, -(x[:, 2] - 3) / 0.25, atol=0.6)
+
+    @pytest.mark.parametrize(
+        ("schedule", "most"),
+        [(EDM(), 80), (VE(), 50), (VP(), 152), (SubVP(), 152), (Cosine(), 128), (EDM(sigma_max=200.0), 200)],
+    )
+    def test_a_spread_too_large_for_the_noise(self, schedule, most):
+        """Samples would start from noise that does not hide the data: about 3% too narrow where the warning begins."""
+        config, stop = dataclasses.replace(CONFIG, schedule=schedule), [lambda _: True]
+        points = POINTS / POINTS.std() * most
+        fit(points / 4.2, config, callbacks=stop, progress=False)
+        message = rf"`data` has a standard deviation of \d+.*, too much for a largest noise level of {most} "
+        with pytest.warns(UserWarning, match=message) as caught:
+            fit(points / 3.8, config, callbacks=stop, progress=False)
+        assert len(caught) == 1
+        assert caught[0].filename == __file__
 
     def test_labels_that_a_network_does_not_know(self):
         network = MLP(2, 8, 2, classes=2, key=jax.random.key(0))
