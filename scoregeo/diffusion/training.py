@@ -26,7 +26,7 @@ from .data import AbstractData, as_data
 from .ema import takes_snapshots
 from .history import TrainingHistory
 from .model import DiffusionModel
-from .networks import MLP, Potential
+from .networks import MLP, Potential, takes_conditions
 from .parameterization import Denoiser
 from .progress import Progress
 from .sharding import (
@@ -115,7 +115,8 @@ def fit(
     - ``progress``: report the losses on standard error, as a bar on a terminal and as lines elsewhere.
     - ``standardization``: the map that was applied to the data, kept with the model for those who need to undo it.
     - ``conditions``: a class label ``0, 1, ...`` for each point, integers ``(n,)``, or a vector, ``(n, m)``: what
-      `DiffusionModel.score_at` and `DiffusionModel.sample` can then be asked for. A given ``network`` must take them.
+      `DiffusionModel.score_at` and `DiffusionModel.sample` can then be asked for. A given ``network`` must take them,
+      and one that does needs them.
     - ``callbacks``: functions of the `TrainingHistory` that are called after every chunk of steps, in turn, once a
       checkpoint that is due is kept; one that returns ``True`` (of Python or NumPy, nothing else) ends the training,
       in all processes. See `EarlyStop`, `JSONLines`.
@@ -330,6 +331,10 @@ def _denoiser(data: AbstractData, config: FitConfig, network: nnx.Module | None)
         raise TypeError(f"`network` must be a flax nnx.Module, got {type(network).__name__}")
     elif getattr(network, "dim", None) != dim:
         raise ValueError(f"`network` must have dim {dim} to match `data`, got {getattr(network, 'dim', None)}")
+    elif condition is None and takes_conditions(network):
+        raise ValueError(
+            "`conditions` must be given for a `network` that takes them (as pairs, where `data` are batches), got None"
+        )
     denoiser = Denoiser(network, data.spread, jnp.asarray(data.mean, dtype))
     x, sigma = jnp.zeros(dim, dtype), jnp.ones((), dtype)
     # Of all labels the largest: a network that knows it knows the others.
