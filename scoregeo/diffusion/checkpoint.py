@@ -138,7 +138,10 @@ class Checkpoints:
                     "Give the same `config` to go on with that run, or another directory"
                 )
             if digest != self._data:
-                raise ValueError(f"`checkpoint_dir` holds a run with other data in {where}; give another directory")
+                raise ValueError(
+                    f"`checkpoint_dir` holds a run with other data in {where} (other points, another type, or other "
+                    "`conditions`); give another directory"
+                )
             if differences := _differences(self._network, network):
                 raise ValueError(
                     f"`checkpoint_dir` holds a run with another network in {where}: {'; '.join(differences)}. Give "

@@ -28,6 +28,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import lineax as lx
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -169,6 +170,7 @@ def sample_path(
     The start is ``alpha mean + sigma eps`` at ``t_max``; ``mean``, the mean of the data, also sets dimension and dtype.
     Under ``jit``, samples whose integration failed are NaN; outside, any such sample raises ``RuntimeError``.
     """
+    n = n.item() if isinstance(n, np.integer) else n
     check_count("n", n)
     samples, failed = _sample(sampler, score, schedule, mean, key, n)
     if is_concrete(failed) and bool(failed.any()):

@@ -103,7 +103,8 @@ def fit(
         theirs. To go on with a run, it must begin from the beginning, and what was used is skipped;
       - a function of the number of batches to leave out that returns such an iterator: nothing has to be skipped.
 
-      Where JAX has float64 enabled, float64 data and whole numbers are trained on in float64, anything else in float32.
+      Where JAX has float64 enabled, float64 data and whole numbers are trained on in float64, anything else (half
+      precision too) in float32.
       The weights of the default network are of that type; those of a given ``network`` keep theirs. The defaults of the
       schedules suit a standard deviation of about 0.5 to 1 (`scoregeo.datasets.Standardization`); one that is more than
       a quarter of the largest noise level gives a warning.

@@ -65,6 +65,16 @@ class TestFiles:
             assert models[0].dtype == jnp.float64
             close(*(model.history for model in models), 1e-8)
 
+    @pytest.mark.parametrize("kind", [">f8", ">f4", ">i2", np.float16])
+    def test_numbers_as_some_files_have_them(self, mapped, kind):
+        """The other byte order, and half precision: they train as the same numbers in the usual form do."""
+        config, numbers = dataclasses.replace(CONFIG, steps=20), (10 * POINTS).astype(kind)
+        usual = fit(numbers.astype(np.float64 if kind in (">f8", ">i2") else np.float32), config, progress=False)
+        for each in (numbers, mapped(numbers)):
+            model = fit(each, config, progress=False)
+            assert model.dtype == usual.dtype
+            close(model.history, usual.history, 1e-5)
+
     def test_they_are_never_in_memory(self, mapped, monkeypatch):
         """A file of 32 MB; what NumPy and JAX hold while training on it is a small part of that."""
         monkeypatch.setattr(data, "_BLOCK", 1024)
