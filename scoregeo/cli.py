@@ -145,6 +145,8 @@ class Evaluate(_Table):
     """How many samples to compare with the training points; 0 for none."""
     out: Path | None = None
     """A .json file for the numbers."""
+    picture: Path | None = None
+    """A .png file: loss and calibration by noise level, and the memorisation gap."""
     seed: int = 0
     """Of everything random."""
     condition: int | None = None

@@ -13,14 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import datasets
-from ._atomic import make_writable, write_json, write_npy
+from ._atomic import make_writable, write_figure, write_json, write_npy
 from ._files import read_npy, read_points
 from .cli import CommandError, Evaluate, Likelihood, Sample, Train
 from .diffusion import (
     DDIM,
     DiffusionModel,
     DPMSolver,
+    HeldOutReport,
     Heun,
+    MemorizationReport,
     PredictorCorrector,
     ProbabilityFlow,
     ReverseSDE,
@@ -30,7 +32,7 @@ from .diffusion import (
     memorization,
 )
 from .diffusion.ema import takes_snapshots
-from .recorded import GEOMETRY_FILE, POINTS_FILE
+from .recorded import GEOMETRY_FILE, POINTS_FILE, check_output
 
 SAMPLERS = {
     "ode": ProbabilityFlow,
@@ -132,6 +134,7 @@ def run_evaluate(arguments: Evaluate, console: Any) -> None:
     model = load_model(arguments.model)
     if arguments.out is not None:
         check_target(arguments.out, ".json")
+    check_output("picture", arguments.picture, ".png")
     points = points_for(model, arguments.data, arguments.key, arguments.columns)
     units = "data" if model.standardization is None else "standardised"
     report_key, sample_key = jax.random.split(jax.random.key(arguments.seed))
@@ -139,21 +142,38 @@ def run_evaluate(arguments: Evaluate, console: Any) -> None:
     console.print(report)
     console.print(f"noise levels and distances are in {units} units")
     values = {"units": units, "held_out": report.to_dict()}
-    kept = pathlib.Path(arguments.model) / POINTS_FILE
+    kept, found = pathlib.Path(arguments.model) / POINTS_FILE, None
     if arguments.samples > 0 and not kept.exists():
         console.print(f"no {POINTS_FILE} beside the model: samples are not compared with what it was trained on")
     elif arguments.samples > 0:
         samples = model.sample(sample_key, arguments.samples, condition=arguments.condition)
         found = memorization(samples, points_for(model, kept), points)
-        console.print(
-            f"median distance to the nearest training point: samples {found.sample_distance:.4g}, held-out points "
-            f"{found.fresh_distance:.4g} (gap {found.gap:.3f}); copies {found.copies:.1%} ({found.fresh_copies:.1%})",
-            soft_wrap=True,
-        )
+        console.print(found)
         values["memorization"] = found.to_dict()
     if arguments.out is not None:
         write_json(arguments.out, values)
         console.print(f"wrote {arguments.out}")
+    if arguments.picture is not None:
+        write_figure(arguments.picture, _picture(report, found, units))
+        console.print(f"wrote {arguments.picture}")
+
+
+def _picture(report: HeldOutReport, found: MemorizationReport | None, units: str) -> Any:
+    """What was found by noise level, and the memorisation gap if it was looked for."""
+    from matplotlib.figure import Figure
+
+    from . import plotting
+
+    count = 2 if found is None else 3
+    figure = Figure(figsize=(4.5 * count, 4), layout="constrained")
+    axes = figure.subplots(1, count)
+    plotting.held_out_loss(axes[0], report)
+    plotting.calibration(axes[1], report)
+    if found is not None:
+        plotting.memorization_gap(axes[2], found)
+    for ax in axes:
+        ax.set_xlabel(f"{ax.get_xlabel()} ({units} units)")
+    return figure
 
 
 def load_model(folder: pathlib.Path) -> DiffusionModel:

@@ -5,6 +5,7 @@ import pathlib
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from scoregeo import cli
 from scoregeo.diffusion import VP, DiffusionModel
@@ -83,6 +84,7 @@ def test_divergence_is_told_in_one_line(folder, tmp_path, capsys):
 def test_evaluate_writes_what_it_prints(folder, tmp_path, capsys):
     out = tmp_path / "report.json"
     arguments = ["--sigmas", "0.2", "1.0", "--samples", "200", "--out", str(out)]
+    arguments += ["--picture", str(tmp_path / "report.png")]
     cli.main(["evaluate", "--model", str(folder / "model"), "--data", str(folder / "fresh.npy"), *arguments])
     report = json.loads(out.read_text())
     assert report["held_out"]["sigmas"] == [0.2, 1.0]
@@ -92,6 +94,9 @@ def test_evaluate_writes_what_it_prints(folder, tmp_path, capsys):
     assert "calibration" in printed
     assert "in standardised units" in printed
     assert "nearest training point" in printed
+    assert f"{report['memorization']['gap']:.3f}" in printed
+    with Image.open(tmp_path / "report.png") as picture:
+        assert picture.size == (2025, 600)
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +170,7 @@ def test_the_likelihood_of_one_point_has_no_error(folder, tmp_path, capsys):
         (["sample", "--model", "{model}", "--out", "{out}.npy", "--condition", "1"], "`condition` must be None"),
         (["likelihood", "--model", "{model}", "--data", "{wide}"], "must have points of dimension 2"),
         (["evaluate", "--model", "{model}", "--data", "{fresh}", "--sigmas", "0"], "positive noise levels"),
+        (["evaluate", "--model", "{model}", "--data", "{fresh}", "--picture", "x.pdf"], "`--picture` must end in .png"),
         (["evaluate", "--model", "{model}", "--data", "{fresh}", "--samples", "-3"], "`--samples` must be at least 0"),
     ],
 )

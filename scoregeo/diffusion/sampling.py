@@ -28,8 +28,8 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import lineax as lx
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._types import Point, Points, Scalar, Vector, check_count, check_counts, check_number, is_concrete
