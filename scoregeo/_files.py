@@ -45,6 +45,24 @@ def read_points(
     return raw, image_shape
 
 
+def read_npy(path: pathlib.Path, name: str) -> np.ndarray:
+    """Real numbers of any shape from the .npy file that the option ``--name`` of the command line gives."""
+    try:
+        # Opened here: NumPy leaves a file open that it finds damaged.
+        with path.open("rb") as file:
+            array = np.load(file, allow_pickle=False)
+            array = array if isinstance(array, np.ndarray) else None
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"`--{name}`: no such file {path}") from error
+    except OSError as error:
+        raise OSError(f"`--{name}`: {path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"`--{name}`: {path} is not a .npy file of numbers") from error
+    if array is None or array.dtype.kind not in "fiu":
+        raise ValueError(f"`--{name}`: {path} is not a .npy file of real numbers")
+    return array
+
+
 def as_numbers(x: np.ndarray, where: str) -> np.ndarray:
     """``x`` in float64. Raises ``ValueError`` that begins with ``where`` for text, complex, boolean and other
     dtypes."""
@@ -111,10 +129,13 @@ def _read_table(path: pathlib.Path, where: str, kind: str, columns: Sequence | N
     if columns is not None:
         if isinstance(columns, str) or not len(columns):
             raise ValueError(f"`columns` must be a list of one or more column names, got {columns!r}")
-        missing = [name for name in columns if name not in names]
+        # Columns without a header have numbers for names, which on the command line are words.
+        known = {str(name): name for name in names}
+        missing = [name for name in columns if str(name) not in known]
         if missing:
             raise ValueError(f"`columns` must be among {names} of {where}, got {missing}")
-        frame, names = frame[list(columns)], list(columns)
+        names = [known[str(name)] for name in columns]
+        frame = frame[names]
     elif kind == ".csv" and names and str(names[0]) == "Unnamed: 0":
         raise ValueError(
             f"{where} has a first column without a name (an index?): give `columns` to `datasets.load`, among {names}"

@@ -49,14 +49,26 @@ class Demo:
             )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Table:
+    """Which numbers of a file of points."""
+
+    key: str | None = None
+    """Which array of an .npz file that holds several."""
+    columns: tuple[str, ...] = ()
+    """Which columns of a table, in this order; all by default. Without a header they are called 0, 1, ..."""
+
+
 @dataclasses.dataclass(frozen=True)
-class Train:
+class Train(_Table):
     """Learn the score of the points in a file and save the model. An interrupted run goes on when started again."""
 
     data: Path
     """A .npy, .npz, .csv or .parquet file; points are standardised, and the model remembers how."""
     out: Path
     """Folder of the model: config.json, model.safetensors, and the points."""
+    labels: Path | None = None
+    """A .npy file with a class for each point, integers 0, 1, ...: what --condition of the other commands can name."""
     config: tyro.conf.OmitArgPrefixes[FitConfig] = FitConfig()
     """Settings of `fit`; schedule, weighting and levels by name, or as in config.json."""
 
@@ -83,6 +95,10 @@ class Sample:
     """Steps of the sampler; for all but ode, whose steps are adaptive."""
     seed: int = 0
     """The same seed gives the same samples."""
+    condition: int | None = None
+    """Label of a class that all samples are to be of; for a model trained with --labels."""
+    guidance: float = 1.0
+    """Weight of classifier-free guidance, with --condition; 1 for none."""
 
     def run(self) -> None:
         """Do it."""
@@ -92,7 +108,7 @@ class Sample:
 
 
 @dataclasses.dataclass(frozen=True)
-class Likelihood:
+class Likelihood(_Table):
     """The log density that a saved model gives the points of a file."""
 
     model: Path
@@ -105,6 +121,8 @@ class Likelihood:
     """Random directions that estimate the trace, for high dimension; by default the trace is exact."""
     seed: int = 0
     """Of the probes."""
+    condition: int | None = None
+    """Label of a class: the density of its points."""
 
     def run(self) -> None:
         """Do it."""
@@ -114,7 +132,7 @@ class Likelihood:
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluate:
+class Evaluate(_Table):
     """Judge a saved model by points that it was not trained on, and recommend a noise level for geometry."""
 
     model: Path
@@ -127,8 +145,12 @@ class Evaluate:
     """How many samples to compare with the training points; 0 for none."""
     out: Path | None = None
     """A .json file for the numbers."""
+    picture: Path | None = None
+    """A .png file: loss and calibration by noise level, and the memorisation gap."""
     seed: int = 0
     """Of everything random."""
+    condition: int | None = None
+    """Label of a class that all points of --data are of; samples are too."""
 
     def run(self) -> None:
         """Do it."""

@@ -2,13 +2,13 @@
 
 import dataclasses
 import pathlib
-import zipfile
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from ._atomic import write_figure, write_npz
+from ._files import read_npy
 from .cli import CommandError, Distance, Geodesic
 from .datasets import Dataset, Standardization
 from .diffusion import DiffusionModel
@@ -74,7 +74,7 @@ def read_point(value: str, name: str, folder: pathlib.Path, dim: int) -> np.ndar
             raise ValueError(
                 f"`--{name}` {value}: the model in {folder} has no {POINTS_FILE}; give a .npy file instead"
             )
-        points = _read_npy(path, name)
+        points = read_npy(path, name).astype(np.float64)
         if points.ndim != 2 or points.shape[1] != dim or not np.isfinite(points).all():
             raise ValueError(
                 f"`--model` {folder} is damaged: {POINTS_FILE} must hold finite points of shape (n, {dim})"
@@ -84,30 +84,13 @@ def read_point(value: str, name: str, folder: pathlib.Path, dim: int) -> np.ndar
         return points[int(value)]
     if not value.endswith(".npy"):
         raise ValueError(f"`--{name}` must be an index or the path of a .npy file, got {value!r}")
-    point = _read_npy(pathlib.Path(value), name)
+    point = read_npy(pathlib.Path(value), name).astype(np.float64)
     if point.shape not in ((dim,), (1, dim)):
         raise ValueError(f"`--{name}` must hold one point of shape ({dim},), got shape {point.shape} in {value}")
     point = point.reshape(dim)
     if not np.isfinite(point).all():
         raise ValueError(f"`--{name}` must be finite, but {value} has NaN or infinite entries")
     return point
-
-
-def _read_npy(path: pathlib.Path, name: str) -> np.ndarray:
-    try:
-        # Opened here: NumPy leaves a file open that it finds damaged.
-        with path.open("rb") as file:
-            array = np.load(file, allow_pickle=False)
-            array = array if isinstance(array, np.ndarray) else None
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"`--{name}`: no such file {path}") from error
-    except OSError as error:
-        raise OSError(f"`--{name}`: {path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"`--{name}`: {path} is not a .npy file of numbers") from error
-    if array is None or array.dtype.kind not in "fiu":
-        raise ValueError(f"`--{name}`: {path} is not a .npy file of real numbers")
-    return array.astype(np.float64)
 
 
 def solve_problem(problem: Problem) -> tuple[Any, dict[str, Any]]:
@@ -166,7 +149,7 @@ def _picture(arguments: Geodesic, problem: Problem, path: Any) -> Any:
 
     units = problem.units()
     saved = pathlib.Path(arguments.model) / POINTS_FILE
-    points = _read_npy(saved, "model") if saved.exists() else np.stack([problem.start, problem.end])
+    points = read_npy(saved, "model").astype(np.float64) if saved.exists() else np.stack([problem.start, problem.end])
     points = points if units is None else np.asarray(units.apply(points))
     shape = problem.geometry.image_shape
     dataset = Dataset(points, str(arguments.model), standardization=units, image_shape=shape)

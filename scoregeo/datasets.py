@@ -352,11 +352,17 @@ def load(
     Nothing is unpickled, so a file cannot run code.
     """
     points, image_shape = read_points(path, key=key, columns=columns)
+    return standardized(points, pathlib.Path(path).stem, image_shape, per_feature)
+
+
+def standardized(
+    points: np.ndarray, name: str, image_shape: tuple[int, ...] | None, per_feature: bool | None = None
+) -> Dataset:
+    """The data set of ``points`` ``(n, d)`` in the units of a file; arguments as `load` describes them."""
     common = image_shape is not None and per_feature is None
     mean, scale = _moments_of_pixels(points) if common else _moments(points, per_feature is not False)
     # In float64 on the host, so that a large offset does not eat the digits of float32.
     points = (points - mean) / scale
-    name = pathlib.Path(path).stem
     return Dataset(points, name, standardization=Standardization(mean, scale), image_shape=image_shape)
 
 

@@ -5,6 +5,7 @@ Points in files are in the units of the data; the standardisation that a model k
 
 import pathlib
 import shutil
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,14 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import datasets
-from ._atomic import make_writable, write_json, write_npy
-from ._files import read_points
+from ._atomic import make_writable, write_figure, write_json, write_npy
+from ._files import read_npy, read_points
 from .cli import CommandError, Evaluate, Likelihood, Sample, Train
 from .diffusion import (
     DDIM,
     DiffusionModel,
     DPMSolver,
+    HeldOutReport,
     Heun,
+    MemorizationReport,
     PredictorCorrector,
     ProbabilityFlow,
     ReverseSDE,
@@ -29,7 +32,7 @@ from .diffusion import (
     memorization,
 )
 from .diffusion.ema import takes_snapshots
-from .recorded import POINTS_FILE
+from .recorded import GEOMETRY_FILE, POINTS_FILE, check_output
 
 SAMPLERS = {
     "ode": ProbabilityFlow,
@@ -44,13 +47,22 @@ _BATCH = 2048  # points side by side
 
 def run_train(arguments: Train, console: Any) -> None:
     """Train on a file and save the model; a run that was interrupted goes on where it was."""
-    data = datasets.load(arguments.data)
+    points, image_shape = read_points(arguments.data, key=arguments.key, columns=arguments.columns or None)
+    data = datasets.standardized(points, arguments.data.stem, image_shape)
+    labels = None if arguments.labels is None else read_npy(arguments.labels, "labels")
+    if labels is not None and (labels.dtype.kind == "f" or labels.shape != (len(points),) or labels.min() < 0):
+        raise ValueError(
+            f"`--labels` must hold an integer from 0 on for each of the {len(points)} points, got {labels.dtype} of "
+            f"shape {labels.shape}" + ("" if labels.size == 0 else f" with a smallest value of {labels.min()}")
+        )
     out = pathlib.Path(arguments.out)
     make_writable(out, "--out")
     checkpoint = out / "checkpoint"
-    model = fit(data.points, arguments.config, checkpoint_dir=checkpoint, standardization=data.standardization)
+    settings = {"standardization": data.standardization, "conditions": labels}
+    model = fit(data.points, arguments.config, checkpoint_dir=checkpoint, **settings)
+    (out / GEOMETRY_FILE).unlink(missing_ok=True)  # of another model that was here
     model.save(out)
-    write_npy(out / POINTS_FILE, read_points(arguments.data)[0])
+    write_npy(out / POINTS_FILE, points)
     if takes_snapshots(arguments.config.ema):
         console.print(f"kept {checkpoint} with the snapshots for posthoc_ema")
     else:  # the run is complete: its checkpoint has served
@@ -70,8 +82,9 @@ def run_sample(arguments: Sample, console: Any) -> None:
         raise ValueError("`--steps` is not for `--sampler ode`, whose steps are adaptive")
     sampler = SAMPLERS[arguments.sampler](**settings)
     key = jax.random.key(arguments.seed)
+    settings = {"sampler": sampler, "condition": arguments.condition, "guidance": arguments.guidance}
     parts = [
-        model.sample(jax.random.fold_in(key, start), min(_BATCH, arguments.n - start), sampler=sampler)
+        model.sample(jax.random.fold_in(key, start), min(_BATCH, arguments.n - start), **settings)
         for start in range(0, arguments.n, _BATCH)
     ]
     points = np.concatenate([np.asarray(part) for part in parts])
@@ -87,10 +100,11 @@ def run_likelihood(arguments: Likelihood, console: Any) -> None:
     model = load_model(arguments.model)
     if arguments.out is not None:
         check_target(arguments.out, ".npy")
-    points = points_for(model, arguments.data)
+    points = points_for(model, arguments.data, arguments.key, arguments.columns)
+    settings = {"probes": arguments.probes, "condition": arguments.condition}
     key = jax.random.key(arguments.seed)
     parts = [
-        log_prob(model, points[i : i + _BATCH], probes=arguments.probes, key=jax.random.fold_in(key, i))
+        log_prob(model, points[i : i + _BATCH], **settings, key=jax.random.fold_in(key, i))
         for i in range(0, len(points), _BATCH)
     ]
     values = np.concatenate([np.asarray(part.log_prob, np.float64) for part in parts])
@@ -98,12 +112,14 @@ def run_likelihood(arguments: Likelihood, console: Any) -> None:
     if model.standardization is not None:
         # Densities change by the volume that one standardised unit fills.
         values -= np.sum(np.log(np.broadcast_to(model.standardization.scale, (model.dim,))))
-    nats, standard_error = values.mean(), values.std() / np.sqrt(len(values))
+    nats, n = values.mean(), len(values)
+    # One point says nothing about the spread.
+    error = f" +- {values.std(ddof=1) / np.sqrt(n):.4f}" if n > 1 else ""
     bits = -nats / model.dim / np.log(2)
     trace = "exact trace" if arguments.probes is None else f"{arguments.probes} probes"
     console.print(
-        f"mean log density {nats:.4f} +- {standard_error:.4f} nats, {bits:.4f} bits per dimension "
-        f"({len(values)} points, {trace}, {evaluations.mean():.0f} evaluations each)",
+        f"mean log density {nats:.4f}{error} nats, {bits:.4f} bits per dimension "
+        f"({n} point{'s' * (n > 1)}, {trace}, {evaluations.mean():.0f} evaluations each)",
         soft_wrap=True,
     )
     if arguments.out is not None:
@@ -113,31 +129,51 @@ def run_likelihood(arguments: Likelihood, console: Any) -> None:
 
 def run_evaluate(arguments: Evaluate, console: Any) -> None:
     """Judge a model by points that it was not trained on; its training points are kept beside it."""
+    if arguments.samples < 0:
+        raise ValueError(f"`--samples` must be at least 0, got {arguments.samples}")
     model = load_model(arguments.model)
     if arguments.out is not None:
         check_target(arguments.out, ".json")
-    points = points_for(model, arguments.data)
+    check_output("picture", arguments.picture, ".png")
+    points = points_for(model, arguments.data, arguments.key, arguments.columns)
     units = "data" if model.standardization is None else "standardised"
     report_key, sample_key = jax.random.split(jax.random.key(arguments.seed))
-    report = evaluate_held_out(model, points, arguments.sigmas, key=report_key)
+    report = evaluate_held_out(model, points, arguments.sigmas, key=report_key, condition=arguments.condition)
     console.print(report)
     console.print(f"noise levels and distances are in {units} units")
     values = {"units": units, "held_out": report.to_dict()}
-    kept = pathlib.Path(arguments.model) / POINTS_FILE
+    kept, found = pathlib.Path(arguments.model) / POINTS_FILE, None
     if arguments.samples > 0 and not kept.exists():
         console.print(f"no {POINTS_FILE} beside the model: samples are not compared with what it was trained on")
     elif arguments.samples > 0:
-        samples = model.sample(sample_key, arguments.samples)
+        samples = model.sample(sample_key, arguments.samples, condition=arguments.condition)
         found = memorization(samples, points_for(model, kept), points)
-        console.print(
-            f"median distance to the nearest training point: samples {found.sample_distance:.4g}, held-out points "
-            f"{found.fresh_distance:.4g} (gap {found.gap:.3f}); copies {found.copies:.1%} ({found.fresh_copies:.1%})",
-            soft_wrap=True,
-        )
+        console.print(found)
         values["memorization"] = found.to_dict()
     if arguments.out is not None:
         write_json(arguments.out, values)
         console.print(f"wrote {arguments.out}")
+    if arguments.picture is not None:
+        write_figure(arguments.picture, _picture(report, found, units))
+        console.print(f"wrote {arguments.picture}")
+
+
+def _picture(report: HeldOutReport, found: MemorizationReport | None, units: str) -> Any:
+    """What was found by noise level, and the memorisation gap if it was looked for."""
+    from matplotlib.figure import Figure
+
+    from . import plotting
+
+    count = 2 if found is None else 3
+    figure = Figure(figsize=(4.5 * count, 4), layout="constrained")
+    axes = figure.subplots(1, count)
+    plotting.held_out_loss(axes[0], report)
+    plotting.calibration(axes[1], report)
+    if found is not None:
+        plotting.memorization_gap(axes[2], found)
+    for ax in axes:
+        ax.set_xlabel(f"{ax.get_xlabel()} ({units} units)")
+    return figure
 
 
 def load_model(folder: pathlib.Path) -> DiffusionModel:
@@ -148,9 +184,11 @@ def load_model(folder: pathlib.Path) -> DiffusionModel:
         raise CommandError(f"`--model` {folder} cannot be used: {error}") from error
 
 
-def points_for(model: DiffusionModel, path: pathlib.Path) -> jax.Array:
+def points_for(
+    model: DiffusionModel, path: pathlib.Path, key: str | None = None, columns: Sequence[str] = ()
+) -> jax.Array:
     """The points of a file, in the coordinates of ``model``; raises ``ValueError`` for another dimension."""
-    points, _ = read_points(path)
+    points, _ = read_points(path, key=key, columns=columns or None)
     if points.shape[1] != model.dim:
         raise ValueError(f"{path} must have points of dimension {model.dim}, as the model has, got {points.shape[1]}")
     if model.standardization is not None:

@@ -1,9 +1,11 @@
 """Models on files: train, sample, likelihood and evaluate as a user runs them, and one line for every mistake."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from scoregeo import cli
 from scoregeo.diffusion import VP, DiffusionModel
@@ -82,6 +84,7 @@ def test_divergence_is_told_in_one_line(folder, tmp_path, capsys):
 def test_evaluate_writes_what_it_prints(folder, tmp_path, capsys):
     out = tmp_path / "report.json"
     arguments = ["--sigmas", "0.2", "1.0", "--samples", "200", "--out", str(out)]
+    arguments += ["--picture", str(tmp_path / "report.png")]
     cli.main(["evaluate", "--model", str(folder / "model"), "--data", str(folder / "fresh.npy"), *arguments])
     report = json.loads(out.read_text())
     assert report["held_out"]["sigmas"] == [0.2, 1.0]
@@ -91,6 +94,60 @@ def test_evaluate_writes_what_it_prints(folder, tmp_path, capsys):
     assert "calibration" in printed
     assert "in standardised units" in printed
     assert "nearest training point" in printed
+    assert f"{report['memorization']['gap']:.3f}" in printed
+    with Image.open(tmp_path / "report.png") as picture:
+        assert picture.size == (2025, 600)
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory):
+    """A model of two classes far apart, of two columns of a table that has another; what another model left is there.
+    Points of class 1 beside it."""
+    folder = tmp_path_factory.mktemp("classes")
+    random = np.random.default_rng(0)
+    labels = np.arange(2000) % 2
+    points = random.normal(size=(2000, 2)) + 20.0 * labels[:, None]
+    lines = [f"{y},word,{x}" for x, y in points.tolist()]
+    (folder / "train.csv").write_text("\n".join(["y,name,x", *lines]))
+    np.save(folder / "labels.npy", labels)
+    np.savez(folder / "ones.npz", other=labels, points=points[labels == 1])
+    (folder / "model").mkdir()
+    (folder / "model" / "geometry.json").write_text("of another model")
+    files = ["--data", str(folder / "train.csv"), "--labels", str(folder / "labels.npy")]
+    cli.main(["train", *files, "--columns", "x", "y", "--out", str(folder / "model"), *TRAIN])
+    return folder
+
+
+def test_columns_of_a_table_and_nothing_of_the_model_before(classes):
+    points = np.load(classes / "model" / "points.npy")
+    np.testing.assert_allclose(points.mean(0), 10.0, atol=0.5)
+    assert points.shape == (2000, 2)
+    assert not (classes / "model" / "geometry.json").exists()
+
+
+def test_conditions(classes, tmp_path, capsys):
+    """Samples, log densities and figures of one class; they are others than those without it."""
+    model, ones = ["--model", str(classes / "model")], ["--data", str(classes / "ones.npz"), "--key", "points"]
+    means, densities, losses = {}, {}, {}
+    for name, condition in (("none", []), ("one", ["--condition", "1"])):
+        out = [str(tmp_path / f"{name}{ending}") for ending in (".npy", "-likelihood.npy", ".json")]
+        guidance = ["--guidance", "1.5"] if condition else []
+        cli.main(["sample", *model, "--n", "200", "--out", out[0], *condition, *guidance])
+        cli.main(["likelihood", *model, *ones, "--out", out[1], *condition])
+        cli.main(["evaluate", *model, *ones, "--sigmas", "0.5", "--samples", "20", "--out", out[2], *condition])
+        means[name], densities[name] = np.load(out[0])[:, 0].mean(), np.load(out[1]).mean()
+        losses[name] = json.loads(pathlib.Path(out[2]).read_text())["held_out"]["loss"][0]
+    assert abs(means["one"] - 20) < 1 < 5 < abs(means["none"] - 20)
+    assert densities["one"] > densities["none"] + 0.3  # log 2, if both were exact
+    assert losses["one"] != losses["none"]
+
+
+def test_the_likelihood_of_one_point_has_no_error(folder, tmp_path, capsys):
+    np.save(tmp_path / "one.npy", [[10.0, -4.0]])
+    cli.main(["likelihood", "--model", str(folder / "model"), "--data", str(tmp_path / "one.npy")])
+    printed = capsys.readouterr().out
+    assert "+-" not in printed
+    assert "(1 point, exact trace" in printed
 
 
 @pytest.mark.parametrize(
@@ -99,12 +156,22 @@ def test_evaluate_writes_what_it_prints(folder, tmp_path, capsys):
         (["train", "--data", "nothing.npy", "--out", "{out}"], "nothing.npy"),
         (["train", "--data", "{fresh}", "--out", "{fresh}/x"], "`--out` must be a folder"),
         (["train", "--data", "{fresh}", "--out", "{out}", "--batch-size", "0"], "`batch_size` must be"),
+        (["train", "--data", "{fresh}", "--out", "{out}", "--key", "x"], "`key` names an array of an .npz file"),
+        (
+            ["train", "--data", "{fresh}", "--out", "{out}", "--labels", "{wide}"],
+            "`--labels` must hold an integer from 0",
+        ),
+        (["train", "--data", "{wide}", "--out", "{out}", "--labels", "nothing.npy"], "`--labels`: no such file"),
         (["sample", "--model", "{out}", "--out", "x.npy"], "`--model` {out} cannot be used"),
         (["sample", "--model", "{model}", "--out", "x.txt"], "`--out` must end in .npy"),
         (["sample", "--model", "{model}", "--out", "x.npy", "--steps", "3"], "`--steps` is not for"),
         (["sample", "--model", "{model}", "--out", "{out}.npy", "--n", "0"], "`--n` must be at least 1"),
+        (["sample", "--model", "{model}", "--out", "{out}.npy", "--guidance", "2"], "`guidance` needs a `condition`"),
+        (["sample", "--model", "{model}", "--out", "{out}.npy", "--condition", "1"], "`condition` must be None"),
         (["likelihood", "--model", "{model}", "--data", "{wide}"], "must have points of dimension 2"),
         (["evaluate", "--model", "{model}", "--data", "{fresh}", "--sigmas", "0"], "positive noise levels"),
+        (["evaluate", "--model", "{model}", "--data", "{fresh}", "--picture", "x.pdf"], "`--picture` must end in .png"),
+        (["evaluate", "--model", "{model}", "--data", "{fresh}", "--samples", "-3"], "`--samples` must be at least 0"),
     ],
 )
 def test_mistakes_are_told_in_one_line(folder, tmp_path, capsys, arguments, message):

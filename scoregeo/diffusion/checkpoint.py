@@ -42,6 +42,10 @@ class Checkpoints:
     - ``config``: settings of the run; ``data``: digest of its data; ``network``: what `identify_network` gives. A
       checkpoint of another run is refused.
     - ``writes``: false for a process that reads what another one writes.
+
+    **Fields**
+
+    - ``failed``: whether something could not be written.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class Checkpoints:
         # Raises now for settings that cannot be written.
         self._about = {"config": config.to_dict(), "data": data, "network": network}
         self._open_manager = None
+        self.failed = False
         if writes:
             make_writable(self._path, "checkpoint_dir")
 
@@ -133,7 +138,10 @@ class Checkpoints:
                     "Give the same `config` to go on with that run, or another directory"
                 )
             if digest != self._data:
-                raise ValueError(f"`checkpoint_dir` holds a run with other data in {where}; give another directory")
+                raise ValueError(
+                    f"`checkpoint_dir` holds a run with other data in {where} (other points, another type, or other "
+                    "`conditions`); give another directory"
+                )
             if differences := _differences(self._network, network):
                 raise ValueError(
                     f"`checkpoint_dir` holds a run with another network in {where}: {'; '.join(differences)}. Give "
@@ -211,6 +219,7 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
+            self.failed = True
             whole = self._steps()
             kept = f"the last whole one is {self._path / str(whole[-1])}" if whole else "there is none before it"
             raise OSError(

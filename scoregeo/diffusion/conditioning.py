@@ -53,6 +53,15 @@ def drop_condition(condition: Any, drop: Bool[Array, "..."]) -> Any:
     return condition, jnp.logical_not(drop)
 
 
+def is_no_condition(condition: Any) -> bool:
+    """Whether a condition that some network takes is known to be "no condition"; false for one that is traced."""
+    if isinstance(condition, tuple):
+        return is_concrete(condition[1]) and not condition[1]
+    if condition is None or not is_concrete(condition):
+        return condition is None
+    return np.ndim(condition) == 0 and int(condition) == -1
+
+
 class ConditionalNetwork(nnx.Module):
     """What the networks of this package share: checked settings, one door for points and conditions, and ``to_dict``.
 

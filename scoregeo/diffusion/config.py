@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from .._types import check_counts, check_number
 from .ema import EMAS, AbstractEMA, WarmupEMA, takes_snapshots
 from .noise_levels import NOISE_LEVELS, AbstractNoiseLevels
@@ -74,6 +76,9 @@ class FitConfig:
     checkpoints_kept: int = 2
 
     def __post_init__(self):
+        for field in dataclasses.fields(self):
+            if isinstance(value := getattr(self, field.name), np.generic):  # JSON wants Python's numbers
+                object.__setattr__(self, field.name, value.item())
         check_counts(self, steps=1, batch_size=1, accumulation=1, width=1, depth=1, chunk_steps=1)
         check_counts(self, checkpoint_every=1, checkpoints_kept=1)
         check_counts(self, warmup_steps=0, seed=0, reference_size=0)

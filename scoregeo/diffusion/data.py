@@ -91,6 +91,10 @@ def as_data(data: Any, conditions: Any, config: FitConfig) -> AbstractData:
             raise ValueError("`conditions` must be None for batches: give pairs (points, conditions) as `data`")
         return _Batches(data, config)
     if not isinstance(data, np.memmap):
+        if isinstance(data, np.ndarray | jax.Array) and data.dtype.kind in "iuf":
+            # As a file may have them: the other byte order, and half precision.
+            dtype = data.dtype.newbyteorder("=")
+            data = np.asarray(data, np.promote_types(dtype, np.float32) if dtype.kind == "f" else dtype)
         return _Rows(np.asarray(as_points(data, "data")), conditions, config, resident=True)
     if data.ndim != 2 or data.size == 0 or data.dtype.kind not in "iuf":
         raise ValueError(

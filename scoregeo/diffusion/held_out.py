@@ -205,6 +205,32 @@ class MemorizationReport:
         """The numbers by name, for JSON."""
         return dataclasses.asdict(self)
 
+    def _rows(self) -> list[list[str]]:
+        samples, fresh = (self.sample_distance, self.copies), (self.fresh_distance, self.fresh_copies)
+        named = ("samples", samples), ("held-out points", fresh)
+        return [[name, f"{distance:.4g}", f"{copies:.1%}"] for name, (distance, copies) in named]
+
+    def _caption(self) -> str:
+        return f"gap {self.gap:.3f} (0: like fresh data, 1: copies)"
+
+    def table(self) -> Any:
+        """The figures as a ``rich.table.Table``."""
+        from rich.table import Table
+
+        table = Table(title="nearest training point", caption=self._caption())
+        for column in ("", "median distance", "copies"):
+            table.add_column(column, justify="right" if column else "left")
+        for row in self._rows():
+            table.add_row(*row)
+        return table
+
+    def __rich__(self) -> Any:
+        return self.table()
+
+    def __str__(self) -> str:
+        lines = [("nearest training point", "median distance", "copies"), *self._rows()]
+        return "\n".join([*(f"{a:<22} {b:>16} {c:>8}" for a, b, c in lines), self._caption()])
+
 
 def memorization(
     samples: Float[Array, "m d"], train: Float[Array, "n d"], held_out: Float[Array, "k d"]

@@ -13,6 +13,7 @@ from jaxtyping import Array, PRNGKeyArray
 from .._types import Point, Points, Scalar, as_float, is_concrete
 from ..datasets import Standardization
 from ..scores import NetworkScore
+from .conditioning import is_no_condition
 from .config import FitConfig
 from .files import (
     CONFIG_FILE,
@@ -103,6 +104,11 @@ class DiffusionModel(eqx.Module):
         return self.denoiser.conservative
 
     @property
+    def _needs_condition(self) -> bool:
+        """Whether there is no score without a condition, because training always told one."""
+        return self.config.condition_dropout == 0 and takes_conditions(self.denoiser.net)
+
+    @property
     def schedule(self) -> AbstractSchedule:
         """The schedule that the model was trained with and samples by."""
         return self.config.schedule
@@ -120,14 +126,14 @@ class DiffusionModel(eqx.Module):
         distribution.
         """
         denoiser, sigma = self.denoiser, _check_sigma(sigma)
-        if condition is None and self.config.condition_dropout == 0 and takes_conditions(denoiser.net):
-            raise ValueError(
-                "`condition` must be given: this model was trained with `condition_dropout=0` and knows no score "
-                "without one"
-            )
         if condition is not None:
             # The network looks at a condition that is known now; in the score it is traced.
             jax.eval_shape(lambda: denoiser.network_output(jnp.zeros(self.dim, self.dtype), sigma, condition))
+        if self._needs_condition and is_no_condition(condition):
+            raise ValueError(
+                "`condition` must be given: this model was trained with `condition_dropout=0` and knows no score "
+                f"without one, got {condition}"
+            )
         return NetworkScore(denoiser, sigma, conservative=self.conservative, condition=condition)
 
     def marginal_score(
@@ -137,15 +143,20 @@ class DiffusionModel(eqx.Module):
 
         With a ``condition``, ``guidance`` is the weight of classifier-free guidance (1: the conditional score), and
         ``interval`` the noise levels at which it acts; see `GuidedScore`. Raises ``ValueError`` for guidance without a
-        condition.
+        condition, or of a model that was trained with ``condition_dropout=0``.
         """
         score = LearnedMarginalScore(self.score_at(1.0, condition), self.schedule)
         plain = isinstance(guidance, int | float) and guidance == 1
         if plain and interval is None:
             return score
+        name, value = ("interval", interval) if plain else ("guidance", guidance)
         if condition is None:
-            name, value = ("interval", interval) if plain else ("guidance", guidance)
             raise ValueError(f"`{name}` needs a `condition`, got None with {name} {value}")
+        if self._needs_condition:
+            raise ValueError(
+                f"`{name}` needs a model that was trained with `condition_dropout` > 0, because guidance also asks for "
+                f"the score without a condition; got {name} {value} and a model with `condition_dropout=0`"
+            )
         unconditional = LearnedMarginalScore(self.score_at(1.0), self.schedule)
         return GuidedScore(score, unconditional, guidance, interval=interval, schedule=self.schedule)
 

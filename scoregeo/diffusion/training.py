@@ -10,6 +10,7 @@ import functools
 import hashlib
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ from .data import AbstractData, as_data
 from .ema import takes_snapshots
 from .history import TrainingHistory
 from .model import DiffusionModel
-from .networks import MLP, Potential
+from .networks import MLP, Potential, takes_conditions
 from .parameterization import Denoiser
 from .progress import Progress
 from .sharding import (
@@ -40,6 +41,9 @@ from .sharding import (
 )
 from .steps import WEIGHTING, Losses, optimiser, run_steps, with_weights
 from .weightings import LearnedWeighting
+
+# Samples start from noise without the data in it. At so many times the spread of the data, they end 3% too narrow.
+_SPREADS = 4
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -99,9 +103,11 @@ def fit(
         theirs. To go on with a run, it must begin from the beginning, and what was used is skipped;
       - a function of the number of batches to leave out that returns such an iterator: nothing has to be skipped.
 
-      Where JAX has float64 enabled, float64 data and whole numbers are trained on in float64, anything else in float32.
+      Where JAX has float64 enabled, float64 data and whole numbers are trained on in float64, anything else (half
+      precision too) in float32.
       The weights of the default network are of that type; those of a given ``network`` keep theirs. The defaults of the
-      schedules suit a standard deviation of about 0.5 to 1 (`scoregeo.datasets.Standardization`).
+      schedules suit a standard deviation of about 0.5 to 1 (`scoregeo.datasets.Standardization`); one that is more than
+      a quarter of the largest noise level gives a warning.
     - ``config``: settings, see `FitConfig`.
     - ``network``: the initial network, a module ``(x, c_noise) -> (d,)`` with an integer ``dim`` (see `networks`); by
       default an `MLP` as ``config`` says. It is not changed.
@@ -110,7 +116,8 @@ def fit(
     - ``progress``: report the losses on standard error, as a bar on a terminal and as lines elsewhere.
     - ``standardization``: the map that was applied to the data, kept with the model for those who need to undo it.
     - ``conditions``: a class label ``0, 1, ...`` for each point, integers ``(n,)``, or a vector, ``(n, m)``: what
-      `DiffusionModel.score_at` and `DiffusionModel.sample` can then be asked for. A given ``network`` must take them.
+      `DiffusionModel.score_at` and `DiffusionModel.sample` can then be asked for. A given ``network`` must take them,
+      and one that does needs them.
     - ``callbacks``: functions of the `TrainingHistory` that are called after every chunk of steps, in turn, once a
       checkpoint that is due is kept; one that returns ``True`` (of Python or NumPy, nothing else) ends the training,
       in all processes. See `EarlyStop`, `JSONLines`.
@@ -124,7 +131,8 @@ def fit(
 
     **Raises** ``ValueError`` or ``TypeError`` for unusable arguments, before anything is trained, and for a bad batch
     of an iterator when it comes; ``OSError`` if a checkpoint cannot be written (the last whole one stays);
-    `TrainingDiverged` when the loss is not finite; `TrainingInterrupted`, a ``KeyboardInterrupt``, on Ctrl-C.
+    `TrainingDiverged` when the loss is not finite; `TrainingInterrupted`, a ``KeyboardInterrupt``, on Ctrl-C. After
+    Ctrl-C, and in a run of one process after an error of the data or of a callback, the last whole chunk is kept.
 
     >>> import jax
     >>> from scoregeo.diffusion import FitConfig, fit
@@ -142,6 +150,14 @@ def fit(
         raise ValueError("`checkpoint_dir` must be given with `ema=PowerEMA(snapshots=...)`, got None")
     callbacks = _as_callbacks(callbacks)
     data = as_data(data, conditions, config)
+    level = float(config.schedule.noise_level(config.schedule.t_max))
+    if level < _SPREADS * data.spread:
+        warnings.warn(
+            f"`data` has a standard deviation of {data.spread:.3g}, too much for a largest noise level of {level:.3g} "
+            f"(`schedule`): below {_SPREADS} times that, samples come out too narrow. Standardise the data "
+            "(scoregeo.datasets.Standardization), or give a schedule with a larger `sigma_max`",
+            stacklevel=2,
+        )
     denoiser = _denoiser(data, config, network)
     graphdef, weights, constants = nnx.split(denoiser, nnx.Param, ...)
     constants = nnx.to_pure_dict(constants)
@@ -200,10 +216,16 @@ def _train(
         with contextlib.suppress(KeyboardInterrupt, OSError):  # a second Ctrl-C: the last whole checkpoint will do
             if not latest[0]["step"].is_deleted():  # used up by a chunk that was interrupted as it began
                 history = _record(history, latest, checkpoints)
-                _keep(latest[0], history, checkpoints, config)
-                if checkpoints:
-                    checkpoints.save(latest[0], history)
+                _keep(latest[0], history, checkpoints, config, now=True)
         raise TrainingInterrupted(history.last_step, checkpoints and checkpoints.last) from None
+    except TrainingDiverged:
+        raise
+    except Exception:
+        # Not with other processes, which may wait for this one: the last chunk may then never be done.
+        if checkpoints and not checkpoints.failed and not has_several_processes(mesh):
+            with contextlib.suppress(KeyboardInterrupt, Exception):  # the error to tell is the one that came first
+                _keep(latest[0], _record(history, latest, checkpoints), checkpoints, config, now=True)
+        raise
     return latest[0], history
 
 
@@ -232,8 +254,10 @@ def _record(history: TrainingHistory, latest: tuple[dict, Losses | None], checkp
     return history.append(step, float(losses.train), float(losses.held_out), losses.sigmas, losses.by_level)
 
 
-def _keep(state, history: TrainingHistory, checkpoints: Any, config: FitConfig, *, ended: bool = False) -> None:
-    """Write what is due after the last chunk; everything if the run has ended."""
+def _keep(
+    state, history: TrainingHistory, checkpoints: Any, config: FitConfig, *, now: bool = False, ended: bool = False
+) -> None:
+    """Write what is due after the last chunk; a checkpoint at any rate ``now``; everything if the run has ended."""
     step = history.last_step
     if checkpoints is None or step == 0:
         return
@@ -242,7 +266,7 @@ def _keep(state, history: TrainingHistory, checkpoints: Any, config: FitConfig, 
     # First, so that a run that goes on from a checkpoint has all snapshots of the steps before it.
     if takes_snapshots(config.ema) and (ended or config.ema.snapshot_due(step, before, config.steps)):
         checkpoints.snapshot(state)
-    if ended or step // config.checkpoint_every > before // config.checkpoint_every:
+    if now or ended or step // config.checkpoint_every > before // config.checkpoint_every:
         checkpoints.save(state, history)
 
 
@@ -308,6 +332,10 @@ def _denoiser(data: AbstractData, config: FitConfig, network: nnx.Module | None)
         raise TypeError(f"`network` must be a flax nnx.Module, got {type(network).__name__}")
     elif getattr(network, "dim", None) != dim:
         raise ValueError(f"`network` must have dim {dim} to match `data`, got {getattr(network, 'dim', None)}")
+    elif condition is None and takes_conditions(network):
+        raise ValueError(
+            "`conditions` must be given for a `network` that takes them (as pairs, where `data` are batches), got None"
+        )
     denoiser = Denoiser(network, data.spread, jnp.asarray(data.mean, dtype))
     x, sigma = jnp.zeros(dim, dtype), jnp.ones((), dtype)
     # Of all labels the largest: a network that knows it knows the others.

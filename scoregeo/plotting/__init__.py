@@ -9,7 +9,7 @@ from .comparison import comparison_figure, correlation_matrix, distance_scatter,
 from .curves import GeodesicArtists, geodesics
 from .fields import density, score_field, tissot
 from .images import image_strip
-from .reports import calibration, score_errors
+from .reports import calibration, held_out_loss, memorization_gap, score_errors
 
 __all__ = [
     "GeodesicArtists",
@@ -20,7 +20,9 @@ __all__ = [
     "distance_scatter",
     "geodesics",
     "half_plane",
+    "held_out_loss",
     "image_strip",
+    "memorization_gap",
     "score_errors",
     "score_field",
     "tissot",

@@ -1,10 +1,12 @@
-"""How good a learned score is, against the noise level: what `evaluate_score` and `evaluate_held_out` report."""
+"""How good a learned score is: what `evaluate_score`, `evaluate_held_out` and `memorization` report."""
+
+from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.container import ErrorbarContainer
+from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.lines import Line2D
 
-from ..diffusion import HeldOutReport, ScoreReport
+from ..diffusion import HeldOutReport, MemorizationReport, ScoreReport
 from .fields import check_axes
 
 _STYLES = (("#0072B2", "o", "-"), ("#D55E00", "s", "--"), ("#555555", "^", ":"))
@@ -39,8 +41,7 @@ def calibration(ax: Axes, report: HeldOutReport) -> ErrorbarContainer:
     a vertical line marks the recommended noise level, if there is one. Returns the curve with its bars.
     """
     check_axes(ax)
-    if not isinstance(report, HeldOutReport):
-        raise TypeError(f"`report` must be a HeldOutReport, as of `evaluate_held_out`, got {type(report).__name__}")
+    _check_held_out(report)
     color, marker, dash = _STYLES[0]
     ax.axhspan(1 - report.tolerance, 1 + report.tolerance, color="#DDDDDD", lw=0, label="tolerance")
     bars = ax.errorbar(
@@ -60,3 +61,47 @@ def calibration(ax: Axes, report: HeldOutReport) -> ErrorbarContainer:
     ax.set_ylabel("denoising error, found / expected")
     ax.legend(fontsize=9)
     return bars
+
+
+def held_out_loss(ax: Axes, report: HeldOutReport) -> list[Line2D]:
+    """The loss on held-out data by noise level, and that of the score of a Gaussian.
+
+    ``report`` is that of `scoregeo.diffusion.evaluate_held_out`. A score of zero has loss 1; where the lines meet, the
+    score says no more about the data than their mean and variance do. Returns the lines.
+    """
+    check_axes(ax)
+    _check_held_out(report)
+    curves = (("learned score", report.loss), ("score of a Gaussian", report.trivial_loss))
+    lines = [
+        ax.semilogx(report.sigmas, values, color=color, marker=marker, ls=dash, label=label)[0]
+        for (label, values), (color, marker, dash) in zip(curves, _STYLES, strict=False)
+    ]
+    ax.set_ylim(bottom=0)
+    ax.set_xlabel("noise level $\\sigma$")
+    ax.set_ylabel("squared error of the predicted noise")
+    ax.legend(fontsize=9)
+    return lines
+
+
+def memorization_gap(ax: Axes, report: MemorizationReport) -> BarContainer:
+    """How near samples and held-out points are to the training points, with the fraction of copies beside each bar.
+
+    ``report`` is that of `scoregeo.diffusion.memorization`; the title says its gap. Returns the bars: samples first,
+    which are about as long as the other one if nothing was memorised.
+    """
+    check_axes(ax)
+    if not isinstance(report, MemorizationReport):
+        raise TypeError(f"`report` must be a MemorizationReport, as of `memorization`, got {type(report).__name__}")
+    distances = report.sample_distance, report.fresh_distance
+    bars = ax.barh(["samples", "held-out\npoints"], distances, height=0.5, color=("#D55E00", "#0072B2"))
+    ax.bar_label(bars, [f" {share:.1%} copies" for share in (report.copies, report.fresh_copies)], fontsize=9)
+    ax.set_xlim(0, 1.4 * max(distances) or 1)
+    ax.invert_yaxis()
+    ax.set_xlabel("median distance to the\nnearest training point")
+    ax.set_title(f"memorisation gap {report.gap:.3f}", fontsize=10)
+    return bars
+
+
+def _check_held_out(report: Any) -> None:
+    if not isinstance(report, HeldOutReport):
+        raise TypeError(f"`report` must be a HeldOutReport, as of `evaluate_held_out`, got {type(report).__name__}")

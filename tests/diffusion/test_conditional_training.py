@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scoregeo.diffusion import MLP, DiffusionModel, EarlyStop, FitConfig, JSONLines, TrainingHistory, fit
+from scoregeo.diffusion import MLP, DiffusionModel, EarlyStop, FitConfig, JSONLines, Potential, TrainingHistory, fit
 
 CONFIG = FitConfig(steps=1500, batch_size=256, width=32, depth=2, chunk_steps=500, condition_dropout=0.2)
 QUICK = FitConfig(steps=30, batch_size=16, width=8, depth=1, chunk_steps=10)
@@ -99,9 +99,31 @@ def test_a_network_that_always_knew_its_condition_has_no_score_without_one(two_c
     config = FitConfig(steps=10, batch_size=16, width=8, depth=1, condition_dropout=0.0)
     model = fit(two_classes[0], config, conditions=two_classes[1], progress=False)
     assert model.score_at(0.5, 1)(jnp.zeros(2)).shape == (2,)
-    for ask in (lambda: model.score_at(0.5), lambda: model.sample(jax.random.key(0), 2, condition=1, guidance=2.0)):
-        with pytest.raises(ValueError, match=r"`condition` must be given: .* `condition_dropout=0`"):
-            ask()
+    for condition in (None, -1, jnp.array(-1)):
+        with pytest.raises(ValueError, match=r"`condition` must be given: .* `condition_dropout=0`.* got (None|-1)$"):
+            model.score_at(0.5, condition)
+    for name, settings in (("guidance", {"guidance": 2.0}), ("interval", {"interval": (0.1, 1.0)})):
+        with pytest.raises(ValueError, match=f"`{name}` needs a model that was trained with `condition_dropout` > 0"):
+            model.sample(jax.random.key(0), 2, condition=1, **settings)
+
+
+def test_vectors_that_are_not_given(two_classes):
+    """For a network that always knew them; one that is traced is not looked at."""
+    config = FitConfig(steps=10, batch_size=16, width=8, depth=1, condition_dropout=0.0)
+    model = fit(two_classes[0], config, conditions=two_classes[0], progress=False)
+    with pytest.raises(ValueError, match="`condition` must be given"):
+        model.score_at(0.5, (jnp.ones(2), False))
+    score = jax.jit(lambda given: model.score_at(0.5, (jnp.ones(2), given))(jnp.zeros(2)))
+    np.testing.assert_allclose(score(True), model.score_at(0.5, jnp.ones(2))(jnp.zeros(2)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("wrap", [lambda net: net, Potential])
+def test_a_network_for_conditions_needs_some(two_classes, wrap):
+    network = wrap(MLP(2, 8, 1, classes=2, key=jax.random.key(0)))
+    batches = (two_classes[0][:16] for _ in range(1000))
+    for data in (two_classes[0], batches):
+        with pytest.raises(ValueError, match="`conditions` must be given for a `network` that takes them"):
+            fit(data, QUICK, network=network, progress=False)
 
 
 class TestCallbacks:

@@ -122,6 +122,8 @@ def test_memorization_against_scikit_learn(seed):
     np.testing.assert_allclose(report.gap, 1 - np.median(distances[:, 0]) / np.median(fresh_distances[:, 0]))
     assert report.copies == np.mean(distances[:, 0] < distances[:, 1] / 3) >= 0.1
     assert report.fresh_copies == np.mean(fresh_distances[:, 0] < fresh_distances[:, 1] / 3)
+    for number in (f"{report.fresh_distance:.4g}", f"{report.copies:.1%}", f"gap {report.gap:.3f}"):
+        assert number in str(report)
 
 
 def test_bad_input():

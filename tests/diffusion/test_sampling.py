@@ -102,7 +102,9 @@ def test_a_trained_model_samples_its_data(sampler, modes, trained):
 @pytest.mark.xdist_group("trained")
 def test_samples_are_decided_by_the_key(trained):
     sampler = ReverseSDE(steps=8)
-    first, again, other = (trained.sample(jax.random.key(i), 5, sampler=sampler) for i in (0, 0, 1))
+    first, again, other = (
+        trained.sample(jax.random.key(i), n, sampler=sampler) for i, n in ((0, 5), (0, np.int64(5)), (1, 5))
+    )
     np.testing.assert_array_equal(first, again)
     assert not np.allclose(first, other)
 

@@ -382,6 +382,8 @@ class TestCheckpoints:
         fit(POINTS, SMALL, checkpoint_dir=tmp_path, progress=False)
         with pytest.raises(ValueError, match="`checkpoint_dir` holds a run with other data"):
             fit(POINTS.at[0, 0].add(1e-3), SMALL, checkpoint_dir=tmp_path, progress=False)
+        with pytest.raises(ValueError, match=r"other data in .* \(other points, another type, or other `conditions`\)"):
+            fit(POINTS.astype("float64"), SMALL, checkpoint_dir=tmp_path, progress=False)
 
     def test_another_network_is_refused(self, tmp_path):
         fit(POINTS, SMALL, checkpoint_dir=tmp_path, progress=False)
@@ -522,6 +524,11 @@ class TestConfig:
         ):
             assert FitConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
         assert FitConfig.from_dict({}) == FitConfig()
+
+    def test_numbers_of_numpy_become_those_of_python(self):
+        config = FitConfig(steps=np.int64(7), learning_rate=np.float32(0.25), potential=np.bool_(False))
+        assert config.to_dict() == FitConfig(steps=7, learning_rate=0.25, potential=False).to_dict()
+        assert json.loads(json.dumps(config.to_dict())) == config.to_dict()
 
     def test_differences_name_the_loss(self):
         """A checkpoint of a run with another loss is refused with these lines."""

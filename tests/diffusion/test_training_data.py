@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from scoregeo.datasets import Standardization
-from scoregeo.diffusion import MLP, FitConfig, TrainingInterrupted, data, fit
+from scoregeo.diffusion import EDM, MLP, VE, VP, Cosine, FitConfig, SubVP, TrainingInterrupted, data, fit
+from scoregeo.diffusion.checkpoint import Checkpoints
 
 CONFIG = FitConfig(steps=60, batch_size=32, width=8, depth=2, potential=False, chunk_steps=20, checkpoint_every=20)
 POINTS = np.random.default_rng(0).normal(size=(500, 2))
@@ -59,10 +60,20 @@ class TestFiles:
         numbers (which become floats)."""
         for changes in ({"reference_size": 100}, {"reference_size": 480}, {"steps": 20, "holdout": 0.0}):
             config = dataclasses.replace(CONFIG, **changes)
-            numbers = POINTS if config.reference_size else np.round(50 * POINTS).astype(np.int16)
+            numbers = POINTS if config.reference_size else np.round(10 * POINTS).astype(np.int16)
             models = [fit(each, config, progress=False) for each in (numbers, mapped(numbers))]
             assert models[0].dtype == jnp.float64
             close(*(model.history for model in models), 1e-8)
+
+    @pytest.mark.parametrize("kind", [">f8", ">f4", ">i2", np.float16])
+    def test_numbers_as_some_files_have_them(self, mapped, kind):
+        """The other byte order, and half precision: they train as the same numbers in the usual form do."""
+        config, numbers = dataclasses.replace(CONFIG, steps=20), (10 * POINTS).astype(kind)
+        usual = fit(numbers.astype(np.float64 if kind in (">f8", ">i2") else np.float32), config, progress=False)
+        for each in (numbers, mapped(numbers)):
+            model = fit(each, config, progress=False)
+            assert model.dtype == usual.dtype
+            close(model.history, usual.history, 1e-5)
 
     def test_they_are_never_in_memory(self, mapped, monkeypatch):
         """A file of 32 MB; what NumPy and JAX hold while training on it is a small part of that."""
@@ -138,6 +149,37 @@ class TestIterators:
         with pytest.raises(ValueError, match="`checkpoint_dir` holds a run with other data"):
             fit(batches(5), CONFIG, checkpoint_dir=tmp_path / "iterator", progress=False)
 
+    @pytest.mark.parametrize("spoiled", ["batch", "file", "callback"])
+    def test_an_error_costs_no_finished_chunk(self, tmp_path, monkeypatch, spoiled):
+        """No checkpoint is due when a batch is bad, the file is gone, or a callback raises."""
+        config = dataclasses.replace(CONFIG, checkpoint_every=1000)
+
+        def source(error=None):
+            for k, batch in enumerate(batches()):
+                if k == 64 + 50 and error == "file":
+                    raise OSError("gone")
+                yield batch * np.nan if k == 64 + 50 and error == "batch" else batch
+
+        def broken(history):
+            if spoiled == "callback" and history.last_step == 40:
+                raise RuntimeError("mine")
+
+        settings = {"checkpoint_dir": tmp_path, "progress": False}
+        error, message = {
+            "batch": (ValueError, "batch 114 of `data` must be finite"),
+            "file": (OSError, "gone"),
+            "callback": (RuntimeError, "mine"),
+        }[spoiled]
+        monkeypatch.setattr(Checkpoints, "save", lambda *_: 1 / 0)  # the error that came first is the one told
+        with pytest.raises(error, match=f"^{message}"):
+            fit(source(spoiled), config, callbacks=[broken], **settings)
+        monkeypatch.undo()
+        with pytest.raises(error, match=f"^{message}"):
+            fit(source(spoiled), config, callbacks=[broken], **settings)
+        assert [path.name for path in tmp_path.iterdir()] == ["40"]
+        whole = fit(source(), config, progress=False)
+        assert equal(fit(source(), config, **settings).weights, whole.weights)
+
     def test_it_learns_what_the_batches_hold(self):
         """Mean and spread come from the first batches; labels too; a pair may be a list."""
         config = dataclasses.replace(CONFIG, steps=20, batch_size=16, accumulation=2)
@@ -190,6 +232,21 @@ class TestOddPoints:
         x = jnp.asarray(column) + 0.5 * jax.random.normal(jax.random.key(0), column.shape)
         score = jax.vmap(model.score_at(0.5))(x)[:, 2]
         np.testing.assert_allclose(score, -(x[:, 2] - 3) / 0.25, atol=0.6)
+
+    @pytest.mark.parametrize(
+        ("schedule", "most"),
+        [(EDM(), 80), (VE(), 50), (VP(), 152), (SubVP(), 152), (Cosine(), 128), (EDM(sigma_max=200.0), 200)],
+    )
+    def test_a_spread_too_large_for_the_noise(self, schedule, most):
+        """Samples would start from noise that does not hide the data: about 3% too narrow where the warning begins."""
+        config, stop = dataclasses.replace(CONFIG, schedule=schedule), [lambda _: True]
+        points = POINTS / POINTS.std() * most
+        fit(points / 4.2, config, callbacks=stop, progress=False)
+        message = rf"`data` has a standard deviation of \d+.*, too much for a largest noise level of {most} "
+        with pytest.warns(UserWarning, match=message) as caught:
+            fit(points / 3.8, config, callbacks=stop, progress=False)
+        assert len(caught) == 1
+        assert caught[0].filename == __file__
 
     def test_labels_that_a_network_does_not_know(self):
         network = MLP(2, 8, 2, classes=2, key=jax.random.key(0))

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from scoregeo.diffusion import HeldOutReport, ScoreReport
-from scoregeo.plotting import calibration, score_errors
+from scoregeo.diffusion import HeldOutReport, MemorizationReport, ScoreReport
+from scoregeo.plotting import calibration, held_out_loss, memorization_gap, score_errors
 
 SIGMAS = np.array([0.1, 0.5, 1.0])
 
@@ -49,7 +49,32 @@ def test_calibration(ax, recommended):
     assert [mark.get_xdata()[0] for mark in marks] == ([0.5] if recommended == 0.5 else [])
 
 
+def test_held_out_loss(ax):
+    report = held_out(0.5)
+    lines = held_out_loss(ax, report)
+    for line, values in zip(lines, (report.loss, report.trivial_loss), strict=True):
+        np.testing.assert_array_equal(line.get_xydata(), np.stack([SIGMAS, values], -1))
+    assert (ax.get_xscale(), ax.get_ylim()[0]) == ("log", 0)
+    assert ax.get_xlabel()
+    assert ax.get_ylabel()
+
+
+@pytest.mark.parametrize("values", [(0.5, 1.0, 0.5, 0.25, 0.0), (0.0, 0.0, np.nan, 1.0, 1.0)])
+def test_memorization_gap(ax, values):
+    report = MemorizationReport(*values)
+    bars = memorization_gap(ax, report)
+    assert [bar.get_width() for bar in bars] == list(values[:2])
+    assert [text.get_text() for text in ax.texts] == [f" {share:.1%} copies" for share in values[3:]]
+    assert f"{report.gap:.3f}" in ax.get_title()
+    assert ax.get_xlabel()
+    assert ax.yaxis_inverted()  # samples above
+
+
 def test_wrong_reports(ax):
+    with pytest.raises(TypeError, match="`report` must be a MemorizationReport, as of `memorization`, got HeldOutRe"):
+        memorization_gap(ax, held_out(0.5))
+    with pytest.raises(TypeError, match="`report` must be a HeldOutReport, as of `evaluate_held_out`, got int"):
+        held_out_loss(ax, 3)
     with pytest.raises(TypeError, match="`report` must be a ScoreReport, as of `evaluate_score`, got HeldOutReport"):
         score_errors(ax, held_out(0.5))
     with pytest.raises(TypeError, match="`report` must be a HeldOutReport, as of `evaluate_held_out`, got int"):
