@@ -72,16 +72,16 @@ class CondensedPreconditioner(AbstractPreconditioner):
     """Equation (1), as `WoodburyPreconditioner`, element by element; for ``(k - 1) d`` small against the number of
     points.
 
-    With A_b the rows of A for coefficients j >= 1, A_x those for the displacements X of the ends of an element, and L
-    L^T = I + A_b A_b^T, what is kept are W = L^-1 A_b and V = L^-1 A_x: the system for the displacements is Euclid +
-    V^T V, summed over elements, and the other coefficients are r - W^T (W r + V X). The products are taken often, so
-    the triangular systems with L and with the factor of that system are solved once, here.
+    With A_b the rows of A for coefficients j >= 1 and A_x those for the displacements of the ends of the element, the
+    system for the displacements is S = Euclid + A_x^T (I + A_b A_b^T)^-1 A_x, summed over elements.
     """
 
     basis: Basis
-    inside: Float[Array, "k q n"]  # W
-    ends: Float[Array, "k q n"]  # V
-    schur: Matrix  # inverse of the Cholesky factor of the system for the displacements
+    rows: Float[Array, "k q n"]  # A_b, scaled by sqrt(lam w)
+    ends: Float[Array, "k q n"]  # A_x, likewise
+    factors: Float[Array, "k q q"]  # Cholesky factors of I + A_b A_b^T
+    solved_ends: Float[Array, "k q n"]  # (I + A_b A_b^T)^-1 A_x
+    schur: Matrix  # and that of S
 
     def __init__(self, basis: Basis, u: Points, jtv: Points, strengths: Float[Array, " q"]):
         self.basis = basis
@@ -90,18 +90,17 @@ class CondensedPreconditioner(AbstractPreconditioner):
         u, jtv = (scale * u).reshape(k, n, 1, d), (scale * jtv).reshape(k, n, 1, d)
         h = basis.widths[:, None, None, None]
         p, phi = basis.p[:, 1:, None], basis.phi[:, 1:, None]
-        rows = (u * p / jnp.sqrt(h) + jtv * phi * jnp.sqrt(h)).reshape(k, n, -1)
-        late = jnp.stack([1 - basis.u, basis.u], -1)[..., None]
-        sign = jnp.asarray([[-1.0], [1.0]], h.dtype)
-        ends = (late * jtv + sign * u / h).reshape(k, n, -1)
-        gram = rows @ rows.swapaxes(1, 2)
+        self.rows = (u * p / jnp.sqrt(h) + jtv * phi * jnp.sqrt(h)).reshape(k, n, -1)
+        gram = self.rows @ self.rows.swapaxes(1, 2)
         # Rounding makes a large Gram matrix slightly indefinite; a preconditioner may be off by that much.
         jitter = 1 + n * jnp.finfo(gram.dtype).eps * jnp.max(jnp.diagonal(gram, axis1=1, axis2=2), 1)
-        factors = jnp.linalg.cholesky(gram + jitter[:, None, None] * jnp.eye(n, dtype=gram.dtype))
-        whitened = jax.scipy.linalg.solve_triangular(factors, jnp.concatenate([rows, ends], -1), lower=True)
-        self.inside, self.ends = whitened[..., : rows.shape[-1]], whitened[..., rows.shape[-1] :]
+        self.factors = jnp.linalg.cholesky(gram + jitter[:, None, None] * jnp.eye(n, dtype=gram.dtype))
+        late = jnp.stack([1 - basis.u, basis.u], -1)[..., None]
+        sign = jnp.asarray([[-1.0], [1.0]], h.dtype)
+        self.ends = (late * jtv + sign * u / h).reshape(k, n, -1)
 
-        local = (self.ends.swapaxes(1, 2) @ self.ends).reshape(k, 2, d, 2, d)
+        self.solved_ends = self._inverse(self.ends)
+        local = (self.ends.swapaxes(1, 2) @ self.solved_ends).reshape(k, 2, d, 2, d)
         euclid = (sign * sign.T)[:, None, :, None] * jnp.eye(d, dtype=h.dtype)[:, None]
         local = local + euclid / h[..., None]
         # Block tridiagonal, as a sum of shifted diagonals: scattering blocks takes longer to run and to compile.
@@ -112,22 +111,24 @@ class CondensedPreconditioner(AbstractPreconditioner):
         }
         shifts = {offset: jnp.eye(k - 1, k=offset, dtype=h.dtype)[:, None, :, None] for offset in blocks}
         schur = sum(block[:, :, None, :] * shifts[offset] for offset, block in blocks.items())
-        factor = jnp.linalg.cholesky(schur.reshape((k - 1) * d, (k - 1) * d))
-        self.schur = jax.scipy.linalg.solve_triangular(factor, jnp.eye((k - 1) * d, dtype=h.dtype), lower=True)
+        self.schur = jnp.linalg.cholesky(schur.reshape((k - 1) * d, (k - 1) * d))
+
+    def _inverse(self, b: Float[Array, "k q n"]) -> Float[Array, "k q n"]:
+        return jax.scipy.linalg.cho_solve((self.factors, True), b)
 
     def solve(self, r: Coefficients) -> Coefficients:
         k, m, d = r.shape
         root = jnp.sqrt(self.basis.widths)[:, None]
-        bubbles = r[:, 1:].reshape(k, -1)
-        b = jnp.einsum("kqn,kn->kq", self.inside, bubbles)
+        inside = r[:, 1:].reshape(k, -1)
+        b = self._inverse(self.rows @ inside[..., None])[..., 0]
         moved = -jnp.einsum("kqn,kq->kn", self.ends, b).reshape(k, 2, d)
         flux = r[:, 0] / root
         loads = (moved[:-1, 1] + flux[:-1]) + (moved[1:, 0] - flux[1:])
-        displacements = (self.schur.T @ (self.schur @ loads.reshape(-1))).reshape(k - 1, d)
+        displacements = jax.scipy.linalg.cho_solve((self.schur, True), loads.reshape(-1)).reshape(k - 1, d)
         displacements = jnp.pad(displacements, ((1, 1), (0, 0)))
         ends = jnp.concatenate([displacements[:-1], displacements[1:]], 1)
-        b = b + jnp.einsum("kqn,kn->kq", self.ends, ends)
-        bubbles = bubbles - jnp.einsum("kqn,kq->kn", self.inside, b)
+        b = b + jnp.einsum("kqn,kn->kq", self.solved_ends, ends)
+        bubbles = inside - jnp.einsum("kqn,kq->kn", self.rows, b)
         first = (displacements[1:] - displacements[:-1]) / root
         return jnp.concatenate([first[:, None], bubbles.reshape(k, m - 1, d)], 1)
 
