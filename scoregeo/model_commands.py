@@ -20,9 +20,7 @@ from .diffusion import (
     DDIM,
     DiffusionModel,
     DPMSolver,
-    HeldOutReport,
     Heun,
-    MemorizationReport,
     PredictorCorrector,
     ProbabilityFlow,
     ReverseSDE,
@@ -154,26 +152,10 @@ def run_evaluate(arguments: Evaluate, console: Any) -> None:
         write_json(arguments.out, values)
         console.print(f"wrote {arguments.out}")
     if arguments.picture is not None:
-        write_figure(arguments.picture, _picture(report, found, units))
+        from .plotting import evaluation_figure
+
+        write_figure(arguments.picture, evaluation_figure(report, found, units=units))
         console.print(f"wrote {arguments.picture}")
-
-
-def _picture(report: HeldOutReport, found: MemorizationReport | None, units: str) -> Any:
-    """What was found by noise level, and the memorisation gap if it was looked for."""
-    from matplotlib.figure import Figure
-
-    from . import plotting
-
-    count = 2 if found is None else 3
-    figure = Figure(figsize=(4.5 * count, 4), layout="constrained")
-    axes = figure.subplots(1, count)
-    plotting.held_out_loss(axes[0], report)
-    plotting.calibration(axes[1], report)
-    if found is not None:
-        plotting.memorization_gap(axes[2], found)
-    for ax in axes:
-        ax.set_xlabel(f"{ax.get_xlabel()} ({units} units)")
-    return figure
 
 
 def load_model(folder: pathlib.Path) -> DiffusionModel:

@@ -9,7 +9,7 @@ from .comparison import comparison_figure, correlation_matrix, distance_scatter,
 from .curves import GeodesicArtists, geodesics
 from .fields import density, score_field, tissot
 from .images import image_strip
-from .reports import calibration, held_out_loss, memorization_gap, score_errors
+from .reports import calibration, evaluation_figure, held_out_loss, memorization_gap, score_errors
 
 __all__ = [
     "GeodesicArtists",
@@ -18,6 +18,7 @@ __all__ = [
     "correlation_matrix",
     "density",
     "distance_scatter",
+    "evaluation_figure",
     "geodesics",
     "half_plane",
     "held_out_loss",

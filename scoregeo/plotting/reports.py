@@ -4,6 +4,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.container import BarContainer, ErrorbarContainer
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ..diffusion import HeldOutReport, MemorizationReport, ScoreReport
@@ -100,6 +101,25 @@ def memorization_gap(ax: Axes, report: MemorizationReport) -> BarContainer:
     ax.set_xlabel("median distance to the\nnearest training point")
     ax.set_title(f"memorisation gap {report.gap:.3f}", fontsize=10)
     return bars
+
+
+def evaluation_figure(
+    report: HeldOutReport, memorization: MemorizationReport | None = None, *, units: str = "data"
+) -> Figure:
+    """A figure of what held-out data say: `held_out_loss` and `calibration`, and `memorization_gap` if that is given.
+
+    ``units`` names the units of noise levels and distances. Returns the figure, which no window shows.
+    """
+    count = 2 if memorization is None else 3
+    figure = Figure(figsize=(4.5 * count, 4), layout="constrained")
+    axes = figure.subplots(1, count)
+    held_out_loss(axes[0], report)
+    calibration(axes[1], report)
+    if memorization is not None:
+        memorization_gap(axes[2], memorization)
+    for ax in axes:
+        ax.set_xlabel(f"{ax.get_xlabel()} ({units} units)")
+    return figure
 
 
 def _check_held_out(report: Any) -> None:

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from scoregeo.diffusion import HeldOutReport, MemorizationReport, ScoreReport
-from scoregeo.plotting import calibration, held_out_loss, memorization_gap, score_errors
+from scoregeo.plotting import calibration, evaluation_figure, held_out_loss, memorization_gap, score_errors
 
 SIGMAS = np.array([0.1, 0.5, 1.0])
 
@@ -68,6 +68,14 @@ def test_memorization_gap(ax, values):
     assert f"{report.gap:.3f}" in ax.get_title()
     assert ax.get_xlabel()
     assert ax.yaxis_inverted()  # samples above
+
+
+def test_evaluation_figure():
+    found = MemorizationReport(0.5, 1.0, 0.5, 0.25, 0.0)
+    for given, count in ((None, 2), (found, 3)):
+        axes = evaluation_figure(held_out(0.5), given, units="standardised").axes
+        assert len(axes) == count
+        assert all(ax.get_xlabel().endswith("(standardised units)") for ax in axes)
 
 
 def test_wrong_reports(ax):
