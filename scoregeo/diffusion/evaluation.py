@@ -4,6 +4,7 @@ Geodesics feel the Jacobian of the score, not only the score, and samples do not
 the relative error of ``J v`` and the asymmetry of ``J`` are reported beside that of the score (MATH.md section 8).
 """
 
+import abc
 import dataclasses
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -35,8 +36,39 @@ class ScoreReference(Protocol):
         """``n`` draws, shape ``(n, d)``."""
 
 
+class AbstractReport(abc.ABC):
+    """What reports share: they print as tables, by ``rich`` and, more plainly, by ``str``."""
+
+    @abc.abstractmethod
+    def _title(self) -> str: ...
+
+    @abc.abstractmethod
+    def _columns(self) -> tuple[str, ...]: ...
+
+    @abc.abstractmethod
+    def _rows(self) -> list[list[str]]: ...
+
+    def _caption(self) -> str | None:
+        return None
+
+    def table(self) -> Any:
+        """The figures as a ``rich.table.Table``."""
+        from rich.table import Table
+
+        table = Table(title=self._title(), caption=self._caption())
+        for column in self._columns():
+            # Names of the rows have no heading.
+            table.add_column(column, justify="right" if column else "left")
+        for row in self._rows():
+            table.add_row(*row)
+        return table
+
+    def __rich__(self) -> Any:
+        return self.table()
+
+
 @dataclasses.dataclass(frozen=True)
-class ScoreReport:
+class ScoreReport(AbstractReport):
     """Errors of a learned score by noise level; all arrays have shape ``(k,)`` and no unit.
 
     With ``x`` from the data with noise ``sigma`` added, ``v ~ N(0, I)``, ``s``, ``J`` of the reference and ``s'``,
@@ -61,24 +93,19 @@ class ScoreReport:
         """Numbers and lists of numbers, for JSON."""
         return {name: np.asarray(value).tolist() for name, value in dataclasses.asdict(self).items()}
 
-    def table(self) -> Any:
-        """The figures as a ``rich.table.Table``."""
-        from rich.table import Table
+    def _title(self) -> str:
+        return f"relative L2 errors over {self.n} points"
 
-        table = Table(title=f"relative L2 errors over {self.n} points")
-        for column in ("sigma", "score", "J v", "asymmetry of J"):
-            table.add_column(column, justify="right")
-        for row in zip(self.sigmas, self.score_error, self.jvp_error, self.asymmetry, strict=True):
-            table.add_row(f"{row[0]:g}", *(f"{value:.4f}" for value in row[1:]))
-        return table
+    def _columns(self) -> tuple[str, ...]:
+        return "sigma", "score", "J v", "asymmetry of J"
 
-    def __rich__(self) -> Any:
-        return self.table()
+    def _rows(self) -> list[list[str]]:
+        columns = self.sigmas, self.score_error, self.jvp_error, self.asymmetry
+        return [[f"{sigma:g}", *(f"{value:.4f}" for value in rest)] for sigma, *rest in zip(*columns, strict=True)]
 
     def __str__(self) -> str:
-        rows = zip(self.sigmas, self.score_error, self.jvp_error, self.asymmetry, strict=True)
-        lines = [f"{s:8g} {a:8.4f} {b:8.4f} {c:10.4f}" for s, a, b, c in rows]
-        return "\n".join([f"{'sigma':>8} {'score':>8} {'J v':>8} {'asymmetry':>10}", *lines])
+        lines = [("sigma", "score", "J v", "asymmetry"), *self._rows()]
+        return "\n".join(f"{s:>8} {a:>8} {b:>8} {c:>10}" for s, a, b, c in lines)
 
 
 def evaluate_score(

@@ -20,13 +20,13 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._types import Points, as_points, check_count
 from ..scores import AbstractScore
-from .evaluation import ScoreModel, check_levels
+from .evaluation import AbstractReport, ScoreModel, check_levels
 
 _BLOCK = 256  # rows of a table of distances held at a time
 
 
 @dataclasses.dataclass(frozen=True)
-class HeldOutReport:
+class HeldOutReport(AbstractReport):
     """Denoising of held-out points by noise level; arrays have shape ``(k,)`` and no unit unless said.
 
     **Fields**
@@ -72,22 +72,14 @@ class HeldOutReport:
             return "no noise level here can be trusted for geometry"
         return f"recommended noise level for geometry: {self.recommended_sigma:g}"
 
-    def table(self) -> Any:
-        """The figures as a ``rich.table.Table``."""
-        from rich.table import Table
+    def _title(self) -> str:
+        return f"denoising of {self.n} held-out points"
 
-        table = Table(title=f"denoising of {self.n} held-out points", caption=self._caption())
-        for column in ("sigma", "loss", "of a Gaussian", "calibration", "detail"):
-            table.add_column(column, justify="right")
-        for row in self._rows():
-            table.add_row(*row)
-        return table
-
-    def __rich__(self) -> Any:
-        return self.table()
+    def _columns(self) -> tuple[str, ...]:
+        return "sigma", "loss", "of a Gaussian", "calibration", "detail"
 
     def __str__(self) -> str:
-        lines = [("sigma", "loss", "of a Gaussian", "calibration", "detail"), *self._rows()]
+        lines = [self._columns(), *self._rows()]
         rows = [f"{a:>8} {b:>8} {c:>14} {d:>16} {e:>8}" for a, b, c, d, e in lines]
         return "\n".join([*rows, self._caption()])
 
@@ -182,7 +174,7 @@ def _figures(score: AbstractScore, sigma, points: Points, noise: Array, probes: 
 
 
 @dataclasses.dataclass(frozen=True)
-class MemorizationReport:
+class MemorizationReport(AbstractReport):
     """How much nearer samples are to the training points than fresh data are.
 
     **Fields**
@@ -213,22 +205,14 @@ class MemorizationReport:
     def _caption(self) -> str:
         return f"gap {self.gap:.3f} (0: like fresh data, 1: copies)"
 
-    def table(self) -> Any:
-        """The figures as a ``rich.table.Table``."""
-        from rich.table import Table
+    def _title(self) -> str:
+        return "nearest training point"
 
-        table = Table(title="nearest training point", caption=self._caption())
-        for column in ("", "median distance", "copies"):
-            table.add_column(column, justify="right" if column else "left")
-        for row in self._rows():
-            table.add_row(*row)
-        return table
-
-    def __rich__(self) -> Any:
-        return self.table()
+    def _columns(self) -> tuple[str, ...]:
+        return "", "median distance", "copies"
 
     def __str__(self) -> str:
-        lines = [("nearest training point", "median distance", "copies"), *self._rows()]
+        lines = [(self._title(), *self._columns()[1:]), *self._rows()]
         return "\n".join([*(f"{a:<22} {b:>16} {c:>8}" for a, b, c in lines), self._caption()])
 
 

@@ -16,7 +16,7 @@ from ..metrics.inner_products import safe_sqrt
 from .curves import AbstractCurve
 from .initial import geodesic_equation, integrate
 
-RUNNING, CONVERGED, MISSED, NONFINITE, OUTSIDE, TOO_LONG = range(6)
+RUNNING, CONVERGED, MISSED, NONFINITE, OUTSIDE, TOO_LONG, INACCURATE = range(7)
 # Quadrature points on a step of the integrator, for the derivative of the energy.
 _GAUSS = 4
 

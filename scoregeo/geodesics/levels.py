@@ -190,7 +190,7 @@ def _accurate(state: SolveState, energy: Scalar, gain: Scalar, levels: Levels) -
 
 class Judgement(NamedTuple):
     """What the first evaluation on a level says of the path found before: see `estimated_error`; and whether it is the
-    best so far, and the last to look for."""
+    best so far, as accurate as asked for, and the last to look for."""
 
     error: Scalar
     path_error: Scalar

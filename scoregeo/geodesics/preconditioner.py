@@ -176,6 +176,8 @@ class AveragedPreconditioner(AbstractPreconditioner):
     fraction: Scalar
 
     def solve(self, r: Coefficients) -> Coefficients:
-        average = lambda some, rows: jnp.mean(jax.vmap(lambda g: jax.vmap(g.solve)(rows))(some), 0)  # noqa: E731
+        def average(some, rows):
+            return jnp.mean(jax.vmap(lambda product: jax.vmap(product.solve)(rows))(some), 0)
+
         # Of (1 - f) Euclid + f G there is no `solve`; this is its inverse for f = 0 and 1, and larger between.
         return self.basis.project((1 - self.fraction) * r + self.fraction * jax.vmap(average)(self.products, r))

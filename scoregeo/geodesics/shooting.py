@@ -36,7 +36,18 @@ from ..metrics import AbstractMetric
 from ..metrics.inner_products import safe_sqrt
 from .boundary import AbstractBoundarySolver, check_fractions
 from .curves import AbstractCurve
-from .flow import CONVERGED, MISSED, NONFINITE, OUTSIDE, RUNNING, TOO_LONG, Flow, FlowProblem, ShootingSettings
+from .flow import (
+    CONVERGED,
+    INACCURATE,
+    MISSED,
+    NONFINITE,
+    OUTSIDE,
+    RUNNING,
+    TOO_LONG,
+    Flow,
+    FlowProblem,
+    ShootingSettings,
+)
 from .geodesic import Geodesic, speed_deviation
 from .matching import SegmentStates, defects, matched_states, stationary_energy
 
@@ -143,17 +154,15 @@ class Shooting(AbstractBoundarySolver):
                 certificate.outside,
                 ~certificate.finite,
                 certificate.defect > 1e3 * max(settings.tolerance, settings.rtol),
+                # Where the metric has a kink, the geodesic equation is met on both sides of it, by no geodesic.
+                error > max(settings.tolerance, settings.rtol) ** 0.5 * length,
             ],
             [
                 jnp.asarray(code, jnp.int32)
-                for code in (OUTSIDE, NONFINITE, root.status, flow.status, OUTSIDE, NONFINITE, MISSED)
+                for code in (OUTSIDE, NONFINITE, root.status, flow.status, OUTSIDE, NONFINITE, MISSED, INACCURATE)
             ],
             CONVERGED,
         )
-        # Where the metric has a kink, the geodesic equation is met on both sides of it, and not by a geodesic.
-        inaccurate = error > max(settings.tolerance, settings.rtol) ** 0.5 * length
-        result = _result(status)
-        unknown = RESULTS.where(inaccurate, RESULTS.accuracy_not_reached, result)
         return Geodesic(
             ts=ts,
             points=points,
@@ -162,7 +171,7 @@ class Shooting(AbstractBoundarySolver):
             energy=energy,
             error=error,
             residual=certificate.residual,
-            result=RESULTS.where(status == CONVERGED, unknown, result),
+            result=_result(status),
             stats={
                 "iterations": root.iterations,
                 "integration_steps": flow.steps,
@@ -239,5 +248,6 @@ def _certificate(
 def _result(status: Array) -> RESULTS:
     result = RESULTS.where(status == CONVERGED, RESULTS.successful, RESULTS.solver_steps_reached)
     result = RESULTS.where(status == MISSED, RESULTS.ends_missed, result)
+    result = RESULTS.where(status == INACCURATE, RESULTS.accuracy_not_reached, result)
     result = RESULTS.where(status == NONFINITE, RESULTS.metric_nonfinite, result)
     return RESULTS.where(status == OUTSIDE, RESULTS.outside_domain, result)

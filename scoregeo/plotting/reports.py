@@ -20,8 +20,7 @@ def score_errors(ax: Axes, report: ScoreReport) -> list[Line2D]:
     drawn. Returns the lines.
     """
     check_axes(ax)
-    if not isinstance(report, ScoreReport):
-        raise TypeError(f"`report` must be a ScoreReport, as of `evaluate_score`, got {type(report).__name__}")
+    _check_report(report, ScoreReport, "evaluate_score")
     curves = [("score $s$", report.score_error), ("derivative $Jv$", report.jvp_error)]
     if report.asymmetry.max() > 1e-4 * report.jvp_error.max():
         curves.append(("asymmetry of $J$", report.asymmetry))
@@ -42,7 +41,7 @@ def calibration(ax: Axes, report: HeldOutReport) -> ErrorbarContainer:
     a vertical line marks the recommended noise level, if there is one. Returns the curve with its bars.
     """
     check_axes(ax)
-    _check_held_out(report)
+    _check_report(report, HeldOutReport, "evaluate_held_out")
     color, marker, dash = _STYLES[0]
     ax.axhspan(1 - report.tolerance, 1 + report.tolerance, color="#DDDDDD", lw=0, label="tolerance")
     bars = ax.errorbar(
@@ -71,7 +70,7 @@ def held_out_loss(ax: Axes, report: HeldOutReport) -> list[Line2D]:
     score says no more about the data than their mean and variance do. Returns the lines.
     """
     check_axes(ax)
-    _check_held_out(report)
+    _check_report(report, HeldOutReport, "evaluate_held_out")
     curves = (("learned score", report.loss), ("score of a Gaussian", report.trivial_loss))
     lines = [
         ax.semilogx(report.sigmas, values, color=color, marker=marker, ls=dash, label=label)[0]
@@ -91,8 +90,7 @@ def memorization_gap(ax: Axes, report: MemorizationReport) -> BarContainer:
     which are about as long as the other one if nothing was memorised.
     """
     check_axes(ax)
-    if not isinstance(report, MemorizationReport):
-        raise TypeError(f"`report` must be a MemorizationReport, as of `memorization`, got {type(report).__name__}")
+    _check_report(report, MemorizationReport, "memorization")
     distances = report.sample_distance, report.fresh_distance
     bars = ax.barh(["samples", "held-out\npoints"], distances, height=0.5, color=("#D55E00", "#0072B2"))
     ax.bar_label(bars, [f" {share:.1%} copies" for share in (report.copies, report.fresh_copies)], fontsize=9)
@@ -122,6 +120,6 @@ def evaluation_figure(
     return figure
 
 
-def _check_held_out(report: Any) -> None:
-    if not isinstance(report, HeldOutReport):
-        raise TypeError(f"`report` must be a HeldOutReport, as of `evaluate_held_out`, got {type(report).__name__}")
+def _check_report(report: Any, kind: type, source: str) -> None:
+    if not isinstance(report, kind):
+        raise TypeError(f"`report` must be a {kind.__name__}, as of `{source}`, got {type(report).__name__}")
