@@ -1,0 +1,1 @@
+"""Networks that predict a denoised point, and what turns their output into a score."""

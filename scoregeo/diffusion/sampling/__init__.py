@@ -1,0 +1,1 @@
+"""What a trained score does: samples, likelihoods, guidance."""

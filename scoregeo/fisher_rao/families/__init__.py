@@ -1,0 +1,1 @@
+"""Families of distributions, one file for each kin."""

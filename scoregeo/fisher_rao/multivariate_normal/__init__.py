@@ -1,0 +1,1 @@
+"""Multivariate normal distributions: geodesics between any two."""

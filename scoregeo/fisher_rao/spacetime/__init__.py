@@ -1,0 +1,1 @@
+"""The spacetime of a diffusion model: points with a noise level."""

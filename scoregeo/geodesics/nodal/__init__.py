@@ -1,0 +1,1 @@
+"""Solvers whose unknowns are the nodes of a path at equal times."""

@@ -1,0 +1,1 @@
+"""Solvers that integrate the geodesic equation and aim."""

@@ -1,0 +1,1 @@
+"""Spectral Newton: piecewise polynomial paths, their energy, and its minimisation."""
