@@ -36,7 +36,7 @@ from scoregeo.diffusion import (
     log_prob,
     memorization,
 )
-from scoregeo.diffusion.losses import denoising_loss
+from scoregeo.diffusion.training.losses import denoising_loss
 
 jax.config.update("jax_enable_x64", True)
 

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from scoregeo import GaussianMixtureScore, SpectralNewton, SteinMetric, datasets, geodesic
+from scoregeo.comparison import Entry, compare
 from scoregeo.fisher_rao import FibreSolver, FisherRaoMetric, MultivariateNormal, Normal
-from scoregeo.fisher_rao.comparison import Entry, compare
 from scoregeo.fisher_rao.normal_distances import hellinger, sqrt_jeffreys, wasserstein
 from scoregeo.plotting.comparison import comparison_figure
 

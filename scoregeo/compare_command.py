@@ -14,6 +14,7 @@ from ._files import read_points
 from ._results import RESULTS
 from ._types import Point, Points, Scalar
 from .cli import CommandError, Compare
+from .comparison import Comparison, Entry, compare
 from .diffusion import DiffusionModel
 from .fisher_rao import (
     FibreSolver,
@@ -26,7 +27,6 @@ from .fisher_rao import (
     sqrt_jeffreys,
     wasserstein,
 )
-from .fisher_rao.comparison import Comparison, Entry, compare
 from .geodesics import SpectralNewton, geodesic
 from .metrics import SteinMetric
 from .model_commands import load_model, points_for, units_of

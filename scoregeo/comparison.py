@@ -26,13 +26,13 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 from scipy import stats
 
-from .._atomic import replacing
-from .._results import RESULTS
-from .._types import Points, Scalar, as_points, check_count
-from ..geodesics import AbstractBoundarySolver, AbstractStart, geodesic
-from ..geodesics.boundary import check_metric
-from ..metrics import AbstractMetric
-from ..operations import pairwise_dist
+from ._atomic import replacing
+from ._results import RESULTS
+from ._types import Points, Scalar, as_points, check_count
+from .geodesics import AbstractBoundarySolver, AbstractStart, geodesic
+from .geodesics.solve import check_metric
+from .metrics import AbstractMetric
+from .operations import pairwise_dist
 
 # Solved side by side, of pairs that are given as such.
 _BATCH = 256

@@ -29,7 +29,7 @@ from .diffusion import (
     log_prob,
     memorization,
 )
-from .diffusion.ema import takes_snapshots
+from .diffusion.training.ema import takes_snapshots
 from .recorded import GEOMETRY_FILE, POINTS_FILE, check_output
 
 SAMPLERS = {

@@ -12,8 +12,8 @@ from jaxtyping import Array, Float
 from ._results import RESULTS
 from ._types import Point, Points, Scalar, Vector, as_points, is_concrete
 from .geodesics import AbstractBoundarySolver, AbstractStart, Geodesic, SpectralNewton, geodesic
-from .geodesics.boundary import check_metric, check_rule, check_solver
-from .geodesics.initial import end_point
+from .geodesics.initial_value import end_point
+from .geodesics.solve import check_metric, check_rule, check_solver
 from .metrics import AbstractMetric
 
 _ENDS = (0.0, 1.0)

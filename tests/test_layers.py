@@ -23,7 +23,8 @@ ALLOWED = {
     "metrics": FOUNDATION | {"scores"},
     "geodesics": FOUNDATION | {"scores", "metrics"},
     "operations": FOUNDATION | {"scores", "metrics", "geodesics"},
-    "fisher_rao": FOUNDATION | {"_atomic", "scores", "metrics", "geodesics", "operations"},
+    "fisher_rao": FOUNDATION | {"_atomic", "scores", "metrics", "geodesics", "operations", "comparison"},
+    "comparison": FOUNDATION | {"_atomic", "scores", "metrics", "geodesics", "operations"},
 }
 LEAVES = {
     "adapters",
@@ -42,7 +43,7 @@ LEAVES = {
 LIBRARIES = {
     "flax": {"diffusion", "scores/network"},
     "optax": {"diffusion"},
-    "orbax": {"diffusion/checkpoint"},
+    "orbax": {"diffusion/training/checkpoint"},
     "diffrax": {"geodesics", "diffusion", "_results"},
     "matplotlib": {"plotting"},
     "geomstats": {"adapters"},

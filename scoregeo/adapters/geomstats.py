@@ -21,7 +21,7 @@ from .. import metrics
 from .._results import RESULTS
 from .._types import Matrix, Point, Scalar, Vector, check_count
 from ..geodesics import AbstractBoundarySolver, Geodesic, SpectralNewton, geodesic, shoot
-from ..geodesics.boundary import check_metric, check_solver
+from ..geodesics.solve import check_metric, check_solver
 from ..metrics import AbstractMetric
 from ..metrics.inner_products import DenseInnerProduct
 from ..metrics.lagrangian import lagrangian_acceleration

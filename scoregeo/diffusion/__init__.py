@@ -1,30 +1,30 @@
 """How a network learns a score: schedules, networks, training, samples, likelihoods, and how good the score is."""
 
-from .callbacks import EarlyStop, JSONLines
-from .conditioning import drop_condition
 from .config import FitConfig
 from .conversions import convert
-from .dit import DiT
-from .ema import AbstractEMA, ConstantEMA, PowerEMA, WarmupEMA
-from .evaluation import ScoreReport, evaluate_score
+from .evaluation.base import ScoreReport, evaluate_score
+from .evaluation.held_out import HeldOutReport, MemorizationReport, evaluate_held_out, memorization
 from .files import DamagedModelError
-from .guidance import GuidedScore
-from .held_out import HeldOutReport, MemorizationReport, evaluate_held_out, memorization
 from .history import TrainingHistory
-from .likelihood import Likelihood, log_prob
-from .losses import asymmetry_penalty, denoising_loss, second_order_loss, stable_loss
 from .model import DiffusionModel
-from .networks import MLP, Potential
-from .noise_levels import AbstractNoiseLevels, LogitNormalTimes, LogNormalLevels, UniformTimes
-from .parameterization import Denoiser
-from .posthoc import posthoc_ema
-from .samplers import DDIM, AnnealedLangevin, DPMSolver, Heun, PredictorCorrector
-from .sampling import AbstractSampler, LearnedMarginalScore, ProbabilityFlow, ReverseSDE
+from .networks.conditioning import drop_condition
+from .networks.denoiser import Denoiser
+from .networks.dit import DiT
+from .networks.mlp import MLP, Potential
+from .networks.unet import UNet
+from .sampling.base import AbstractSampler, LearnedMarginalScore, ProbabilityFlow, ReverseSDE
+from .sampling.guidance import GuidedScore
+from .sampling.likelihood import Likelihood, log_prob
+from .sampling.samplers import DDIM, AnnealedLangevin, DPMSolver, Heun, PredictorCorrector
 from .schedules import EDM, VE, VP, AbstractSchedule, Cosine, RectifiedFlow, SubVP
-from .targets import Posterior
-from .training import TrainingDiverged, TrainingInterrupted, fit
-from .unet import UNet
-from .weightings import (
+from .training.callbacks import EarlyStop, JSONLines
+from .training.ema import AbstractEMA, ConstantEMA, PowerEMA, WarmupEMA
+from .training.fit import TrainingDiverged, TrainingInterrupted, fit
+from .training.losses import asymmetry_penalty, denoising_loss, second_order_loss, stable_loss
+from .training.noise_levels import AbstractNoiseLevels, LogitNormalTimes, LogNormalLevels, UniformTimes
+from .training.posthoc import posthoc_ema
+from .training.targets import Posterior
+from .training.weightings import (
     AbstractWeighting,
     EDMWeighting,
     LearnedWeighting,

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from .._types import check_counts, check_number
-from .ema import EMAS, AbstractEMA, WarmupEMA, takes_snapshots
-from .noise_levels import NOISE_LEVELS, AbstractNoiseLevels
 from .schedules import EDM, SCHEDULES, AbstractSchedule
 from .settings import settings_from_dict, settings_to_dict
-from .weightings import WEIGHTINGS, AbstractWeighting, EDMWeighting, LearnedWeighting
+from .training.ema import EMAS, AbstractEMA, WarmupEMA, takes_snapshots
+from .training.noise_levels import NOISE_LEVELS, AbstractNoiseLevels
+from .training.weightings import WEIGHTINGS, AbstractWeighting, EDMWeighting, LearnedWeighting
 
 
 @dataclasses.dataclass(frozen=True)

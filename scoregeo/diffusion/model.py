@@ -13,7 +13,6 @@ from jaxtyping import Array, PRNGKeyArray
 from .._types import Point, Points, Scalar, as_float, is_concrete
 from ..datasets import Standardization
 from ..scores import NetworkScore
-from .conditioning import is_no_condition
 from .config import FitConfig
 from .files import (
     CONFIG_FILE,
@@ -25,12 +24,13 @@ from .files import (
     unflatten,
     write_model,
 )
-from .guidance import GuidedScore
 from .history import TrainingHistory
-from .likelihood import Likelihood, log_prob
-from .networks import describe_network, network_from_dict, takes_conditions
-from .parameterization import Denoiser
-from .sampling import AbstractSampler, LearnedMarginalScore, ProbabilityFlow, sample_path
+from .networks.conditioning import is_no_condition
+from .networks.denoiser import Denoiser
+from .networks.mlp import describe_network, network_from_dict, takes_conditions
+from .sampling.base import AbstractSampler, LearnedMarginalScore, ProbabilityFlow, sample_path
+from .sampling.guidance import GuidedScore
+from .sampling.likelihood import Likelihood, log_prob
 from .schedules import AbstractSchedule
 
 _FORMAT = {"format": "scoregeo.DiffusionModel", "version": 1}

@@ -1,15 +1,25 @@
 """Fisher-Rao geometry: points are the parameters of distributions, the metric is Fisher information."""
 
+from ..comparison import Comparison, Correlations, Entry, compare
 from .base import AbstractExactFamily, AbstractExponentialFamily, AbstractFamily
-from .beta import Beta, Dirichlet
 from .bridge import location_fisher, location_fisher_trace, marginal_dist, marginal_length
-from .comparison import Comparison, Correlations, Entry, compare
-from .discrete import Bernoulli, Binomial, Categorical, Geometric, Multinomial, Poisson
-from .exponential import Exponential
-from .gamma import Gamma
-from .location_scale import Cauchy, Laplace, Weibull
+from .families.beta import Beta, Dirichlet
+from .families.discrete import Bernoulli, Binomial, Categorical, Geometric, Multinomial, Poisson
+from .families.exponential import Exponential
+from .families.gamma import Gamma
+from .families.location_scale import Cauchy, Laplace, Weibull
+from .families.normal import CenteredNormal, DiagonalNormal, Normal
+from .families.parametric import (
+    AbstractExpectation,
+    ExactSum,
+    MonteCarlo,
+    ParametricFamily,
+    Quadrature,
+    empirical_fisher,
+)
+from .families.von_mises import VonMises
 from .metric import ClosedForm, FisherRaoMetric
-from .multivariate_normal import FibreSolver, MultivariateNormal
+from .multivariate_normal.family import FibreSolver, MultivariateNormal
 from .network import (
     AbstractLikelihood,
     BernoulliLogits,
@@ -19,19 +29,16 @@ from .network import (
     NormalMeans,
     PoissonLogRates,
 )
-from .normal import CenteredNormal, DiagonalNormal, Normal
 from .normal_distances import calvo_oller, hellinger, jeffreys, kullback_leibler, sqrt_jeffreys, wasserstein
-from .parametric import AbstractExpectation, ExactSum, MonteCarlo, ParametricFamily, Quadrature, empirical_fisher
-from .spacetime import SpacetimeMetric
-from .spacetime_descent import (
+from .spacetime.descent import (
     FlatPriorStart,
     SpacetimeDescent,
     diffusion_edit_distance,
     jeffreys_divergences,
     spacetime_energy,
 )
+from .spacetime.metric import SpacetimeMetric
 from .supports import AbstractSupport, Positive, PositiveDefinite, Real, Simplex, UnitInterval
-from .von_mises import VonMises
 
 __all__ = [
     "AbstractExactFamily",

@@ -23,9 +23,9 @@ from jaxtyping import Array, Bool, Float, Num, PRNGKeyArray
 from .._results import RESULTS
 from .._types import Matrix, Point, Scalar, Vector, as_point, is_concrete
 from ..geodesics import Geodesic
-from ..geodesics.boundary import check_times
 from ..geodesics.curves import AbstractCurve
-from ..geodesics.geodesic import speed_deviation
+from ..geodesics.solution import speed_deviation
+from ..geodesics.solve import check_times
 from ..metrics.inner_products import AbstractInnerProduct, safe_sqrt
 from .supports import AbstractSupport
 

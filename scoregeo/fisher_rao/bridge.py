@@ -28,8 +28,8 @@ from .._types import Matrix, Points, Scalar, as_float, as_points, check_count, i
 from ..metrics.inner_products import safe_sqrt
 from ..scores import GaussianScore
 from ..scores.base import as_score
-from .multivariate_normal import MultivariateNormal
-from .spacetime import as_denoiser
+from .multivariate_normal.family import MultivariateNormal
+from .spacetime.metric import as_denoiser
 
 # A Monte Carlo estimate with a relative standard error above this deserves a warning.
 _LARGE = 0.1

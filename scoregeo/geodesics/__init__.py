@@ -1,15 +1,15 @@
 """How a metric G(x) becomes curves."""
 
-from .boundary import AbstractBoundarySolver, geodesic
 from .curves import AbstractCurve, IntegratedCurve, PiecewisePolynomial, Polyline
-from .energy_descent import EnergyDescent
-from .geodesic import Geodesic
-from .georce import Georce
-from .initial import shoot
+from .initial_value import shoot
 from .multistart import MultiStart
+from .nodal.energy_descent import EnergyDescent
+from .nodal.georce import Georce
 from .refine import Refine
-from .shooting import Shooting
-from .spectral import SpectralNewton
+from .shooting.solver import Shooting
+from .solution import Geodesic
+from .solve import AbstractBoundarySolver, geodesic
+from .spectral.solver import SpectralNewton
 from .starts import AbstractStart, Bend, GraphInit, StraightLine
 from .transport import PoleLadder, TransportODE, jacobi_field, parallel_transport
 from .verification import verify

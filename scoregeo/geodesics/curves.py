@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._types import Point, Points, Scalar, Vector
-from .basis import legendre_values
+from .spectral.legendre import legendre_values
 
 
 class AbstractCurve(eqx.Module):

@@ -13,9 +13,9 @@ from jaxtyping import Array, Bool, Float
 from .._results import RESULTS
 from .._types import Point, Scalar, Vector, as_point, check_count
 from ..metrics import AbstractMetric
-from .boundary import check_metric, check_times, raise_if_failed
 from .curves import AbstractCurve, IntegratedCurve
-from .geodesic import Geodesic
+from .solution import Geodesic
+from .solve import check_metric, check_times, raise_if_failed
 
 # An integration gives up at its least step. What stopped it lies within a few such steps ahead: look so far.
 _LOOK_AHEAD = (0.0, 1.0, 10.0, 100.0, 1000.0)

@@ -9,10 +9,10 @@ from jaxtyping import Array, Bool, Float
 from .._results import RESULTS
 from .._types import Point, Points, Scalar, Vector, frozen
 from ..metrics import AbstractMetric
-from .boundary import AbstractBoundarySolver, check_solver
 from .curves import AbstractCurve, Polyline
-from .geodesic import Geodesic, curve_of
-from .spectral import SpectralNewton
+from .solution import Geodesic, curve_of
+from .solve import AbstractBoundarySolver, check_solver
+from .spectral.solver import SpectralNewton
 from .starts import AbstractStart, StraightLine, bent_line
 
 _NODES = 65

@@ -7,9 +7,9 @@ from jaxtyping import Array, Float
 from .._results import RESULTS
 from .._types import Point, frozen
 from ..metrics import AbstractMetric
-from .boundary import AbstractBoundarySolver, check_solver
 from .curves import AbstractCurve
-from .geodesic import Geodesic, curve_of
+from .solution import Geodesic, curve_of
+from .solve import AbstractBoundarySolver, check_solver
 
 # Lengths that differ by more than this times their estimated errors belong to different geodesics.
 _FACTOR = 10

@@ -13,7 +13,7 @@ from .._results import RESULTS
 from .._types import Point, Points, as_float, as_point, as_points, check_finite, is_concrete
 from ..metrics import AbstractMetric
 from .curves import AbstractCurve, Polyline
-from .geodesic import Geodesic
+from .solution import Geodesic
 from .starts import AbstractStart, StraightLine
 
 
@@ -179,7 +179,7 @@ def geodesic(
     >>> round(float(geodesic(metric, jnp.array([-1.0, 0.5]), jnp.array([1.0, 0.7])).length), 4)
     2.2213
     """
-    from .spectral import SpectralNewton
+    from .spectral.solver import SpectralNewton
 
     solver = SpectralNewton() if solver is None else solver
     check_solver(solver)

@@ -26,10 +26,10 @@ from jaxtyping import Array, Float, PyTree
 from .._results import RESULTS
 from .._types import Point, Points, Scalar, Vector, as_point
 from ..metrics import AbstractMetric
-from .boundary import check_metric, check_times, raise_if_failed
 from .curves import AbstractCurve
-from .geodesic import Geodesic
-from .initial import all_finite, default_controller, failure, times_ahead
+from .initial_value import all_finite, default_controller, failure, times_ahead
+from .solution import Geodesic
+from .solve import check_metric, check_times, raise_if_failed
 
 Rate = Callable[[Point, Vector, PyTree], PyTree]
 

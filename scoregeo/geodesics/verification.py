@@ -7,8 +7,8 @@ import jax.numpy as jnp
 
 from .._types import Scalar
 from ..metrics import AbstractMetric
-from .geodesic import Geodesic
-from .initial import default_controller, integrate
+from .initial_value import default_controller, integrate
+from .solution import Geodesic
 
 
 @eqx.filter_jit

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from .._types import Point, Points, Scalar
-from ..fisher_rao.comparison import Comparison
+from ..comparison import Comparison
 from ..geodesics import Geodesic
 from .curves import GeodesicArtists, _flatten, _samples, geodesics
 from .fields import check_axes, density

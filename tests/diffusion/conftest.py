@@ -8,7 +8,8 @@ import pytest
 from flax import nnx
 
 from scoregeo.datasets import four_modes
-from scoregeo.diffusion import MLP, FitConfig, fit, training
+from scoregeo.diffusion import MLP, FitConfig, fit
+from scoregeo.diffusion.training import fit as training
 
 # Small enough to train in a few seconds in float64-enabled JAX; the accuracy test has its own limits.
 CONFIG = FitConfig(steps=1200, batch_size=256, width=64, depth=3, chunk_steps=200)

@@ -10,9 +10,9 @@ import pytest
 from flax import nnx
 
 from scoregeo.diffusion import MLP, Denoiser, Potential
-from scoregeo.diffusion.conditioning import drop_condition
-from scoregeo.diffusion.losses import denoising_target
-from scoregeo.diffusion.networks import DiT, UNet
+from scoregeo.diffusion.networks.conditioning import drop_condition
+from scoregeo.diffusion.networks.mlp import DiT, UNet
+from scoregeo.diffusion.training.losses import denoising_target
 
 KINDS = {
     "MLP": lambda **kw: MLP(16, width=8, depth=2, **kw),

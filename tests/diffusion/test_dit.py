@@ -7,9 +7,9 @@ import pytest
 from flax import nnx
 from scipy.special import expit, softmax
 
-from scoregeo.diffusion.attention import SelfAttention
-from scoregeo.diffusion.conditioning import noise_features
-from scoregeo.diffusion.dit import DiT, positions
+from scoregeo.diffusion.networks.attention import SelfAttention
+from scoregeo.diffusion.networks.conditioning import noise_features
+from scoregeo.diffusion.networks.dit import DiT, positions
 
 
 def randomised(net, seed=0):

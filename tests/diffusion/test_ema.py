@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from scoregeo.diffusion import MLP, DamagedModelError, DiffusionModel, FitConfig, fit, training
-from scoregeo.diffusion.ema import ConstantEMA, PowerEMA, WarmupEMA, exponent, shares
-from scoregeo.diffusion.posthoc import combination, posthoc_ema
+from scoregeo.diffusion import MLP, DamagedModelError, DiffusionModel, FitConfig, fit
+from scoregeo.diffusion.training import fit as training
+from scoregeo.diffusion.training.ema import ConstantEMA, PowerEMA, WarmupEMA, exponent, shares
+from scoregeo.diffusion.training.posthoc import combination, posthoc_ema
 
 WIDTHS = (0.03, 0.05, 0.1, 0.15, 0.25)
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from scoregeo.diffusion import EDM, VP, ProbabilityFlow
-from scoregeo.diffusion.guidance import GuidedScore
-from scoregeo.diffusion.samplers import DPMSolver, Heun
-from scoregeo.diffusion.sampling import sample_path
+from scoregeo.diffusion.sampling.base import sample_path
+from scoregeo.diffusion.sampling.guidance import GuidedScore
+from scoregeo.diffusion.sampling.samplers import DPMSolver, Heun
 from scoregeo.scores import GaussianScore
 
 

@@ -9,8 +9,8 @@ import pytest
 import scipy.stats
 
 from scoregeo.diffusion import EDM, VP, ProbabilityFlow
-from scoregeo.diffusion.guidance import GuidedScore
-from scoregeo.diffusion.likelihood import Likelihood, log_prob
+from scoregeo.diffusion.sampling.guidance import GuidedScore
+from scoregeo.diffusion.sampling.likelihood import Likelihood, log_prob
 from scoregeo.scores import GaussianScore
 
 pytestmark = pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from scoregeo.diffusion import MLP, Denoiser, Potential
-from scoregeo.diffusion.networks import DiT, UNet, network_from_dict, noise_features
+from scoregeo.diffusion.networks.mlp import DiT, UNet, network_from_dict, noise_features
 from scoregeo.scores import NetworkScore
 
 # One small network of each kind, for points of dimension 48 (images of 4 by 6 by 2).

@@ -8,7 +8,7 @@ import scipy.stats
 from scipy.special import expit, logit
 
 from scoregeo.diffusion import EDM, VP, schedules
-from scoregeo.diffusion.noise_levels import LogitNormalTimes, LogNormalLevels, UniformTimes
+from scoregeo.diffusion.training.noise_levels import LogitNormalTimes, LogNormalLevels, UniformTimes
 
 SCHEDULES = [*(kind() for kind in schedules.SCHEDULES.values()), VP(beta_min=0.5, beta_max=0.5, t_max=2.0)]
 

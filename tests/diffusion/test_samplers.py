@@ -16,8 +16,8 @@ import scipy.spatial
 import scipy.stats
 
 from scoregeo.diffusion import EDM, VP, ProbabilityFlow, ReverseSDE
-from scoregeo.diffusion.samplers import DDIM, AnnealedLangevin, DPMSolver, Heun, PredictorCorrector
-from scoregeo.diffusion.sampling import sample_path
+from scoregeo.diffusion.sampling.base import sample_path
+from scoregeo.diffusion.sampling.samplers import DDIM, AnnealedLangevin, DPMSolver, Heun, PredictorCorrector
 from scoregeo.diffusion.schedules import SCHEDULES
 from scoregeo.scores import GaussianScore
 

@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 
 from scoregeo.diffusion import EDM, VP, AbstractSampler, ProbabilityFlow, ReverseSDE
-from scoregeo.diffusion.sampling import LearnedMarginalScore, sample_path
+from scoregeo.diffusion.sampling.base import LearnedMarginalScore, sample_path
 from scoregeo.scores import GaussianScore
 
 pytestmark = pytest.mark.slow

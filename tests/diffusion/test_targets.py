@@ -7,14 +7,14 @@ import pytest
 from flax import nnx
 
 from scoregeo.diffusion import MLP, Denoiser, Potential, denoising_loss
-from scoregeo.diffusion.losses import (
+from scoregeo.diffusion.training.losses import (
     asymmetry_penalty,
     second_order_loss,
     second_order_target,
     stable_loss,
     stable_target,
 )
-from scoregeo.diffusion.targets import Posterior
+from scoregeo.diffusion.training.targets import Posterior
 from scoregeo.scores import KernelDensityScore
 
 DATA, MEAN = 0.7, jnp.array([0.3, -1.0, 2.0])

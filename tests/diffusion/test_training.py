@@ -29,13 +29,13 @@ from scoregeo.diffusion import (
     TrainingInterrupted,
     evaluate_score,
     fit,
-    steps,
-    training,
 )
-from scoregeo.diffusion.ema import WarmupEMA
-from scoregeo.diffusion.losses import denoising_loss
-from scoregeo.diffusion.noise_levels import LogitNormalTimes, LogNormalLevels, UniformTimes
-from scoregeo.diffusion.weightings import (
+from scoregeo.diffusion.training import fit as training
+from scoregeo.diffusion.training import steps
+from scoregeo.diffusion.training.ema import WarmupEMA
+from scoregeo.diffusion.training.losses import denoising_loss
+from scoregeo.diffusion.training.noise_levels import LogitNormalTimes, LogNormalLevels, UniformTimes
+from scoregeo.diffusion.training.weightings import (
     EDMWeighting,
     LearnedWeighting,
     LikelihoodWeighting,

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from scoregeo.datasets import Standardization
-from scoregeo.diffusion import EDM, MLP, VE, VP, Cosine, FitConfig, SubVP, TrainingInterrupted, data, fit
-from scoregeo.diffusion.checkpoint import Checkpoints
+from scoregeo.diffusion import EDM, MLP, VE, VP, Cosine, FitConfig, SubVP, TrainingInterrupted, fit
+from scoregeo.diffusion.training import data
+from scoregeo.diffusion.training.checkpoint import Checkpoints
 
 CONFIG = FitConfig(steps=60, batch_size=32, width=8, depth=2, potential=False, chunk_steps=20, checkpoint_every=20)
 POINTS = np.random.default_rng(0).normal(size=(500, 2))

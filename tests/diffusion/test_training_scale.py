@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from scoregeo.diffusion import MLP, FitConfig, fit, training
-from scoregeo.diffusion.ema import PowerEMA
-from scoregeo.diffusion.weightings import LearnedWeighting
+from scoregeo.diffusion import MLP, FitConfig, fit
+from scoregeo.diffusion.training import fit as training
+from scoregeo.diffusion.training.ema import PowerEMA
+from scoregeo.diffusion.training.weightings import LearnedWeighting
 
 pytestmark = pytest.mark.slow
 

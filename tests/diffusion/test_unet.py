@@ -10,8 +10,8 @@ from scipy.signal import correlate2d
 from scipy.special import expit, softmax
 
 from scoregeo.diffusion import Denoiser, denoising_loss
-from scoregeo.diffusion.conditioning import noise_features
-from scoregeo.diffusion.unet import UNet, _group_norm
+from scoregeo.diffusion.networks.conditioning import noise_features
+from scoregeo.diffusion.networks.unet import UNet, _group_norm
 
 
 def randomised(net, seed=0):

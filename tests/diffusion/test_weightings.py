@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from scoregeo.diffusion import EDM, VP, Denoiser, denoising_loss, schedules
-from scoregeo.diffusion.weightings import (
+from scoregeo.diffusion.training.weightings import (
     EDMWeighting,
     LearnedWeighting,
     LikelihoodWeighting,

@@ -12,8 +12,8 @@ import pytest
 from scipy import stats
 
 from scoregeo import Bend, KernelDensityScore, SpectralNewton, SteinMetric, models
+from scoregeo.comparison import Entry, _intervals, compare
 from scoregeo.fisher_rao import ClosedForm, FisherRaoMetric, Normal
-from scoregeo.fisher_rao.comparison import Entry, _intervals, compare
 
 SOLVER = SpectralNewton(rtol=1e-6, path_rtol=1.0)
 HALF_SPACE = models.HyperbolicHalfSpace()

@@ -12,7 +12,7 @@ import scipy.stats
 import scoregeo
 from scoregeo import RESULTS, SpectralNewton, shoot, verify
 from scoregeo.fisher_rao.metric import FisherRaoMetric
-from scoregeo.fisher_rao.multivariate_normal import FibreSolver, MultivariateNormal
+from scoregeo.fisher_rao.multivariate_normal.family import FibreSolver, MultivariateNormal
 from scoregeo.fisher_rao.normal_distances import calvo_oller, sqrt_jeffreys
 from scoregeo.metrics.lagrangian import lagrangian_acceleration
 

@@ -19,9 +19,9 @@ from scipy.special import ive, polygamma, psi
 
 from scoregeo import RESULTS, SpectralNewton, dist, geodesic, verify
 from scoregeo.fisher_rao import FisherRaoMetric
-from scoregeo.fisher_rao.beta import Beta, Dirichlet
-from scoregeo.fisher_rao.gamma import Gamma, trigamma_excess
-from scoregeo.fisher_rao.von_mises import VonMises, mean_factor
+from scoregeo.fisher_rao.families.beta import Beta, Dirichlet
+from scoregeo.fisher_rao.families.gamma import Gamma, trigamma_excess
+from scoregeo.fisher_rao.families.von_mises import VonMises, mean_factor
 
 # Every level of refinement is compiled: one of high degree is enough here.
 SINGLE = SpectralNewton(degree=40, max_elements=1, path_rtol=1e-5)

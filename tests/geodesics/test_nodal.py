@@ -18,10 +18,10 @@ from jax.flatten_util import ravel_pytree
 
 from scoregeo import RESULTS, AbstractMetric, FunctionScore, MatrixMetric, SteinMetric, geodesic, models
 from scoregeo.geodesics import Polyline
-from scoregeo.geodesics.energy_descent import EnergyDescent
-from scoregeo.geodesics.georce import Georce, georce_direction
-from scoregeo.geodesics.nodal import smooth_path, starting_segments
-from scoregeo.geodesics.path_energy import PathEnergy
+from scoregeo.geodesics.nodal.base import smooth_path, starting_segments
+from scoregeo.geodesics.nodal.energy_descent import EnergyDescent
+from scoregeo.geodesics.nodal.georce import Georce, georce_direction
+from scoregeo.geodesics.spectral.energy import PathEnergy
 
 pytestmark = pytest.mark.slow
 

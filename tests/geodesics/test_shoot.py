@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from scoregeo import RESULTS, EuclideanMetric, GaussianScore, MatrixMetric, SteinMetric, exp, models, shoot
-from scoregeo.geodesics.initial import depends_on_point
+from scoregeo.geodesics.initial_value import depends_on_point
 
 
 def bowl(dtype=jnp.float64, strength=1.0):

@@ -25,10 +25,10 @@ from scoregeo import (
     verify,
 )
 from scoregeo.diffusion import MLP, Denoiser, Potential
-from scoregeo.geodesics.basis import Basis, legendre_values, uniform_breaks
-from scoregeo.geodesics.elements import Path, adapted_breaks, interlaced, merge, polynomial_curve, transfer
-from scoregeo.geodesics.path_energy import PathEnergy
-from scoregeo.geodesics.preconditioner import (
+from scoregeo.geodesics.spectral.energy import PathEnergy
+from scoregeo.geodesics.spectral.legendre import Basis, legendre_values, uniform_breaks
+from scoregeo.geodesics.spectral.mesh import Path, adapted_breaks, interlaced, merge, polynomial_curve, transfer
+from scoregeo.geodesics.spectral.preconditioners import (
     CondensedPreconditioner,
     DensePreconditioner,
     DiagonalPreconditioner,

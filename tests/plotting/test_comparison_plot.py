@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from scoregeo.comparison import compare
 from scoregeo.fisher_rao import Normal
-from scoregeo.fisher_rao.comparison import compare
 from scoregeo.plotting.comparison import comparison_figure, correlation_matrix, distance_scatter, half_plane
 
 

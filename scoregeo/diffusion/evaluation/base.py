@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._types import Points, Scalar, check_count
-from ..scores import AbstractScore
+from ..._types import Points, Scalar, check_count
+from ...scores import AbstractScore
 
 
 class ScoreModel(Protocol):

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._types import Points, as_points, check_count
-from ..scores import AbstractScore
-from .evaluation import AbstractReport, ScoreModel, check_levels
+from ..._types import Points, as_points, check_count
+from ...scores import AbstractScore
+from .base import AbstractReport, ScoreModel, check_levels
 
 _BLOCK = 256  # rows of a table of distances held at a time
 

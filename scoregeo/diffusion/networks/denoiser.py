@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
-from .._types import Point, Scalar, Vector
+from ..._types import Point, Scalar, Vector
 
 
 class Constant(nnx.Variable):

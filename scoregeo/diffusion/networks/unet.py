@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._types import Point, Scalar, Vector, check_count
+from ..._types import Point, Scalar, Vector, check_count
 from .attention import SelfAttention
 from .conditioning import ConditionalNetwork, LevelEmbedding, as_sizes
 

@@ -32,9 +32,9 @@ import lineax as lx
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._types import Point, Points, Scalar, Vector, check_count, check_counts, check_number, is_concrete
-from ..scores import NetworkScore
-from .schedules import AbstractSchedule
+from ..._types import Point, Points, Scalar, Vector, check_count, check_counts, check_number, is_concrete
+from ...scores import NetworkScore
+from ..schedules import AbstractSchedule
 
 MarginalScore = Callable[[Point, Scalar], Vector]
 

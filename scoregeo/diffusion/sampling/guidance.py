@@ -8,9 +8,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._types import Point, Scalar, Vector, as_float, check_finite, is_concrete
-from .sampling import MarginalScore
-from .schedules import AbstractSchedule
+from ..._types import Point, Scalar, Vector, as_float, check_finite, is_concrete
+from ..schedules import AbstractSchedule
+from .base import MarginalScore
 
 
 class GuidedScore(eqx.Module):

@@ -27,10 +27,10 @@ import numpy as np
 import optimistix as optx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .._types import Point, Points, Scalar, as_float, check_finite, is_concrete
+from ..._types import Point, Points, Scalar, as_float, check_finite, is_concrete
+from ..schedules import AbstractSchedule
+from .base import LearnedMarginalScore, MarginalScore, ProbabilityFlow
 from .samplers import scaled_score
-from .sampling import LearnedMarginalScore, MarginalScore, ProbabilityFlow
-from .schedules import AbstractSchedule
 
 _FLOW = ProbabilityFlow(rtol=3e-6, atol=3e-6)
 

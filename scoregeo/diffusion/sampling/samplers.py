@@ -20,9 +20,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
-from .._types import Point, Scalar, Vector, check_counts, check_number
-from .sampling import AbstractSampler, MarginalScore
-from .schedules import AbstractSchedule
+from ..._types import Point, Scalar, Vector, check_counts, check_number
+from ..schedules import AbstractSchedule
+from .base import AbstractSampler, MarginalScore
 
 ScaledScore = Callable[[Point, Scalar], Vector]
 

@@ -15,9 +15,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._atomic import replacing
-from .._types import check_counts
-from .history import TrainingHistory
+from ..._atomic import replacing
+from ..._types import check_counts
+from ..history import TrainingHistory
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,12 +22,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from .._atomic import make_writable
-from .config import FitConfig
+from ..._atomic import make_writable
+from ..config import FitConfig
+from ..files import DamagedModelError, check_directory, flatten, unflatten
+from ..history import TrainingHistory
+from ..networks.mlp import describe_network
 from .ema import takes_snapshots
-from .files import DamagedModelError, check_directory, flatten, unflatten
-from .history import TrainingHistory
-from .networks import describe_network
 from .posthoc import remove_snapshots, write_snapshot
 
 _UNFINISHED = ".orbax-checkpoint-tmp"  # how orbax marks a directory it is writing

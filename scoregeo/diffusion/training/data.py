@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from .._types import as_points
-from .config import FitConfig
+from ..._types import as_points
+from ..config import FitConfig
 
 HELD_OUT_DRAWS = 2048  # noisy points in the held-out loss: enough for a standard error of about two per cent
 _BLOCK = 2**16  # rows that are read at a time

@@ -21,13 +21,13 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from .config import FitConfig
+from ..config import FitConfig
+from ..history import TrainingHistory
+from ..model import DiffusionModel
+from ..networks.denoiser import Denoiser
+from ..networks.mlp import MLP, Potential, takes_conditions
 from .data import AbstractData, as_data
 from .ema import takes_snapshots
-from .history import TrainingHistory
-from .model import DiffusionModel
-from .networks import MLP, Potential, takes_conditions
-from .parameterization import Denoiser
 from .progress import Progress
 from .sharding import (
     check_agreement,

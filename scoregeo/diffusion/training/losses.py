@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._types import Point, Scalar, Vector
-from .parameterization import Denoiser
+from ..._types import Point, Scalar, Vector
+from ..networks.denoiser import Denoiser
 from .targets import Posterior
 
 

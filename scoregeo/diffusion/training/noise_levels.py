@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jax.scipy.special import ndtri
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._types import Scalar
-from .schedules import AbstractSchedule, uniform_draws
+from ..._types import Scalar
+from ..schedules import AbstractSchedule, uniform_draws
 
 
 class AbstractNoiseLevels(eqx.Module):

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from .._atomic import replacing
+from ..._atomic import replacing
+from ..files import DamagedModelError, flatten, unflatten
+from ..model import DiffusionModel
 from .ema import PowerEMA, shares
-from .files import DamagedModelError, flatten, unflatten
-from .model import DiffusionModel
 
 FOLDER = "averages"
 _BINS = 4096  # of the steps, between which shares are compared

@@ -4,7 +4,7 @@ import math
 import sys
 import time
 
-from .history import TrainingHistory
+from ..history import TrainingHistory
 
 _SECONDS_BETWEEN_LINES = 5.0
 _WIDE = 120  # columns of a terminal that has room for the losses of single noise levels

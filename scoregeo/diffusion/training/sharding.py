@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from .config import FitConfig
+from ..config import FitConfig
 
 
 def check_mesh(mesh: Any, config: FitConfig) -> None:

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from .conditioning import drop_condition
-from .config import FitConfig
+from ..config import FitConfig
+from ..networks.conditioning import drop_condition
+from ..networks.denoiser import Denoiser
 from .data import HELD_OUT_DRAWS, points_drawn, step_keys
 from .losses import asymmetry_penalty, denoising_loss, second_order_loss, stable_loss
-from .parameterization import Denoiser
 from .sharding import keep_divided, keep_replicated
 from .targets import Posterior
 from .weightings import LearnedWeighting

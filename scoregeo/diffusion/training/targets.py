@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._types import Point, Points, Scalar, Vector
+from ..._types import Point, Points, Scalar, Vector
 
 _NEEDED_SIZE = 20  # effective sample size below which a posterior covariance is not used at all
 

@@ -18,9 +18,9 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from .._types import Scalar
-from .conditioning import noise_features
-from .schedules import AbstractSchedule
+from ..._types import Scalar
+from ..networks.conditioning import noise_features
+from ..schedules import AbstractSchedule
 
 
 class AbstractWeighting(eqx.Module):

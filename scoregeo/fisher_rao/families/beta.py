@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from jax.scipy.special import digamma, gammaln
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._types import Point, Scalar, Vector, check_count
-from ..metrics.inner_products import DenseInnerProduct
-from .base import AbstractExponentialFamily
+from ..._types import Point, Scalar, Vector, check_count
+from ...metrics.inner_products import DenseInnerProduct
+from ..base import AbstractExponentialFamily
+from ..supports import AbstractSupport, Positive
 from .gamma import trigamma_excess
-from .supports import AbstractSupport, Positive
 
 
 class _Concentrations(AbstractExponentialFamily):

@@ -19,12 +19,12 @@ import numpy as np
 from jax.scipy.special import gammaln, xlog1py, xlogy
 from jaxtyping import Array, Bool, Int, Num, PRNGKeyArray
 
-from .._types import Point, Scalar, Vector, check_count, is_concrete
-from ..metrics import DiagonalInnerProduct
-from ..metrics.inner_products import safe_sqrt
-from .base import AbstractExactFamily, AbstractExponentialFamily
+from ..._types import Point, Scalar, Vector, check_count, is_concrete
+from ...metrics import DiagonalInnerProduct
+from ...metrics.inner_products import safe_sqrt
+from ..base import AbstractExactFamily, AbstractExponentialFamily
+from ..supports import AbstractSupport, Positive, Simplex, UnitInterval
 from .model_spaces import AbstractLineFamily, log_ratio, simplex_exp, simplex_path, simplex_squared_dist
-from .supports import AbstractSupport, Positive, Simplex, UnitInterval
 
 
 def as_trials(n: Any) -> Int[Array, ""]:

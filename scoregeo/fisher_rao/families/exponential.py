@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num, PRNGKeyArray
 
-from .._types import Point, Scalar, Vector
-from ..metrics import DiagonalInnerProduct
-from .base import AbstractExponentialFamily
+from ..._types import Point, Scalar, Vector
+from ...metrics import DiagonalInnerProduct
+from ..base import AbstractExponentialFamily
+from ..supports import AbstractSupport, Positive
 from .model_spaces import AbstractLineFamily, log_ratio
-from .supports import AbstractSupport, Positive
 
 
 class Exponential(AbstractLineFamily, AbstractExponentialFamily):

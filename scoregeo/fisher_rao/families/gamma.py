@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._types import Point, Scalar, Vector
-from ..metrics.inner_products import DenseInnerProduct
-from .base import AbstractExponentialFamily
-from .supports import AbstractSupport, Positive
+from ..._types import Point, Scalar, Vector
+from ...metrics.inner_products import DenseInnerProduct
+from ..base import AbstractExponentialFamily
+from ..supports import AbstractSupport, Positive
 
 # Bernoulli numbers B_2, B_4, ...: psi1(x) = 1/x + 1/(2 x^2) + sum_k B_2k / x^(2k+1), exact up to rounding from x = 16.
 _BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66)

@@ -17,10 +17,10 @@ import numpy as np
 from jax.scipy.special import xlogy
 from jaxtyping import Array, Float, Num, PRNGKeyArray
 
-from .._types import Point, Scalar
-from ..metrics import DenseInnerProduct, DiagonalInnerProduct
+from ..._types import Point, Scalar
+from ...metrics import DenseInnerProduct, DiagonalInnerProduct
+from ..supports import AbstractSupport, Positive, Real
 from .model_spaces import AbstractHalfPlaneFamily
-from .supports import AbstractSupport, Positive, Real
 
 
 class AbstractLocationScale(AbstractHalfPlaneFamily):

@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._types import Point, Scalar, Vector
-from ..metrics.inner_products import safe_sqrt
-from .base import AbstractExactFamily
+from ..._types import Point, Scalar, Vector
+from ...metrics.inner_products import safe_sqrt
+from ..base import AbstractExactFamily
 
 
 def sinhc(x: Scalar) -> Scalar:

@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Num, PRNGKeyArray
 
-from .._types import Matrix, Point, Scalar, Vector, check_count
-from ..metrics import DenseInnerProduct, DiagonalInnerProduct
-from .base import AbstractExactFamily, AbstractExponentialFamily
-from .matrix_functions import gram_log, squared_log_norm, symmetric_expm
+from ..._types import Matrix, Point, Scalar, Vector, check_count
+from ...metrics import DenseInnerProduct, DiagonalInnerProduct
+from ..base import AbstractExactFamily, AbstractExponentialFamily
+from ..matrix_functions import gram_log, squared_log_norm, symmetric_expm
+from ..supports import AbstractSupport, Positive, PositiveDefinite, Real
 from .model_spaces import AbstractHalfPlaneFamily
-from .supports import AbstractSupport, Positive, PositiveDefinite, Real
 
 
 class AbstractIndependentNormal(AbstractHalfPlaneFamily, AbstractExponentialFamily):

@@ -22,11 +22,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._types import Matrix, Point, Points, Scalar, check_count, check_finite, is_concrete
-from ..metrics.inner_products import DenseInnerProduct
-from ..scores.density import TracedFunction
-from .base import AbstractFamily
-from .supports import AbstractSupport, Real
+from ..._types import Matrix, Point, Points, Scalar, check_count, check_finite, is_concrete
+from ...metrics.inner_products import DenseInnerProduct
+from ...scores.density import TracedFunction
+from ..base import AbstractFamily
+from ..supports import AbstractSupport, Real
 
 # How far from one the total probability of outcomes or nodes may be, in float32 and in float64.
 _MASS = {32: 1e-4, 64: 1e-6}

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._types import Point, Scalar, Vector, as_point
-from ..metrics.inner_products import DenseInnerProduct, safe_sqrt
-from .base import AbstractExponentialFamily
-from .supports import AbstractSupport, Positive, Real
+from ..._types import Point, Scalar, Vector, as_point
+from ...metrics.inner_products import DenseInnerProduct, safe_sqrt
+from ..base import AbstractExponentialFamily
+from ..supports import AbstractSupport, Positive, Real
 
 
 def _ratio_series(terms: int) -> list[float]:

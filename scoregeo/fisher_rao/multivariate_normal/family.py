@@ -7,17 +7,17 @@ import numpy as np
 from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._results import RESULTS
-from .._types import Matrix, Point, Scalar, Vector, check_count
-from ..geodesics import AbstractBoundarySolver, Geodesic, geodesic
-from ..geodesics.boundary import check_fractions
-from ..geodesics.curves import AbstractCurve
-from ..metrics import AbstractMetric
-from ..metrics.inner_products import AbstractInnerProduct, DenseInnerProduct, safe_sqrt
-from .base import AbstractExponentialFamily
-from .metric import FisherRaoMetric
-from .normal_lift import NONFINITE, RUNNING, STALLED, energy, geodesic_from_identity, initial_velocity, minimise
-from .supports import AbstractSupport, PositiveDefinite, Real
+from ..._results import RESULTS
+from ..._types import Matrix, Point, Scalar, Vector, check_count
+from ...geodesics import AbstractBoundarySolver, Geodesic, geodesic
+from ...geodesics.curves import AbstractCurve
+from ...geodesics.solve import check_fractions
+from ...metrics import AbstractMetric
+from ...metrics.inner_products import AbstractInnerProduct, DenseInnerProduct, safe_sqrt
+from ..base import AbstractExponentialFamily
+from ..metric import FisherRaoMetric
+from ..supports import AbstractSupport, PositiveDefinite, Real
+from .lift import NONFINITE, RUNNING, STALLED, energy, geodesic_from_identity, initial_velocity, minimise
 
 # The rounding of ends, in units of eps times the largest singular value; they may be missed by a tenth of it, of which
 # random pairs, with covariances of condition number 10, take up to 0.4.

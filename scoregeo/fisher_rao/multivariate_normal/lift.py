@@ -35,7 +35,7 @@ import numpy as np
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
-from .._types import Matrix, Scalar, Vector
+from ..._types import Matrix, Scalar, Vector
 
 RUNNING, CONVERGED, STALLED, NONFINITE = range(4)
 

@@ -18,18 +18,18 @@ import numpy as np
 import optimistix as optx
 from jaxtyping import Array, Float
 
-from .._results import RESULTS
-from .._types import Point, Points, Scalar, as_point, as_points, check_counts
-from ..geodesics import AbstractBoundarySolver, AbstractStart, Geodesic, Polyline
-from ..geodesics.boundary import check_fractions, check_metric
-from ..geodesics.curves import AbstractCurve
-from ..geodesics.elements import Path, polynomial_curve
-from ..geodesics.geodesic import speed_deviation
-from ..geodesics.nodal import smooth_path
-from ..metrics import AbstractMetric
-from ..metrics.inner_products import safe_sqrt
-from ..operations import dist
-from .spacetime import SpacetimeMetric, flat_prior_scale
+from ..._results import RESULTS
+from ..._types import Point, Points, Scalar, as_point, as_points, check_counts
+from ...geodesics import AbstractBoundarySolver, AbstractStart, Geodesic, Polyline
+from ...geodesics.curves import AbstractCurve
+from ...geodesics.nodal.base import smooth_path
+from ...geodesics.solution import speed_deviation
+from ...geodesics.solve import check_fractions, check_metric
+from ...geodesics.spectral.mesh import Path, polynomial_curve
+from ...metrics import AbstractMetric
+from ...metrics.inner_products import safe_sqrt
+from ...operations import dist
+from .metric import SpacetimeMetric, flat_prior_scale
 
 _START_NODES = 65
 # Below this divergence of the denoiser, per dimension, a noisy point says next to nothing about the clean one.

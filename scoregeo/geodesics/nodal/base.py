@@ -21,19 +21,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._results import RESULTS
-from .._types import Point, Scalar, check_counts
-from ..metrics import AbstractMetric
-from ..metrics.inner_products import safe_sqrt
-from .basis import Basis, Coefficients, uniform_breaks
-from .boundary import AbstractBoundarySolver, check_fractions
-from .curves import AbstractCurve
-from .elements import Path, polynomial_curve
-from .estimate import estimate_error
-from .geodesic import Geodesic, speed_deviation
-from .implicit import coefficients_tangent, split_dynamic
-from .path_energy import PathEnergy
-from .starts import sideways_nudge
+from ..._results import RESULTS
+from ..._types import Point, Scalar, check_counts
+from ...metrics import AbstractMetric
+from ...metrics.inner_products import safe_sqrt
+from ..curves import AbstractCurve
+from ..solution import Geodesic, speed_deviation
+from ..solve import AbstractBoundarySolver, check_fractions
+from ..spectral.energy import PathEnergy
+from ..spectral.estimate import estimate_error
+from ..spectral.implicit import coefficients_tangent, split_dynamic
+from ..spectral.legendre import Basis, Coefficients, uniform_breaks
+from ..spectral.mesh import Path, polynomial_curve
+from ..starts import sideways_nudge
 
 _MAX_CG = 1000
 

@@ -4,11 +4,11 @@ import equinox as eqx
 import jax.numpy as jnp
 import optimistix as optx
 
-from ..metrics.inner_products import safe_sqrt
-from .basis import Basis, Coefficients, uniform_breaks
-from .newton import evaluate
-from .nodal import AbstractNodalSolver, Minimum, relative_gradient
-from .path_energy import PathEnergy
+from ...metrics.inner_products import safe_sqrt
+from ..spectral.energy import PathEnergy
+from ..spectral.legendre import Basis, Coefficients, uniform_breaks
+from ..spectral.newton import evaluate
+from .base import AbstractNodalSolver, Minimum, relative_gradient
 
 
 class EnergyDescent(AbstractNodalSolver):

@@ -15,13 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._types import Points, Scalar
-from ..metrics import IdentityPlusRankOne
-from .basis import Basis, Coefficients, uniform_breaks
-from .newton import rounding
-from .nodal import AbstractNodalSolver, Minimum, relative_gradient
-from .path_energy import PathEnergy
-from .preconditioner import AbstractPreconditioner
+from ..._types import Points, Scalar
+from ...metrics import IdentityPlusRankOne
+from ..spectral.energy import PathEnergy
+from ..spectral.legendre import Basis, Coefficients, uniform_breaks
+from ..spectral.newton import rounding
+from ..spectral.preconditioners import AbstractPreconditioner
+from .base import AbstractNodalSolver, Minimum, relative_gradient
 
 # How many steps, whose effect on the energy drowns in rounding, may pass without a smaller gradient.
 _PATIENCE = 20

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._types import Point, Points, Scalar, Vector
-from ..metrics import AbstractMetric
-from ..metrics.inner_products import safe_sqrt
-from .curves import AbstractCurve
-from .initial import geodesic_equation, integrate
+from ..._types import Point, Points, Scalar, Vector
+from ...metrics import AbstractMetric
+from ...metrics.inner_products import safe_sqrt
+from ..curves import AbstractCurve
+from ..initial_value import geodesic_equation, integrate
 
 RUNNING, CONVERGED, MISSED, NONFINITE, OUTSIDE, TOO_LONG, INACCURATE = range(7)
 # Quadrature points on a step of the integrator, for the derivative of the energy.

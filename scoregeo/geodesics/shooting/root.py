@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array
 
-from .._types import Matrix, Point, Points, Scalar, Vector
-from ..metrics.inner_products import safe_sqrt
+from ..._types import Matrix, Point, Points, Scalar, Vector
+from ...metrics.inner_products import safe_sqrt
+from ..spectral.implicit import split_dynamic
 from .flow import (
     CONVERGED,
     MISSED,
@@ -27,7 +28,6 @@ from .flow import (
     mean_speed,
     replayed,
 )
-from .implicit import split_dynamic
 
 # Where the defects do not fall, the step is divided by this, at most so many times.
 _BACKTRACK, _MAX_BACKTRACKS = 3.0, 10

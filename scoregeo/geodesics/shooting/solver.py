@@ -30,12 +30,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._results import RESULTS
-from .._types import Point, Points, Scalar, check_counts, frozen
-from ..metrics import AbstractMetric
-from ..metrics.inner_products import safe_sqrt
-from .boundary import AbstractBoundarySolver, check_fractions
-from .curves import AbstractCurve
+from ..._results import RESULTS
+from ..._types import Point, Points, Scalar, check_counts, frozen
+from ...metrics import AbstractMetric
+from ...metrics.inner_products import safe_sqrt
+from ..curves import AbstractCurve
+from ..solution import Geodesic, speed_deviation
+from ..solve import AbstractBoundarySolver, check_fractions
 from .flow import (
     CONVERGED,
     INACCURATE,
@@ -48,8 +49,7 @@ from .flow import (
     FlowProblem,
     ShootingSettings,
 )
-from .geodesic import Geodesic, speed_deviation
-from .matching import SegmentStates, defects, matched_states, stationary_energy
+from .root import SegmentStates, defects, matched_states, stationary_energy
 
 # Points at which a start that failed is inspected.
 _PROBES = 65

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from .._types import Point, Points, Scalar, frozen
-from ..metrics import AbstractMetric, DenseInnerProduct, DiagonalInnerProduct, IdentityPlusRankOne
-from .basis import Basis, Coefficients
-from .preconditioner import (
+from ..._types import Point, Points, Scalar, frozen
+from ...metrics import AbstractMetric, DenseInnerProduct, DiagonalInnerProduct, IdentityPlusRankOne
+from .legendre import Basis, Coefficients
+from .preconditioners import (
     AbstractPreconditioner,
     AveragedPreconditioner,
     CondensedPreconditioner,

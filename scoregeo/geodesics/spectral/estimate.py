@@ -2,12 +2,12 @@
 
 import jax
 
-from .._types import Scalar
-from .basis import Basis, uniform_breaks
-from .curves import AbstractCurve
-from .levels import estimated_error
+from ..._types import Scalar
+from ..curves import AbstractCurve
+from .energy import PathEnergy
+from .legendre import Basis, uniform_breaks
 from .newton import evaluate
-from .path_energy import PathEnergy
+from .refinement import estimated_error
 
 _ELEMENTS, _DEGREE = 16, 8
 

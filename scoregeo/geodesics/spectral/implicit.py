@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from .basis import Basis, Coefficients
+from .legendre import Basis, Coefficients
 from .newton import conjugate_gradients
 
 

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
-from .basis import Coefficients
-from .levels import Levels, SolveState, advance, begin, enter, initial_state
-from .path_energy import PathEnergy
+from .energy import PathEnergy
+from .legendre import Coefficients
+from .refinement import Levels, SolveState, advance, begin, enter, initial_state
 
 # How many numbers (quadrature points times dimension) are advanced together. On a CPU a few lanes hide the cost of
 # calling small operations, and more only wait for one another; an accelerator wants to be filled.

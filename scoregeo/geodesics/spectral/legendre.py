@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.polynomial import legendre
 
-from .._types import Point, Points
+from ..._types import Point, Points
 
 # Of matrix products: by default, accelerators round float32 to ten bits or fewer.
 HIGHEST = jax.lax.Precision.HIGHEST

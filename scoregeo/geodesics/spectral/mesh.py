@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.polynomial import legendre
 
-from .._types import Point
-from .basis import HIGHEST, Basis, Breaks, Coefficients, legendre_values
-from .curves import PiecewisePolynomial
+from ..._types import Point
+from ..curves import PiecewisePolynomial
+from .legendre import HIGHEST, Basis, Breaks, Coefficients, legendre_values
 
 _NEIGHBOURS = 3
 

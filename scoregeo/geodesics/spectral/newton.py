@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from .._types import Scalar
-from .basis import HIGHEST, Basis, Coefficients
-from .path_energy import PathEnergy
-from .preconditioner import AbstractPreconditioner
+from ..._types import Scalar
+from .energy import PathEnergy
+from .legendre import HIGHEST, Basis, Coefficients
+from .preconditioners import AbstractPreconditioner
 
 
 class Evaluation(NamedTuple):

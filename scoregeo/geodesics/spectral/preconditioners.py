@@ -27,9 +27,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._types import Matrix, Points, Scalar
-from ..metrics import AbstractInnerProduct
-from .basis import Basis, Coefficients
+from ..._types import Matrix, Points, Scalar
+from ...metrics import AbstractInnerProduct
+from .legendre import Basis, Coefficients
 
 
 class AbstractPreconditioner(eqx.Module):

@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from .._types import Scalar
-from ..metrics.inner_products import safe_sqrt
-from .basis import Basis, Breaks, Coefficients, uniform_breaks
-from .elements import Path, adapted_breaks, interlaced, merge, transfer
+from ..._types import Scalar
+from ...metrics.inner_products import safe_sqrt
+from .energy import PathEnergy
+from .legendre import Basis, Breaks, Coefficients, uniform_breaks
+from .mesh import Path, adapted_breaks, interlaced, merge, transfer
 from .newton import Evaluation, Step, evaluate, newton_step, rounding
-from .path_energy import PathEnergy
 
 RUNNING, STATIONARY, STALLED, NONFINITE = range(4)
 

@@ -20,18 +20,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._results import RESULTS
-from .._types import Point, check_counts
-from ..metrics import AbstractMetric
-from ..metrics.inner_products import safe_sqrt
-from .basis import Coefficients, uniform_breaks
-from .boundary import AbstractBoundarySolver, check_fractions
-from .curves import AbstractCurve
-from .elements import polynomial_curve
-from .geodesic import Geodesic, speed_deviation
-from .levels import NONFINITE, RUNNING, STALLED, Levels, SolveState, accurate
-from .path_energy import PathEnergy
-from .starts import sideways_nudge
+from ..._results import RESULTS
+from ..._types import Point, check_counts
+from ...metrics import AbstractMetric
+from ...metrics.inner_products import safe_sqrt
+from ..curves import AbstractCurve
+from ..solution import Geodesic, speed_deviation
+from ..solve import AbstractBoundarySolver, check_fractions
+from ..starts import sideways_nudge
+from .energy import PathEnergy
+from .legendre import Coefficients, uniform_breaks
+from .mesh import polynomial_curve
+from .refinement import NONFINITE, RUNNING, STALLED, Levels, SolveState, accurate
 from .stationary import stationary_path
 
 # Of the number of elements between levels, at most. Smaller steps would fit problems more closely, but every level

@@ -4,11 +4,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from .basis import Coefficients
+from .energy import PathEnergy
 from .implicit import coefficients_tangent, split_dynamic
 from .lanes import solve_levels
-from .levels import Levels, SolveState
-from .path_energy import PathEnergy
+from .legendre import Coefficients
+from .refinement import Levels, SolveState
 
 
 @eqx.filter_custom_jvp
