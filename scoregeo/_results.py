@@ -1,6 +1,11 @@
 """How a solve ended: result codes that extend diffrax's, each with advice on what to try next."""
 
+from typing import Any
+
 import diffrax
+import jax.numpy as jnp
+
+from ._checks import is_concrete
 
 
 class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
@@ -47,4 +52,14 @@ class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
     )
 
 
-__all__ = ["RESULTS"]
+def raise_if_failed(value: Any, result: RESULTS) -> Any:
+    """``value`` itself, raising ``RuntimeError`` with the advice of ``result`` if that is a failure.
+
+    A concrete failure is raised here, plainly; a traced one by equinox when the compiled program runs.
+    """
+    failed = result != RESULTS.successful
+    if is_concrete(failed):
+        if bool(jnp.any(failed)):
+            raise RuntimeError(RESULTS[result])
+        return value
+    return result.error_if(value, failed)

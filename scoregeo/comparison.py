@@ -27,10 +27,12 @@ from jaxtyping import Array, Float, PyTree
 from scipy import stats
 
 from ._atomic import replacing
+from ._checks import as_points, check_count
 from ._results import RESULTS
-from ._types import Points, Scalar, as_points, check_count
-from .geodesics import AbstractBoundarySolver, AbstractStart, geodesic
-from .geodesics.solve import check_metric
+from ._types import Points, Scalar
+from .geodesics import AbstractBoundarySolver, AbstractStart
+from .geodesics import solution as geodesic
+from .geodesics.checks import check_metric
 from .metrics import AbstractMetric
 from .operations import pairwise_dist
 

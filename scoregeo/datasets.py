@@ -20,8 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from ._checks import as_float, as_point, as_points, check_finite, is_concrete
 from ._files import as_numbers, check_entries, read_points
-from ._types import Point, Points, Scalar, as_float, as_point, as_points, check_finite, is_concrete
+from ._types import Point, Points, Scalar
 from .scores import AbstractScore, DensityScore, GaussianMixtureScore
 
 __all__ = [

@@ -9,19 +9,19 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
+from ._checks import as_points, is_concrete
 from ._results import RESULTS
-from ._types import Point, Points, Scalar, Vector, as_points, is_concrete
-from .geodesics import AbstractBoundarySolver, AbstractStart, Geodesic, SpectralNewton, geodesic
+from ._types import Point, Points, Scalar, Vector
+from .geodesics import AbstractBoundarySolver, AbstractStart, Geodesic
+from .geodesics import solution as geodesic
+from .geodesics.checks import check_metric, check_rule, check_solver
 from .geodesics.initial_value import end_point
-from .geodesics.solve import check_metric, check_rule, check_solver
 from .metrics import AbstractMetric
 
 _ENDS = (0.0, 1.0)
 # A solve keeps about this many numbers per dimension: a few paths of 256 coefficients.
 _NUMBERS_PER_DIMENSION = 1024
 _PROGRESS_STEPS = 50
-# Distances need the length, whose error is the square of the path's: no reason to refine the path beyond it.
-_LENGTH_ONLY = SpectralNewton(path_rtol=1.0)
 
 
 def exp(metric: AbstractMetric, x: Point, v: Vector, **settings: Any) -> Point:
@@ -74,7 +74,7 @@ def dist(
     >>> float(dist(EuclideanMetric(), jnp.zeros(2), jnp.array([3.0, 4.0])))
     5.0
     """
-    solver = _LENGTH_ONLY if solver is None else solver
+    solver = default_solver(metric, length_only=True) if solver is None else solver
     return geodesic(metric, x, y, solver=solver, init=init, ts=_ENDS, throw=throw).length
 
 
@@ -88,7 +88,7 @@ def squared_dist(
     throw: bool = True,
 ) -> Scalar:
     """The squared distance, smooth at coincident points (value and gradient zero). Arguments as in `geodesic`."""
-    solver = _LENGTH_ONLY if solver is None else solver
+    solver = default_solver(metric, length_only=True) if solver is None else solver
     return 2 * geodesic(metric, x, y, solver=solver, init=init, ts=_ENDS, throw=throw).energy
 
 
@@ -139,7 +139,7 @@ def pairwise_dist(
     if mesh is not None and not (isinstance(mesh, Mesh) and len(mesh.axis_names) == 1):
         raise ValueError(f"`mesh` must be a jax.sharding.Mesh with one axis, got {mesh!r}")
     check_metric(metric, xs[0])
-    solver = _LENGTH_ONLY if solver is None else solver
+    solver = default_solver(metric, length_only=True) if solver is None else solver
     check_solver(solver)
     init = check_rule(init, xs.shape[1])
 

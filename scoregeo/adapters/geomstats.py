@@ -18,10 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import metrics
+from .._checks import check_count
 from .._results import RESULTS
-from .._types import Matrix, Point, Scalar, Vector, check_count
-from ..geodesics import AbstractBoundarySolver, Geodesic, SpectralNewton, geodesic, shoot
-from ..geodesics.solve import check_metric, check_solver
+from .._types import Matrix, Point, Scalar, Vector
+from ..geodesics import AbstractBoundarySolver, Geodesic, SpectralNewton, shoot
+from ..geodesics import solution as geodesic
+from ..geodesics.checks import check_metric, check_solver
 from ..metrics import AbstractMetric
 from ..metrics.inner_products import DenseInnerProduct
 from ..metrics.lagrangian import lagrangian_acceleration

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .._types import check_counts, check_number
+from .._checks import check_counts, check_number
 from .schedules import EDM, SCHEDULES, AbstractSchedule
 from .settings import settings_from_dict, settings_to_dict
 from .training.ema import EMAS, AbstractEMA, WarmupEMA, takes_snapshots

@@ -33,7 +33,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._types import Scalar, as_float
+from .._checks import as_float
+from .._types import Scalar
 from .schedules import AbstractSchedule
 
 PREDICTIONS = ("eps", "x0", "v", "score", "velocity")

@@ -10,7 +10,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, PRNGKeyArray
 
-from .._types import Point, Points, Scalar, as_float, is_concrete
+from .._checks import as_float, is_concrete
+from .._types import Point, Points, Scalar
 from ..datasets import Standardization
 from ..scores import NetworkScore
 from .config import FitConfig

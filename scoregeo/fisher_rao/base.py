@@ -20,13 +20,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Num, PRNGKeyArray
 
+from .._checks import as_point, is_concrete
+from .._numerics import safe_sqrt
 from .._results import RESULTS
-from .._types import Matrix, Point, Scalar, Vector, as_point, is_concrete
+from .._types import Matrix, Point, Scalar, Vector
 from ..geodesics import Geodesic
+from ..geodesics.checks import check_times
 from ..geodesics.curves import AbstractCurve
 from ..geodesics.solution import speed_deviation
-from ..geodesics.solve import check_times
-from ..metrics.inner_products import AbstractInnerProduct, safe_sqrt
+from ..metrics.inner_products import AbstractInnerProduct
 from .supports import AbstractSupport
 
 

@@ -24,10 +24,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._types import Matrix, Points, Scalar, as_float, as_points, check_count, is_concrete
-from ..metrics.inner_products import safe_sqrt
+from .._checks import as_float, as_points, check_count, is_concrete
+from .._numerics import safe_sqrt
+from .._types import Matrix, Points, Scalar
 from ..scores import GaussianScore
-from ..scores.base import as_score
+from ..scores.density import as_score
 from .multivariate_normal.family import MultivariateNormal
 from .spacetime.metric import as_denoiser
 

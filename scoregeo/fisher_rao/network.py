@@ -18,9 +18,10 @@ import jax.numpy as jnp
 from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, Float, PyTree
 
+from .._checks import as_float, check_count, is_concrete
+from .._function import TracedFunction
 from .._results import RESULTS
-from .._types import Scalar, as_float, check_count, is_concrete
-from ..scores.density import TracedFunction
+from .._types import Scalar
 
 
 class AbstractLikelihood(eqx.Module):

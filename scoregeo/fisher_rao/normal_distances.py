@@ -20,8 +20,9 @@ import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array
 
-from .._types import Matrix, Point, Scalar, Vector, as_point
-from ..metrics.inner_products import safe_sqrt
+from .._checks import as_point
+from .._numerics import safe_sqrt
+from .._types import Matrix, Point, Scalar, Vector
 from .matrix_functions import squared_log_norm
 from .supports import PositiveDefinite
 

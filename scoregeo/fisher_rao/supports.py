@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._types import Scalar, Vector, as_float, check_count, check_finite, is_concrete
+from .._checks import as_float, check_count, check_finite, is_concrete
+from .._types import Scalar, Vector
 
 
 class AbstractSupport(eqx.Module):

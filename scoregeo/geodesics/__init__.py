@@ -1,5 +1,6 @@
 """How a metric G(x) becomes curves."""
 
+from .base import AbstractBoundarySolver
 from .curves import AbstractCurve, IntegratedCurve, PiecewisePolynomial, Polyline
 from .initial_value import shoot
 from .multistart import MultiStart
@@ -8,7 +9,7 @@ from .nodal.georce import Georce
 from .refine import Refine
 from .shooting.solver import Shooting
 from .solution import Geodesic
-from .solve import AbstractBoundarySolver, geodesic
+from .solve import geodesic
 from .spectral.solver import SpectralNewton
 from .starts import AbstractStart, Bend, GraphInit, StraightLine
 from .transport import PoleLadder, TransportODE, jacobi_field, parallel_transport

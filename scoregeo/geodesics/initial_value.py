@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import optimistix as optx
 from jaxtyping import Array, Bool, Float
 
-from .._results import RESULTS
-from .._types import Point, Scalar, Vector, as_point, check_count
+from .._checks import as_point, check_count
+from .._results import RESULTS, raise_if_failed
+from .._types import Point, Scalar, Vector
 from ..metrics import AbstractMetric
+from .checks import check_metric, check_times
 from .curves import AbstractCurve, IntegratedCurve
 from .solution import Geodesic
-from .solve import check_metric, check_times, raise_if_failed
 
 # An integration gives up at its least step. What stopped it lies within a few such steps ahead: look so far.
 _LOOK_AHEAD = (0.0, 1.0, 10.0, 100.0, 1000.0)

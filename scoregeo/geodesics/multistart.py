@@ -6,12 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from .._numerics import frozen
 from .._results import RESULTS
-from .._types import Point, Points, Scalar, Vector, frozen
+from .._types import Point, Points, Scalar, Vector
 from ..metrics import AbstractMetric
+from .base import AbstractBoundarySolver
+from .checks import check_solver
 from .curves import AbstractCurve, Polyline
 from .solution import Geodesic, curve_of
-from .solve import AbstractBoundarySolver, check_solver
 from .spectral.solver import SpectralNewton
 from .starts import AbstractStart, StraightLine, bent_line
 

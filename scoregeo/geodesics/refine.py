@@ -4,12 +4,14 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._numerics import frozen
 from .._results import RESULTS
-from .._types import Point, frozen
+from .._types import Point
 from ..metrics import AbstractMetric
+from .base import AbstractBoundarySolver
+from .checks import check_solver
 from .curves import AbstractCurve
 from .solution import Geodesic, curve_of
-from .solve import AbstractBoundarySolver, check_solver
 
 # Lengths that differ by more than this times their estimated errors belong to different geodesics.
 _FACTOR = 10

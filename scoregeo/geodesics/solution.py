@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from .._results import RESULTS
-from .._types import Points, Scalar, is_concrete
+from .._checks import is_concrete
+from .._results import RESULTS, raise_if_failed
+from .._types import Points, Scalar
 from .curves import AbstractCurve, Polyline
 
 
@@ -96,3 +97,8 @@ def speed_deviation(squared: Float[Array, " n"], mean: Scalar, where: Bool[Array
 def curve_of(geodesic: Geodesic) -> AbstractCurve:
     """The curve of ``geodesic``; straight lines between its points, taken to be equally spaced, if it has none."""
     return Polyline(geodesic.points) if geodesic.curve is None else geodesic.curve
+
+
+def raise_unless_successful(geodesic: Geodesic) -> Geodesic:
+    """``geodesic`` itself, raising an error with advice (also under ``jit``) if its solve failed."""
+    return raise_if_failed(geodesic, geodesic.result)

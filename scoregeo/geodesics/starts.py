@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .._types import Point, Points, Vector, as_point, as_points, frozen, is_concrete
+from .._checks import as_point, as_points, is_concrete
+from .._numerics import frozen, safe_sqrt
+from .._types import Point, Points, Vector
 from ..metrics import AbstractMetric
-from ..metrics.inner_products import safe_sqrt
 from .curves import AbstractCurve, Polyline
 
 _NODES = 65

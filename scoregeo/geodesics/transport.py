@@ -23,13 +23,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._results import RESULTS
-from .._types import Point, Points, Scalar, Vector, as_point
+from .._checks import as_point
+from .._results import RESULTS, raise_if_failed
+from .._types import Point, Points, Scalar, Vector
 from ..metrics import AbstractMetric
+from .checks import check_metric, check_times
 from .curves import AbstractCurve
 from .initial_value import all_finite, default_controller, failure, times_ahead
 from .solution import Geodesic
-from .solve import check_metric, check_times, raise_if_failed
 
 Rate = Callable[[Point, Vector, PyTree], PyTree]
 

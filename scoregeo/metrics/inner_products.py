@@ -12,13 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._numerics import safe_sqrt
 from .._types import Matrix, Scalar, Vector
-
-
-def safe_sqrt(x: Array) -> Array:
-    """Square root with derivative zero (not NaN) at zero; negative rounding errors become zero, NaN stays NaN."""
-    positive = x > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), jnp.where(jnp.isnan(x), x, 0))
 
 
 class AbstractInnerProduct(eqx.Module):

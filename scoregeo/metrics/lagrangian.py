@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._types import Point, Vector, as_point
+from .._checks import as_point
+from .._types import Point, Vector
 from .base import AbstractMetric
 
 

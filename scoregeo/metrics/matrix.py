@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .._function import TracedFunction
 from .._types import Matrix, Point, Scalar, Vector
-from ..scores.density import TracedFunction
 from .base import AbstractMetric
 from .inner_products import DenseInnerProduct, DiagonalInnerProduct
 from .lagrangian import lagrangian_acceleration

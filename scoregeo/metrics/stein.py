@@ -16,9 +16,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._types import Point, Scalar, Vector, as_float, check_finite, is_concrete
+from .._checks import as_float, check_finite, is_concrete
+from .._types import Point, Scalar, Vector
 from ..scores import AbstractScore
-from ..scores.base import as_score, check_score_value
+from ..scores.base import check_score_value
+from ..scores.density import as_score
 from .base import AbstractMetric
 from .inner_products import IdentityPlusRankOne
 

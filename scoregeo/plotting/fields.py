@@ -11,7 +11,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.contour import QuadContourSet
 from matplotlib.quiver import Quiver
 
-from .._types import Point, Scalar, Vector, as_float
+from .._checks import as_float
+from .._types import Point, Scalar, Vector
 from ..metrics import AbstractMetric
 from ..scores import AbstractScore
 

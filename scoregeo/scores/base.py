@@ -29,17 +29,6 @@ class AbstractScore(eqx.Module):
         batches."""
 
 
-def as_score(score: Any) -> AbstractScore:
-    """``score`` itself if it is an ``AbstractScore``, a ``FunctionScore`` around it if it is a callable."""
-    from .density import FunctionScore
-
-    if isinstance(score, AbstractScore):
-        return score
-    if callable(score):
-        return FunctionScore(score)
-    raise TypeError(f"`score` must be an AbstractScore or a callable x -> s(x), got {type(score).__name__}")
-
-
 def check_score_value(value: Any, x: Point) -> Vector:
     """``value`` as the score at ``x``, in the precision of ``x``.
 

@@ -9,28 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._function import TracedFunction
 from .._types import Point, Scalar, Vector
 from .base import AbstractScore, check_score_value
-
-
-class TracedFunction(eqx.Module):
-    """A callable split into arrays (traced) and the rest (static), so that a score holding it passes through
-    ``jax.jit``."""
-
-    arrays: list
-    rest: tuple = eqx.field(static=True)
-    treedef: Any = eqx.field(static=True)
-
-    def __init__(self, fn: Callable, name: str):
-        if not callable(fn):
-            raise TypeError(f"`{name}` must be callable, got {type(fn).__name__}")
-        leaves, self.treedef = jax.tree.flatten(fn)
-        self.arrays = [leaf if eqx.is_array(leaf) else None for leaf in leaves]
-        self.rest = tuple(None if eqx.is_array(leaf) else leaf for leaf in leaves)
-
-    def __call__(self, *args):
-        leaves = [r if a is None else a for a, r in zip(self.arrays, self.rest, strict=True)]
-        return jax.tree.unflatten(self.treedef, leaves)(*args)
 
 
 class DensityScore(AbstractScore):
@@ -127,3 +108,12 @@ class FunctionScore(AbstractScore):
         if value.shape != shape:
             raise ValueError(f"`fn` must return shape {shape}, as it was given, got {value.shape}")
         return check_score_value(value.reshape(x.shape).astype(x.dtype), x)
+
+
+def as_score(score: Any) -> AbstractScore:
+    """``score`` itself if it is an ``AbstractScore``, a ``FunctionScore`` around it if it is a callable."""
+    if isinstance(score, AbstractScore):
+        return score
+    if callable(score):
+        return FunctionScore(score)
+    raise TypeError(f"`score` must be an AbstractScore or a callable x -> s(x), got {type(score).__name__}")

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._types import Matrix, Point, Points, Scalar, Vector, as_float, as_point, check_finite, is_concrete
+from .._checks import as_float, as_point, check_finite, is_concrete
+from .._types import Matrix, Point, Points, Scalar, Vector
 from .base import AbstractScore
 
 

@@ -5,7 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._types import Point, Points, Scalar, Vector, as_float, as_points, check_finite, is_concrete
+from .._checks import as_float, as_points, check_finite, is_concrete
+from .._types import Point, Points, Scalar, Vector
 from .base import AbstractScore
 from .gaussian import check_noise
 

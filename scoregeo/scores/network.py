@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
-from .._types import Point, Scalar, Vector, as_float, check_finite
+from .._checks import as_float, check_finite
+from .._types import Point, Scalar, Vector
 from .base import AbstractScore, check_score_value
 
 

@@ -14,7 +14,7 @@ from scoregeo import SpectralNewton, dist, exp, pairwise_dist
 from scoregeo.fisher_rao import FisherRaoMetric, Gamma, compare
 from scoregeo.fisher_rao.families.parametric import ExactSum, MonteCarlo, ParametricFamily, Quadrature, empirical_fisher
 from scoregeo.fisher_rao.supports import Positive, PositiveDefinite, Real, Simplex, UnitInterval
-from scoregeo.geodesics.solve import check_end_points
+from scoregeo.geodesics.checks import check_end_points
 
 INF = math.inf
 

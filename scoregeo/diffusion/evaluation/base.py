@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..._types import Points, Scalar, check_count
+from ..._checks import check_count
+from ..._types import Points, Scalar
 from ...scores import AbstractScore
 
 

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..._types import Points, as_points, check_count
+from ..._checks import as_points, check_count
+from ..._types import Points
 from ...scores import AbstractScore
 from .base import AbstractReport, ScoreModel, check_levels
 

@@ -14,7 +14,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool
 
-from ..._types import Point, Scalar, Vector, check_count, is_concrete
+from ..._checks import check_count, is_concrete
+from ..._types import Point, Scalar, Vector
 
 # Angular frequencies of the noise features. log(sigma)/4 runs over about [-1.6, 1.1]: the highest one resolves a factor
 # of about two in sigma, beyond which a denoiser hardly changes.

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import PRNGKeyArray
 
-from ..._types import Point, Scalar, Vector, check_count
+from ..._checks import check_count
+from ..._types import Point, Scalar, Vector
 from .conditioning import NOISE_FEATURES, ConditionalNetwork, noise_features
 from .dit import DiT
 from .unet import UNet

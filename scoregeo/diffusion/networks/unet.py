@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..._types import Point, Scalar, Vector, check_count
+from ..._checks import check_count
+from ..._types import Point, Scalar, Vector
 from .attention import SelfAttention
 from .conditioning import ConditionalNetwork, LevelEmbedding, as_sizes
 

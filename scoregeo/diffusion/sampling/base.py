@@ -32,7 +32,8 @@ import lineax as lx
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..._types import Point, Points, Scalar, Vector, check_count, check_counts, check_number, is_concrete
+from ..._checks import check_count, check_counts, check_number, is_concrete
+from ..._types import Point, Points, Scalar, Vector
 from ...scores import NetworkScore
 from ..schedules import AbstractSchedule
 

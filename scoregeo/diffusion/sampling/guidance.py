@@ -8,7 +8,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..._types import Point, Scalar, Vector, as_float, check_finite, is_concrete
+from ..._checks import as_float, check_finite, is_concrete
+from ..._types import Point, Scalar, Vector
 from ..schedules import AbstractSchedule
 from .base import MarginalScore
 

@@ -27,7 +27,8 @@ import numpy as np
 import optimistix as optx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from ..._types import Point, Points, Scalar, as_float, check_finite, is_concrete
+from ..._checks import as_float, check_finite, is_concrete
+from ..._types import Point, Points, Scalar
 from ..schedules import AbstractSchedule
 from .base import LearnedMarginalScore, MarginalScore, ProbabilityFlow
 from .samplers import scaled_score

@@ -20,7 +20,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
-from ..._types import Point, Scalar, Vector, check_counts, check_number
+from ..._checks import check_counts, check_number
+from ..._types import Point, Scalar, Vector
 from ..schedules import AbstractSchedule
 from .base import AbstractSampler, MarginalScore
 

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from ..._atomic import replacing
-from ..._types import check_counts
+from ..._checks import check_counts
 from ..history import TrainingHistory
 
 

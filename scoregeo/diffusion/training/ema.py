@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ..._types import Scalar, check_count, check_number
+from ..._checks import check_count, check_number
+from ..._types import Scalar
 
 
 class AbstractEMA(eqx.Module):

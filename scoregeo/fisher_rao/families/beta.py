@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax.scipy.special import digamma, gammaln
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..._types import Point, Scalar, Vector, check_count
+from ..._checks import check_count
+from ..._types import Point, Scalar, Vector
 from ...metrics.inner_products import DenseInnerProduct
 from ..base import AbstractExponentialFamily
 from ..supports import AbstractSupport, Positive

@@ -19,9 +19,10 @@ import numpy as np
 from jax.scipy.special import gammaln, xlog1py, xlogy
 from jaxtyping import Array, Bool, Int, Num, PRNGKeyArray
 
-from ..._types import Point, Scalar, Vector, check_count, is_concrete
+from ..._checks import check_count, is_concrete
+from ..._numerics import safe_sqrt
+from ..._types import Point, Scalar, Vector
 from ...metrics import DiagonalInnerProduct
-from ...metrics.inner_products import safe_sqrt
 from ..base import AbstractExactFamily, AbstractExponentialFamily
 from ..supports import AbstractSupport, Positive, Simplex, UnitInterval
 from .model_spaces import AbstractLineFamily, log_ratio, simplex_exp, simplex_path, simplex_squared_dist

@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..._numerics import safe_sqrt
 from ..._types import Point, Scalar, Vector
-from ...metrics.inner_products import safe_sqrt
 from ..base import AbstractExactFamily
 
 

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Num, PRNGKeyArray
 
-from ..._types import Matrix, Point, Scalar, Vector, check_count
+from ..._checks import check_count
+from ..._types import Matrix, Point, Scalar, Vector
 from ...metrics import DenseInnerProduct, DiagonalInnerProduct
 from ..base import AbstractExactFamily, AbstractExponentialFamily
 from ..matrix_functions import gram_log, squared_log_norm, symmetric_expm

@@ -22,9 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..._types import Matrix, Point, Points, Scalar, check_count, check_finite, is_concrete
+from ..._checks import check_count, check_finite, is_concrete
+from ..._function import TracedFunction
+from ..._types import Matrix, Point, Points, Scalar
 from ...metrics.inner_products import DenseInnerProduct
-from ...scores.density import TracedFunction
 from ..base import AbstractFamily
 from ..supports import AbstractSupport, Real
 

@@ -16,8 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..._types import Point, Scalar, Vector, as_point
-from ...metrics.inner_products import DenseInnerProduct, safe_sqrt
+from ..._checks import as_point
+from ..._numerics import safe_sqrt
+from ..._types import Point, Scalar, Vector
+from ...metrics.inner_products import DenseInnerProduct
 from ..base import AbstractExponentialFamily
 from ..supports import AbstractSupport, Positive, Real
 

@@ -7,13 +7,15 @@ import numpy as np
 from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ..._checks import check_count, check_fractions
+from ..._numerics import safe_sqrt
 from ..._results import RESULTS
-from ..._types import Matrix, Point, Scalar, Vector, check_count
-from ...geodesics import AbstractBoundarySolver, Geodesic, geodesic
+from ..._types import Matrix, Point, Scalar, Vector
+from ...geodesics import AbstractBoundarySolver, Geodesic
+from ...geodesics import solution as geodesic
 from ...geodesics.curves import AbstractCurve
-from ...geodesics.solve import check_fractions
 from ...metrics import AbstractMetric
-from ...metrics.inner_products import AbstractInnerProduct, DenseInnerProduct, safe_sqrt
+from ...metrics.inner_products import AbstractInnerProduct, DenseInnerProduct
 from ..base import AbstractExponentialFamily
 from ..metric import FisherRaoMetric
 from ..supports import AbstractSupport, PositiveDefinite, Real

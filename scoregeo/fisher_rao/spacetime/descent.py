@@ -18,16 +18,17 @@ import numpy as np
 import optimistix as optx
 from jaxtyping import Array, Float
 
+from ..._checks import as_point, as_points, check_counts, check_fractions
+from ..._numerics import safe_sqrt
 from ..._results import RESULTS
-from ..._types import Point, Points, Scalar, as_point, as_points, check_counts
+from ..._types import Point, Points, Scalar
 from ...geodesics import AbstractBoundarySolver, AbstractStart, Geodesic, Polyline
+from ...geodesics.checks import check_metric
 from ...geodesics.curves import AbstractCurve
 from ...geodesics.nodal.base import smooth_path
 from ...geodesics.solution import speed_deviation
-from ...geodesics.solve import check_fractions, check_metric
 from ...geodesics.spectral.mesh import Path, polynomial_curve
 from ...metrics import AbstractMetric
-from ...metrics.inner_products import safe_sqrt
 from ...operations import dist
 from .metric import SpacetimeMetric, flat_prior_scale
 

@@ -27,11 +27,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from ..._types import Matrix, Point, Scalar, Vector, as_float, as_point, check_count, check_finite, is_concrete
+from ..._checks import as_float, as_point, check_count, check_finite, is_concrete
+from ..._function import TracedFunction
+from ..._types import Matrix, Point, Scalar, Vector
 from ...metrics import AbstractMetric
 from ...metrics.inner_products import AbstractInnerProduct, DenseInnerProduct
 from ...metrics.lagrangian import lagrangian_acceleration
-from ...scores.density import TracedFunction
 
 # Up to this many coordinates, linear systems are solved with the matrix.
 _DENSE = 64

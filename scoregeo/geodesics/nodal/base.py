@@ -21,13 +21,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..._checks import check_counts, check_fractions
+from ..._numerics import safe_sqrt
 from ..._results import RESULTS
-from ..._types import Point, Scalar, check_counts
+from ..._types import Point, Scalar
 from ...metrics import AbstractMetric
-from ...metrics.inner_products import safe_sqrt
+from ..base import AbstractBoundarySolver
 from ..curves import AbstractCurve
 from ..solution import Geodesic, speed_deviation
-from ..solve import AbstractBoundarySolver, check_fractions
 from ..spectral.energy import PathEnergy
 from ..spectral.estimate import estimate_error
 from ..spectral.implicit import coefficients_tangent, split_dynamic

@@ -4,7 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import optimistix as optx
 
-from ...metrics.inner_products import safe_sqrt
+from ..._numerics import safe_sqrt
 from ..spectral.energy import PathEnergy
 from ..spectral.legendre import Basis, Coefficients, uniform_breaks
 from ..spectral.newton import evaluate

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..._numerics import safe_sqrt
 from ..._types import Point, Points, Scalar, Vector
 from ...metrics import AbstractMetric
-from ...metrics.inner_products import safe_sqrt
 from ..curves import AbstractCurve
 from ..initial_value import geodesic_equation, integrate
 

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array
 
+from ..._numerics import safe_sqrt
 from ..._types import Matrix, Point, Points, Scalar, Vector
-from ...metrics.inner_products import safe_sqrt
 from ..spectral.implicit import split_dynamic
 from .flow import (
     CONVERGED,

@@ -30,13 +30,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..._checks import check_counts, check_fractions
+from ..._numerics import frozen, safe_sqrt
 from ..._results import RESULTS
-from ..._types import Point, Points, Scalar, check_counts, frozen
+from ..._types import Point, Points, Scalar
 from ...metrics import AbstractMetric
-from ...metrics.inner_products import safe_sqrt
+from ..base import AbstractBoundarySolver
 from ..curves import AbstractCurve
 from ..solution import Geodesic, speed_deviation
-from ..solve import AbstractBoundarySolver, check_fractions
 from .flow import (
     CONVERGED,
     INACCURATE,

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ..._types import Point, Points, Scalar, frozen
+from ..._numerics import frozen
+from ..._types import Point, Points, Scalar
 from ...metrics import AbstractMetric, DenseInnerProduct, DiagonalInnerProduct, IdentityPlusRankOne
 from .legendre import Basis, Coefficients
 from .preconditioners import (

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from ..._numerics import safe_sqrt
 from ..._types import Scalar
-from ...metrics.inner_products import safe_sqrt
 from .energy import PathEnergy
 from .legendre import Basis, Breaks, Coefficients, uniform_breaks
 from .mesh import Path, adapted_breaks, interlaced, merge, transfer

@@ -20,13 +20,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..._checks import check_counts, check_fractions
+from ..._numerics import safe_sqrt
 from ..._results import RESULTS
-from ..._types import Point, check_counts
+from ..._types import Point
 from ...metrics import AbstractMetric
-from ...metrics.inner_products import safe_sqrt
+from ..base import AbstractBoundarySolver, default_solver
 from ..curves import AbstractCurve
 from ..solution import Geodesic, speed_deviation
-from ..solve import AbstractBoundarySolver, check_fractions
 from ..starts import sideways_nudge
 from .energy import PathEnergy
 from .legendre import Coefficients, uniform_breaks
@@ -184,3 +185,9 @@ def _result(state: SolveState, levels: Levels, nonfinite: RESULTS) -> RESULTS:
     result = RESULTS.where(state.status == RUNNING, RESULTS.solver_steps_reached, result)
     result = RESULTS.where(state.status == STALLED, RESULTS.stalled, result)
     return RESULTS.where(state.status == NONFINITE, nonfinite, result)
+
+
+@default_solver.register(AbstractMetric)
+def _(metric: AbstractMetric, *, length_only: bool = False) -> SpectralNewton:
+    # Distances need the length alone: no reason to refine the path beyond it.
+    return SpectralNewton(path_rtol=1.0) if length_only else SpectralNewton()

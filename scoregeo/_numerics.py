@@ -1,0 +1,18 @@
+"""Arithmetic that keeps derivatives and signs right."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+
+def safe_sqrt(x: Array) -> Array:
+    """Square root with derivative zero (not NaN) at zero; negative rounding errors become zero, NaN stays NaN."""
+    positive = x > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), jnp.where(jnp.isnan(x), x, 0))
+
+
+def frozen(tree: Any) -> Any:
+    """``tree`` as a constant: no derivative flows through its arrays."""
+    return jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if isinstance(leaf, jax.Array) else leaf, tree)

@@ -1,0 +1,35 @@
+"""The interface of boundary solvers, and which one serves a metric by default."""
+
+import abc
+import functools
+
+import equinox as eqx
+from jaxtyping import Array, Float
+
+from .._types import Point
+from ..metrics import AbstractMetric
+from .curves import AbstractCurve
+from .solution import Geodesic
+
+
+class AbstractBoundarySolver(eqx.Module):
+    """Finds a geodesic between two points. Settings are fields; a solver holds no state."""
+
+    @abc.abstractmethod
+    def solve(
+        self, metric: AbstractMetric, x: Point, y: Point, init: AbstractCurve, ts: Float[Array, " n"]
+    ) -> Geodesic:
+        """The geodesic from ``x`` to ``y``, sampled at ``ts``, starting from the curve ``init`` between them.
+
+        Arguments have been checked. Never raises: how it ended is in ``result``.
+        """
+
+
+@functools.singledispatch
+def default_solver(metric: AbstractMetric, *, length_only: bool = False) -> AbstractBoundarySolver:
+    """The solver that serves ``metric`` where none is given, by the type of the metric.
+
+    ``length_only``: the caller wants the length, whose error is the square of the path's. A metric with a solver of its
+    own registers it: ``@default_solver.register(MyMetric)``. Raises ``TypeError`` for what is no metric.
+    """
+    raise TypeError(f"`metric` must be an AbstractMetric such as SteinMetric(score), got {type(metric).__name__}")
