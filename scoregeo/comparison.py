@@ -30,8 +30,7 @@ from ._atomic import replacing
 from ._checks import as_points, check_count
 from ._results import RESULTS
 from ._types import Points, Scalar
-from .geodesics import AbstractBoundarySolver, AbstractStart
-from .geodesics import solution as geodesic
+from .geodesics import AbstractBoundarySolver, AbstractStart, geodesic
 from .geodesics.checks import check_metric
 from .metrics import AbstractMetric
 from .operations import pairwise_dist

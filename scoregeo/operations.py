@@ -12,8 +12,8 @@ from jaxtyping import Array, Float
 from ._checks import as_points, is_concrete
 from ._results import RESULTS
 from ._types import Point, Points, Scalar, Vector
-from .geodesics import AbstractBoundarySolver, AbstractStart, Geodesic
-from .geodesics import solution as geodesic
+from .geodesics import AbstractBoundarySolver, AbstractStart, Geodesic, geodesic
+from .geodesics.base import default_solver
 from .geodesics.checks import check_metric, check_rule, check_solver
 from .geodesics.initial_value import end_point
 from .metrics import AbstractMetric

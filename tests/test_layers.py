@@ -11,10 +11,14 @@ ROOT = pathlib.Path(__file__).parent.parent / "scoregeo"
 
 # What each part may import from the rest of the package. Leaves (plotting, cli) may import anything; nothing imports
 # them.
-FOUNDATION = {"_types", "_results"}
+FOUNDATION = {"_types", "_checks", "_numerics", "_function", "_results", "_batching"}
 ALLOWED = {
     "_types": set(),
-    "_results": set(),
+    "_checks": set(),
+    "_numerics": set(),
+    "_function": set(),
+    "_batching": set(),
+    "_results": {"_checks"},
     "_files": set(),  # files to plain arrays: knows of nothing to its right
     "_atomic": set(),
     "scores": FOUNDATION,
@@ -92,6 +96,33 @@ def test_libraries_stay_in_their_folders(path):
         places = LIBRARIES.get(module.split(".")[0])
         allowed = places is None or any(own == place or own.startswith(place + "/") for place in places)
         assert allowed, f"{own} imports {module}, which belongs to {sorted(places)}"
+
+
+def module_name(path: pathlib.Path) -> str:
+    parts = ("scoregeo", *path.relative_to(ROOT).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def test_no_import_circle():
+    """Between files, imports inside functions included; what only names a package's public interface is the package."""
+    modules = {module_name(path): path for path in FILES}
+    edges = {name: {m for m in imports(path) if m in modules and m != name} for name, path in modules.items()}
+    # A file that imports a public name of its own package imports the package, which imports the file.
+    order, state = [], {}
+
+    def visit(name, trail):
+        if state.get(name) == "done":
+            return
+        assert state.get(name) != "open", "a circle: " + " -> ".join([*trail[trail.index(name) :], name])
+        state[name] = "open"
+        for target in sorted(edges[name]):
+            visit(target, [*trail, name])
+        state[name] = "done"
+        order.append(name)
+
+    for name in sorted(modules):
+        visit(name, [])
+    assert len(order) == len(modules)
 
 
 def test_light_import():

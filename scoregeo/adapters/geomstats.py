@@ -21,8 +21,7 @@ from .. import metrics
 from .._checks import check_count
 from .._results import RESULTS
 from .._types import Matrix, Point, Scalar, Vector
-from ..geodesics import AbstractBoundarySolver, Geodesic, SpectralNewton, shoot
-from ..geodesics import solution as geodesic
+from ..geodesics import AbstractBoundarySolver, Geodesic, SpectralNewton, geodesic, shoot
 from ..geodesics.checks import check_metric, check_solver
 from ..metrics import AbstractMetric
 from ..metrics.inner_products import DenseInnerProduct

@@ -11,8 +11,7 @@ from ..._checks import check_count, check_fractions
 from ..._numerics import safe_sqrt
 from ..._results import RESULTS
 from ..._types import Matrix, Point, Scalar, Vector
-from ...geodesics import AbstractBoundarySolver, Geodesic
-from ...geodesics import solution as geodesic
+from ...geodesics import AbstractBoundarySolver, Geodesic, geodesic
 from ...geodesics.curves import AbstractCurve
 from ...metrics import AbstractMetric
 from ...metrics.inner_products import AbstractInnerProduct, DenseInnerProduct
