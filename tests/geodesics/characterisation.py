@@ -1,0 +1,82 @@
+"""What `SpectralNewton` did in version 0.1.0, problem by problem: recorded by this file, compared by its test.
+
+``PYTHONPATH=benchmarks:tests uv run python tests/geodesics/characterisation.py`` writes ``characterisation.json`` beside
+it. `digits` is not in it: its score is trained anew on every machine.
+"""
+
+import functools
+import json
+import os
+import pathlib
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import problems
+
+from scoregeo import RESULTS, SpectralNewton, geodesic
+
+RECORD = pathlib.Path(__file__).with_name("characterisation.json")
+FAST = ("three_modes", "mlp-2", *(name for name in problems.NAMES if name.startswith("ring")))
+SLOW = tuple(name for name in problems.NAMES if name not in (*FAST, "digits"))
+CODES = (
+    "successful",
+    "metric_nonfinite",
+    "outside_domain",
+    "solver_steps_reached",
+    "stalled",
+    "accuracy_not_reached",
+    "ends_missed",
+)
+COUNTS = ("newton_steps", "cg_steps", "metric_evaluations", "elements")
+
+
+def machine() -> str:
+    """A name for what rounds alike: the CPU's features and the versions of what compiles."""
+    return os.environ["SCOREGEO_TEST_CACHE"].rsplit("-", 1)[-1] + f" jax {jax.__version__}"
+
+
+def pairs(problem) -> tuple[np.ndarray, np.ndarray]:
+    """Four pairs of end points, each ``(4, d)``: that of the problem, its reverse, and two that are nearer."""
+    x, y = problem.x, problem.y
+    return np.stack([x, y, x + 0.1 * (y - x), x]), np.stack([y, x, y, y - 0.2 * (y - x)])
+
+
+def _solve(metric, x, y):
+    solved = geodesic(metric, x, y, solver=SpectralNewton(), throw=False)
+    codes = {name: solved.result == getattr(RESULTS, name) for name in CODES}
+    return codes, {name: solved.stats[name] for name in COUNTS}, solved.length
+
+
+_single, _batch = eqx.filter_jit(_solve), eqx.filter_jit(jax.vmap(_solve, in_axes=(None, 0, 0)))
+
+
+def _row(codes, counts, length) -> dict:
+    (status,) = (name for name in CODES if codes[name])
+    return {"status": status, **{name: int(count) for name, count in counts.items()}, "length": float(length)}
+
+
+def measure(name: str) -> dict:
+    """Status, work and length of the problem ``name``, solved alone and, with three more pairs, under `jax.vmap`."""
+    (problem,) = problems.problems([name])
+    xs, ys = map(jnp.asarray, pairs(problem))
+    batch = jax.device_get(_batch(problem.metric, xs, ys))
+    lanes = [_row(*jax.tree.map(lambda leaf: leaf[lane], batch)) for lane in range(len(xs))]  # noqa: B023
+    return {"single": _row(*jax.device_get(_single(problem.metric, xs[0], ys[0]))), "vmap": lanes}
+
+
+@functools.cache
+def recorded() -> dict:
+    """The contents of the file."""
+    return json.loads(RECORD.read_text())
+
+
+if __name__ == "__main__":
+    import conftest  # noqa: F401  (the tests' own precision, threads and flags, before anything is computed)
+
+    rows = {}
+    for name in (*FAST, *SLOW):
+        rows[name] = measure(name)
+        print(name, rows[name]["single"], flush=True)
+    RECORD.write_text(json.dumps({"machine": machine(), "version": "0.1.0", "problems": rows}, indent=1) + "\n")

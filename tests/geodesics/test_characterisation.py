@@ -1,0 +1,30 @@
+"""`SpectralNewton` does what it did in 0.1.0: status, work and length, alone and in a batch.
+
+On the machine of the record everything is equal, lengths to 12 digits. Another CPU, or another version of JAX, rounds
+otherwise: there lengths agree to 1e-10, and a step more or less may be taken.
+"""
+
+import characterisation
+import pytest
+
+
+def check(row, expected, same_machine):
+    assert row["status"] == expected["status"]
+    assert row["length"] == pytest.approx(expected["length"], rel=1e-12 if same_machine else 1e-10)
+    for count in characterisation.COUNTS:
+        if same_machine:
+            assert row[count] == expected[count], count
+        elif count != "elements":
+            assert row[count] == pytest.approx(expected[count], rel=0.3, abs=20), count
+
+
+@pytest.mark.parametrize(
+    "name", [*characterisation.FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in characterisation.SLOW)]
+)
+def test_behaves_as_recorded(name):
+    record = characterisation.recorded()
+    same_machine = record["machine"] == characterisation.machine()
+    expected, found = record["problems"][name], characterisation.measure(name)
+    check(found["single"], expected["single"], same_machine)
+    for lane, expected_lane in zip(found["vmap"], expected["vmap"], strict=True):
+        check(lane, expected_lane, same_machine)
