@@ -1,6 +1,6 @@
 """What `SpectralNewton` did in version 0.1.0, problem by problem: recorded by this file, compared by its test.
 
-``PYTHONPATH=benchmarks:tests uv run python tests/geodesics/characterisation.py`` writes ``characterisation.json`` beside
+``PYTHONPATH=benchmarks:tests python tests/geodesics/characterisation.py`` writes ``characterisation.json`` beside
 it. `digits` is not in it: its score is trained anew on every machine.
 """
 
