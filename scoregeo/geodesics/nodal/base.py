@@ -31,7 +31,7 @@ from ..curves import AbstractCurve
 from ..solution import Geodesic, speed_deviation
 from ..spectral.energy import PathEnergy
 from ..spectral.estimate import estimate_error
-from ..spectral.implicit import coefficients_tangent, split_dynamic
+from ..spectral.implicit import AbstractMinimiser, Linearisation, stationary
 from ..spectral.legendre import Basis, Coefficients, uniform_breaks
 from ..spectral.mesh import Path, polynomial_curve
 from ..starts import sideways_nudge
@@ -51,7 +51,7 @@ class Minimum(NamedTuple):
     steps: Array
 
 
-class AbstractNodalSolver(AbstractBoundarySolver):
+class AbstractNodalSolver(AbstractBoundarySolver, AbstractMinimiser):
     """A boundary solver that minimises a discrete energy over nodes: a subclass says which one and how.
 
     Not differentiated: derivatives of the nodes are those of the equation "the gradient of (1) is zero".
@@ -74,6 +74,12 @@ class AbstractNodalSolver(AbstractBoundarySolver):
     def minimise(self, problem: PathEnergy, start: Coefficients) -> Minimum:
         """Lower the discrete energy of ``problem`` from ``start``, for at most ``max_steps`` steps."""
 
+    def tangent(self, found: Minimum, problem: Linearisation, zeros: Minimum) -> Minimum:
+        """Of the nodes, which are those of the equation "the gradient of (1) is zero"."""
+        dtype = found.c.dtype
+        accuracy = 1e2 * jnp.finfo(dtype).eps
+        return zeros._replace(c=problem.coefficients_tangent(self.basis(dtype), found.c, accuracy, _MAX_CG))
+
     def __check_init__(self):
         check_counts(self, nodes=5, max_steps=1)
         check_fractions(self, "tolerance", "rtol")
@@ -88,7 +94,7 @@ class AbstractNodalSolver(AbstractBoundarySolver):
         """See `AbstractBoundarySolver.solve`."""
         problem = PathEnergy(metric, x, y)
         start = starting_segments(init, x, y, self.nodes - 1)
-        found = stationary_nodes(problem, jax.lax.stop_gradient(start), self)
+        found = stationary(self, problem, jax.lax.stop_gradient(start))
 
         basis, c = smooth_path(x, y, found.c)
         energy = problem(basis, c)
@@ -158,30 +164,10 @@ def smooth_path(x: Point, y: Point, c: Coefficients) -> tuple[Basis, Coefficient
     return fine, jnp.stack([v, first, second], 1) / jnp.sqrt(segments).astype(v.dtype)
 
 
-@eqx.filter_custom_jvp
-def stationary_nodes(problem: PathEnergy, start: Coefficients, solver: AbstractNodalSolver) -> Minimum:
-    """``solver.minimise``, differentiable with respect to everything in ``problem``, forward and in reverse.
-
-    The coefficients by the implicit function theorem on dE_h/dc = 0: dc = -H^-1 d(dE_h/dc)/dtheta, by conjugate
-    gradients on Hessian-vector products with the preconditioner of the metric. The rest has derivative zero.
-    """
-    return solver.minimise(problem, start)
-
-
-@stationary_nodes.def_jvp
-def _stationary_nodes_jvp(primals, tangents):
-    problem, start, solver = primals
-    found = stationary_nodes(problem, start, solver)
-    dynamic, static, dots = split_dynamic(problem, tangents[0])
-    accuracy = 1e2 * jnp.finfo(start.dtype).eps
-    dc = coefficients_tangent(dynamic, static, dots, solver.basis(start.dtype), found.c, accuracy, _MAX_CG)
-    zeros = jax.tree.map(lambda leaf: jnp.zeros_like(leaf) if eqx.is_inexact_array(leaf) else None, found)
-    return found, zeros._replace(c=dc)
-
-
-def relative_gradient(gain: Scalar, energy: Scalar) -> Scalar:
-    """The preconditioned norm of the gradient, ``sqrt(gain)``, relative to that of the path; 0 for a single point."""
+def relative_gradient(squared_decrement: Scalar, energy: Scalar) -> Scalar:
+    """The preconditioned norm of the gradient, that is the root of ``squared_decrement``, relative to that of the path;
+    0 for a single point."""
     positive = energy > 0
-    ratio = safe_sqrt(gain / jnp.where(positive, 2 * energy, 1))
+    ratio = safe_sqrt(squared_decrement / jnp.where(positive, 2 * energy, 1))
     # A path that does not move is stationary; an infinite energy is no minimum, whatever its gradient.
     return jnp.where(positive, jnp.where(jnp.isfinite(energy), ratio, jnp.inf), jnp.where(energy == 0, 0, jnp.nan))

@@ -82,4 +82,4 @@ class EnergyDescent(AbstractNodalSolver):
         # A minimiser may change what has no influence on the path, such as the mean of all velocities.
         at = evaluate(problem, basis, basis.project(unit * solution.value.astype(start.dtype)))
         steps = jnp.asarray(solution.stats["num_steps"], jnp.int32)
-        return Minimum(at.c, relative_gradient(at.gain, at.energy), steps)
+        return Minimum(at.c, relative_gradient(at.squared_decrement, at.energy), steps)

@@ -14,7 +14,7 @@ from jaxtyping import Array
 
 from ..._numerics import safe_sqrt
 from ..._types import Matrix, Point, Points, Scalar, Vector
-from ..spectral.implicit import split_dynamic
+from ..spectral.implicit import linearisation
 from .flow import (
     CONVERGED,
     MISSED,
@@ -232,7 +232,7 @@ def _matched_jvp(primals, tangents):
     aim = _Aim(*start.velocities.shape)
     starts, velocities = root.states.starts(problem.x), root.states.velocities
     knots = jax.lax.stop_gradient(flow.curve.knots)
-    dynamic, static, dots = split_dynamic(problem, tangents[0])
+    dynamic, static, dots = linearisation(problem, tangents[0])
 
     def replay(dynamic, starts, velocities):
         return replayed(eqx.combine(dynamic, static), starts, velocities, knots, settings.solver)
@@ -276,7 +276,7 @@ def stationary_energy(energy: Scalar, problem: FlowProblem, curve: ShootingCurve
 @stationary_energy.def_jvp
 def _stationary_jvp(primals, tangents):
     energy, problem, curve = primals
-    dynamic, static, dots = split_dynamic(problem, tangents[1])
+    dynamic, static, dots = linearisation(problem, tangents[1])
 
     def along(dynamic):
         problem = eqx.combine(dynamic, static)

@@ -6,8 +6,7 @@ from ..._types import Scalar
 from ..curves import AbstractCurve
 from .energy import PathEnergy
 from .legendre import Basis, uniform_breaks
-from .newton import evaluate
-from .refinement import estimated_error
+from .newton import estimated_error, evaluate, relative_path_error
 
 _ELEMENTS, _DEGREE = 16, 8
 
@@ -23,5 +22,5 @@ def estimate_error(problem: PathEnergy, curve: AbstractCurve, length: Scalar) ->
     basis = Basis(uniform_breaks(_ELEMENTS, problem.x.dtype), _DEGREE, 2 * _DEGREE)
     _, velocities = jax.lax.stop_gradient(jax.vmap(curve)(basis.times))
     at = evaluate(problem, basis, basis.project_velocity(velocities, problem.x, problem.y))
-    _, error, path_error = estimated_error(at.energy, at.gain, jax.lax.stop_gradient(length))
-    return error, path_error
+    error = estimated_error(at.energy, at.squared_decrement, jax.lax.stop_gradient(length))
+    return error, relative_path_error(at.energy, at.squared_decrement)

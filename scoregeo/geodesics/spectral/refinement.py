@@ -1,33 +1,42 @@
-"""Solving over levels of refinement: the state of one solve, and the steps that move it on.
+"""Solving over levels of refinement: what is known of one solve, and the iteration that moves it on.
 
-A level has more elements than the one before, placed where the path found there turns. On each level the path is
-improved by Newton's method; where that fails, along a continuation from Euclid to the metric. The first evaluation on a
-level judges the path of the level before: it is accepted if its error is small enough. The last level is repeated, on
-elements that are adapted again and lie across those before, to judge what it has found and to improve on it.
+A level has more elements than the one before, placed where the path found there turns. On each level a search
+(`newton`) improves the path; where that fails, it is repeated along a continuation from Euclid to the metric. The first
+evaluation on a level judges the path of the level before: it is accepted if its error is small enough. The last level
+is repeated, in passes, on elements that are adapted again and lie across those before, to judge what it has found and
+to improve on it.
 
-The steps are functions of one solve; `lanes` runs them for one solve or for many.
+Four loops are flattened into one, whose iteration is one evaluation of the energy: passes > attempts of a continuation
+> Newton steps > trials of a line search. Nested, each of them would wait for the slowest lane of a batch.
+
+    advance = evaluate; judge what was found before; newton.step; conclude                               (1)
 """
 
+from functools import partial
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Bool
 
+from ..._batching import Rare, compacted_while_loop, select
 from ..._numerics import safe_sqrt
+from ..._results import RESULTS
 from ..._types import Scalar
+from . import newton
 from .energy import PathEnergy
+from .implicit import AbstractMinimiser, Linearisation
 from .legendre import Basis, Breaks, Coefficients, uniform_breaks
 from .mesh import Path, adapted_breaks, interlaced, merge, transfer
-from .newton import Evaluation, Step, evaluate, newton_step, rounding
+from .newton import UNFINISHED, NewtonState, Progress
 
-RUNNING, STATIONARY, STALLED, NONFINITE = range(4)
-
-# How many times the gain of one step an unfinished descent may still have to go: 60 times was the most, at ReLU scores.
+# A descent that did not end may have this many times the gain of its last step still to go; 60 times was the most that
+# was seen, at ReLU scores.
 _DOUBT = 100
 
 
-class Levels(NamedTuple):
+class Settings(NamedTuple):
     """Settings of a solve; see `SpectralNewton` for their meaning."""
 
     degree: int
@@ -50,6 +59,10 @@ class Levels(NamedTuple):
         """The basis of ``level``, from ``breaks`` that were padded to those of the last level."""
         return self.basis(breaks[: self.elements[level] + 1])
 
+    def is_last(self, level: int) -> bool:
+        """Whether ``level`` is the last one."""
+        return level == len(self.elements) - 1
+
 
 class Counts(NamedTuple):
     """Work done: Newton steps, conjugate gradient steps, and points at which the metric was evaluated."""
@@ -59,259 +72,251 @@ class Counts(NamedTuple):
     metric: Array
 
 
-class Search(NamedTuple):
-    """A line search: from the path with coefficients ``c``, of which energy and error are known, part of a step."""
+class Candidate(NamedTuple):
+    """A path, and what is known of it."""
 
-    c: Coefficients
-    energy: Scalar
-    path_error: Scalar
-    direction: Coefficients
-    slope: Scalar
-    part: Scalar
+    path: Path
+    level: Array  # on which it was found
+    energy: Scalar  # in the discretisation that evaluated it last; infinite until there is one
+    status: RESULTS  # of the search that found it
+    error: Scalar  # estimated error of its length; infinite until it has been judged
+    path_error: Scalar  # estimated relative error of the path
+
+    @property
+    def judged(self) -> Bool[Array, ""]:
+        """Whether there is an estimate of its error."""
+        return jnp.isfinite(self.error)
 
 
 class SolveState(NamedTuple):
-    """The best path so far and what is known of it, the last one found, and the one being worked on."""
+    """One solve: the best path so far, the one found last, and the search that is under way."""
 
-    best: Path  # of those judged; until there is one, that found last
-    level: Array  # on which `best` was found
-    energy: Scalar
-    error: Scalar  # estimated error of its length; infinite until judged
-    path_error: Scalar
-    found: Path  # where the next level or pass begins
-    found_level: Array
-    found_length: Scalar  # in the discretisation that found it; infinite until there is one
-    found_status: Array  # of the Newton iteration that found it
-    status: Array  # of the Newton iteration
-    open: Array  # another level, or another pass through the last one, may improve the path
-    passes: Array  # through the last level
-    work: Path
-    search: Search  # that led to `work`
-    active: Array  # there is work to do on this level
-    fresh: Array  # `work` has still to be made
+    best: Candidate  # of those judged; until there is one, the one found last
+    found: Candidate  # where the next level or pass begins
+    work: Path  # to be evaluated next
+    newton: NewtonState  # the search that led to `work`
     attempt: Array  # 0: the metric itself; 1, 2, ...: steps of the continuation
-    steps: Array  # Newton steps in this attempt; the evaluation of its first path counts as one
+    stage: Array  # the level to work on
+    passes: Array  # made through the last level
+    unfinished: Array  # another level, or another pass through the last one, may improve the path
+    unprepared: Array  # `work` has still to be made
+    outcome: RESULTS  # how the solve would be reported if it ended now, but for the accuracy of the best path
     counts: Counts
 
 
-def initial_state(start: Coefficients, levels: Levels) -> SolveState:
+class Verdict(NamedTuple):
+    """What the first evaluation on a level says of the candidate found before."""
+
+    candidate: Candidate  # with the energy and the errors of this evaluation
+    better: Bool[Array, ""]  # the best so far
+    accepted: Bool[Array, ""]  # as accurate as asked for
+    conclusive: Bool[Array, ""]  # the last to look for
+
+
+def initial_state(start: Coefficients, settings: Settings) -> SolveState:
     """Before anything is done; ``start`` are coefficients on equal elements, as many as the last level has."""
-    path = Path(start, uniform_breaks(levels.elements[-1], start.dtype))
+    path = Path(start, uniform_breaks(settings.elements[-1], start.dtype))
     zero = jnp.zeros((), jnp.int32)
     inf = jnp.asarray(jnp.inf, start.dtype)
-    one = jnp.ones((), start.dtype)
     yes = jnp.asarray(True)
-    return SolveState(
-        best=path,
-        level=zero,
-        energy=inf,
-        error=inf,
-        path_error=inf,
-        found=path,
-        found_level=zero,
-        found_length=inf,
-        found_status=zero + RUNNING,
-        status=zero + RUNNING,
-        open=yes,
-        passes=zero,
-        work=path,
-        search=Search(start, inf, inf, jnp.zeros_like(start), one, one),
-        active=yes,
-        fresh=yes,
-        attempt=zero,
-        steps=zero,
-        counts=Counts(zero, zero, zero),
-    )
+    status = jax.tree.map(jnp.asarray, UNFINISHED)
+    nothing = Candidate(path, zero, inf, status, inf, inf)
+    counts = Counts(zero, zero, zero)
+    return SolveState(nothing, nothing, path, newton.init(start), zero, zero, zero, yes, yes, status, counts)
 
 
-def enter(state: SolveState) -> SolveState:
-    """The state at the beginning of a level or pass; also for a batch of states."""
-    zero = jnp.zeros_like(state.attempt)
-    status = jnp.where(state.open, RUNNING, state.status)
-    return state._replace(status=status, active=state.open, fresh=state.open, attempt=zero, steps=zero)
+def stage_of(attempt: Array, settings: Settings, dtype) -> tuple[Scalar, Scalar]:
+    """The fraction of the metric that an attempt works on, and the tolerance of its search.
+
+    Attempt 0 is the metric itself; attempts 1..k lead from 1e-3 of it to all of it, from the starting path.
+    """
+    k = settings.continuation
+    exponent = jnp.where(attempt == 0, 0.0, -3.0 * (k - attempt) / max(k - 1, 1))
+    tolerance = jnp.where(exponent == 0, settings.tolerance, max(settings.tolerance, 1e-3))
+    return (10.0**exponent).astype(dtype), tolerance.astype(dtype)
 
 
-def _where(condition: Array, new: Path, old: Path) -> Path:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
+def prepare(args: tuple[PathEnergy, Coefficients], state: SolveState, level: int, settings: Settings) -> SolveState:
+    """Make the path to work on: the last one found, on elements adapted to it.
 
-
-def begin(problem: PathEnergy, start: Coefficients, state: SolveState, level: int, levels: Levels) -> SolveState:
-    """Make the path to work on: the last one found on elements adapted to it. A continuation begins with the start on
-    equal ones, and goes on with what it has."""
-    elements = levels.elements[level]
+    A continuation begins with the start on equal elements, and goes on with the path that it has.
+    """
+    problem, start = args
+    elements = settings.elements[level]
     breaks = uniform_breaks(elements, start.dtype)
-    begins = state.attempt == 1
     if level == 0:
         c = jnp.where(state.attempt > 1, state.work.c[:1], merge(start))
     else:
-        source = _where(state.attempt == 0, state.found, state.work)
-        source = _where(begins, Path(start, uniform_breaks(levels.elements[-1], start.dtype)), source)
+        begins = state.attempt == 1
+        source = select(state.attempt == 0, state.found.path, state.work)
+        source = select(begins, Path(start, uniform_breaks(settings.elements[-1], start.dtype)), source)
         shares = jnp.where(state.passes % 2 == 1, interlaced(elements, start.dtype), breaks)
-        adapted = adapted_breaks(source, problem.x, problem.y, levels.basis(source.breaks), shares)
+        adapted = adapted_breaks(source, problem.x, problem.y, settings.basis(source.breaks), shares)
         breaks = jnp.where(begins, breaks, adapted)
-        c = transfer(source, levels.basis(breaks))
-    made = Path(
+        c = transfer(source, settings.basis(breaks))
+    work = Path(
         jnp.zeros_like(state.work.c).at[:elements].set(c),
         jnp.ones_like(state.work.breaks).at[: elements + 1].set(breaks),
     )
-    return state._replace(work=_where(state.fresh, made, state.work), fresh=jnp.zeros_like(state.fresh))
+    return state._replace(work=work, unprepared=jnp.zeros_like(state.unprepared))
 
 
-def estimated_error(energy: Scalar, gain: Scalar, other_length: Scalar) -> tuple[Scalar, Scalar, Scalar]:
-    """Length of a path of this ``energy``, its estimated error given another value of it, and that of the path,
-    relative to it.
-
-    The error is the difference of the two lengths, what a Newton step expects to shorten the path by (``gain``, see
-    `Evaluation`), and rounding; that of the path, what the step expects to change its velocity by.
-    """
-    positive = energy > 0
-    length = safe_sqrt(2 * energy)
-    shortening = jnp.where(positive, gain / (2 * jnp.where(positive, length, 1)), 0)
-    error = jnp.abs(length - other_length) + shortening + 4 * jnp.finfo(length.dtype).eps * length
-    return length, error, jnp.where(positive, safe_sqrt(gain / jnp.where(positive, 2 * energy, 1)), 0)
+def _appraised(found: Candidate, energy: Scalar, squared_decrement: Scalar, passes: Array) -> Candidate:
+    """``found`` with the errors that this evaluation of it, on other elements, amounts to."""
+    # Where the descent did not end, what one step gains says little of what all steps that are left would gain.
+    doubt = jnp.where(found.status == RESULTS.successful, 1, _DOUBT).astype(energy.dtype)
+    error = newton.estimated_error(energy, doubt * squared_decrement, safe_sqrt(2 * found.energy))
+    path_error = newton.relative_path_error(energy, doubt * squared_decrement) / jnp.sqrt(doubt)
+    # The best path on interlaced elements is about as far from the geodesic as this one, on the other side: a step
+    # from here to there goes half the way.
+    twice = jnp.where(passes > 0, 2, 1).astype(error.dtype)
+    return found._replace(energy=energy, error=twice * error, path_error=jnp.sqrt(twice) * path_error)
 
 
-def _estimates(state: SolveState, energy: Scalar, gain: Scalar) -> tuple[Scalar, Scalar, Scalar]:
-    """`estimated_error` of the path found before, from this evaluation of it."""
-    # Where the descent did not end, what one step gains says little of what all that are left would.
-    doubt = jnp.where(state.found_status == STATIONARY, 1, _DOUBT).astype(gain.dtype)
-    length, error, path_error = estimated_error(energy, doubt * gain, state.found_length)
-    path_error = path_error / jnp.sqrt(doubt)
-    # The best path on elements across is about as far from the geodesic as this one: a step to it goes half the way.
-    twice = jnp.where(state.passes > 0, 2, 1).astype(error.dtype)
-    return length, twice * error, jnp.sqrt(twice) * path_error
+def accurate(candidate: Candidate, settings: Settings) -> Bool[Array, ""]:
+    """Whether the length of ``candidate`` is as accurate as asked for, according to its judge."""
+    return candidate.judged & (candidate.error <= settings.rtol * safe_sqrt(2 * candidate.energy))
 
 
-def _accurate(state: SolveState, energy: Scalar, gain: Scalar, levels: Levels) -> Array:
-    """Whether length and path of what was found before are as accurate as asked for."""
-    length, error, path_error = _estimates(state, energy, gain)
-    return jnp.isfinite(error) & (error <= levels.rtol * length) & (path_error <= levels.path_rtol)
+def judge(
+    state: SolveState, energy: Scalar, squared_decrement: Scalar, judging: Array, level: int, settings: Settings
+) -> Verdict:
+    """What an evaluation of the candidate found before says of it; nothing, unless ``judging``."""
+    candidate = _appraised(state.found, energy, squared_decrement, state.passes)
+    accepted = judging & accurate(candidate, settings) & (candidate.path_error <= settings.path_rtol)
+    improved = ~jnp.isfinite(state.best.error) | (candidate.path_error < state.best.path_error)
+    better = accepted | (judging & candidate.judged & improved)
+    if settings.is_last(level) and settings.only_judges:
+        conclusive = judging
+    elif settings.is_last(level):
+        # Another pass must be worth it; after the last of them, or after a failure, there is only judging.
+        vain = (state.passes > 1) & ~(candidate.path_error < state.best.path_error / 2)
+        failed = (state.passes > 0) & (state.found.status != RESULTS.successful)
+        conclusive = accepted | (judging & ((state.passes > settings.adaptations) | vain | failed))
+    else:
+        conclusive = accepted
+    return Verdict(candidate, better, accepted, conclusive)
 
 
-class Judgement(NamedTuple):
-    """What the first evaluation on a level says of the path found before: see `estimated_error`; and whether it is the
-    best so far, as accurate as asked for, and the last to look for."""
-
-    error: Scalar
-    path_error: Scalar
-    better: Array
-    accepted: Array
-    over: Array
-
-
-def _judge(state: SolveState, at: Evaluation, judging: Array, last: bool, levels: Levels) -> Judgement:
-    _, error, path_error = _estimates(state, at.energy, at.gain)
-    accepted = judging & _accurate(state, at.energy, at.gain, levels)
-    first = jnp.isinf(state.error)
-    better = accepted | (judging & jnp.isfinite(error) & (first | (path_error < state.path_error)))
-    over = accepted
-    if last and levels.only_judges:
-        over = judging
-    elif last:
-        # Another pass must be worth it, and after the last of them, or after a failure, there is only judging.
-        hopeless = (state.passes > levels.adaptations) | (state.passes > 1) & ~(path_error < state.path_error / 2)
-        hopeless = hopeless | (state.passes > 0) & (state.found_status != STATIONARY)
-        over = accepted | (judging & hopeless)
-    return Judgement(error, path_error, better, accepted, over)
-
-
-def advance(problem: PathEnergy, state: SolveState, level: int, levels: Levels) -> SolveState:
-    """One Newton step on ``level``, or part of one; or the end of an attempt, if there is no more to gain."""
-    dtype, k, last = state.work.c.dtype, levels.continuation, level == len(levels.elements) - 1
-    eps = jnp.finfo(dtype).eps
-    elements = levels.elements[level]
-    basis = levels.level_basis(state.work.breaks, level)
-    direct, first = state.attempt == 0, state.steps == 0
-    # Attempt 0 is the metric itself; attempts 1..k lead from 1e-3 of it to all of it, from the starting path.
-    exponent = jnp.where(direct, 0.0, -3.0 * (k - state.attempt) / max(k - 1, 1))
-    fraction = (10.0**exponent).astype(dtype)
-    tolerance = jnp.where(exponent == 0, levels.tolerance, max(levels.tolerance, 1e-3)).astype(dtype)
-
-    judging = direct & first & jnp.isfinite(state.found_length)
-    search = state.search
-
-    def good(energy):
-        """Whether the step that led here lowers the energy as its slope promised; else a shorter one is tried."""
-        return first | (energy <= search.energy + 1e-4 * search.part * search.slope + rounding(search.energy))
+def advance(args: tuple[PathEnergy, Coefficients], state: SolveState, level: int, settings: Settings) -> SolveState:
+    """One evaluation on ``level``, and what follows from it: see (1)."""
+    problem, _ = args
+    search, elements = state.newton, settings.elements[level]
+    basis = settings.level_basis(state.work.breaks, level)
+    fraction, tolerance = stage_of(state.attempt, settings, state.work.c.dtype)
+    direct, first = state.attempt == 0, search.steps == 0
+    judging = direct & first & jnp.isfinite(state.found.energy)
 
     def enough(energy, bound):
-        known = judging & _accurate(state, energy, bound, levels) if problem.above_euclid else False
-        return known | ~good(energy)
+        known = judge(state, energy, bound, judging, level, settings).accepted if problem.above_euclid else False
+        return known | ~newton.acceptable(search, energy)
 
-    at = evaluate(problem, basis, state.work.c[:elements], fraction, enough)
-    error, judged_path_error, better, accepted, over = _judge(state, at, judging, last, levels)
-    _, _, path_error = estimated_error(at.energy, at.gain, state.found_length)
-
-    good = good(at.energy)
-    stuck = ~good & (search.part < 2.0**-30)
-    finite = ~good | (jnp.isfinite(at.energy) & jnp.isfinite(at.gain))
-    reached = Search(state.work.c, at.energy, path_error, search.direction, search.slope, jnp.ones_like(error))
-    search = jax.tree.map(lambda new, old: jnp.where(good, new, old), reached, search)
-
-    # The start is never taken for a geodesic unseen: it may be a saddle, which only a step finds out.
-    stationary = good & (path_error <= tolerance) & ~(direct & first & (level == 0))
-    # Where rounding stops the descent just above the tolerance, the path is as good as this precision gives.
-    floor = jnp.maximum(tolerance, jnp.minimum(1e3 * tolerance, 10 * eps**0.5))
-    stationary = over | finite & (stationary | (stuck & (search.path_error <= floor)))
-    moving = good & finite & ~stationary & (state.steps < levels.max_steps)
-    if last and levels.only_judges:
-        step = Step(jnp.zeros_like(at.c), 0 * error, jnp.zeros((), jnp.int32))
-    else:
-        step = newton_step(at, moving, levels.max_cg)
-    search = search._replace(
-        direction=search.direction.at[:elements].set(jnp.where(moving, step.direction, search.direction[:elements])),
-        slope=jnp.where(moving, step.slope, search.slope),
-        part=jnp.where(moving, 1, search.part / 2),
+    at = newton.evaluate(problem, basis, state.work.c[:elements], fraction, enough)
+    verdict = judge(state, at.energy, at.squared_decrement, judging, level, settings)
+    search, progress = newton.step(
+        at,
+        search,
+        trial=state.work.c,
+        tolerance=tolerance,
+        max_steps=settings.max_steps,
+        max_cg=0 if settings.is_last(level) and settings.only_judges else settings.max_cg,
+        stop=verdict.conclusive,
+        # The start is stationary without being a geodesic where it is a saddle.
+        may_be_saddle=direct & first & (level == 0),
     )
+    counts = Counts(
+        state.counts.newton + progress.moved,
+        state.counts.cg + progress.cg_steps,
+        state.counts.metric + basis.times.size * (1 + progress.cg_steps),
+    )
+    return conclude(state._replace(newton=search, counts=counts), verdict, progress, level, settings)
 
-    status = jnp.where(stationary, STATIONARY, jnp.where(stuck, STALLED, RUNNING))
-    judged = jnp.isfinite(jnp.where(better, error, state.error))
-    status = jnp.where(finite | (over & judged), status, NONFINITE).astype(jnp.int32)
-    ended = (status != RUNNING) | (good & ~moving)
-    left = ended & ((direct & stationary) | (state.attempt >= k))
-    next_attempt = ended & ~left
-    attempt = state.attempt + next_attempt
-    work = state.work._replace(c=jnp.where(ended, search.c, search.c + search.part * search.direction))
+
+def conclude(state: SolveState, verdict: Verdict, progress: Progress, level: int, settings: Settings) -> SolveState:
+    """Where to go after an evaluation: on with the search, to the next attempt, to the next level, or nowhere."""
+    search, last = state.newton, settings.is_last(level)
+    stationary = verdict.conclusive | (search.status == RESULTS.successful)
+    left = progress.ended & (((state.attempt == 0) & stationary) | (state.attempt >= settings.continuation))
+    next_attempt = progress.ended & ~left
+    trial = search.accepted.c + search.step_size * search.direction
+    work = state.work._replace(c=jnp.where(progress.ended, search.accepted.c, trial))
 
     # A failure takes the place of what was found before only if its path is the better one.
-    improved = jnp.isfinite(search.energy) & (search.energy < state.energy)
-    found = left & ~over & (stationary | improved | ~jnp.isfinite(state.found_length))
-    unjudged = found & ~judged
-    # Nor does it count if it comes after a success on this level; and it stays one unless it is judged good enough.
-    success = left & judged & (state.passes > 0) & (state.found_status == STATIONARY)
-    status = jnp.where(over & judged & ~accepted, state.found_status, jnp.where(success, STATIONARY, status))
-    status = jnp.where(next_attempt, RUNNING, status).astype(jnp.int32)
-    # Where no level follows to judge it, or to improve on it, there is nothing to gain from a failure.
-    final = last or (levels.only_judges and level == len(levels.elements) - 2)
-    vain = final & ~stationary & ~(found & improved)
-    q = basis.u.size * elements
-    return state._replace(
-        best=_where(unjudged, work, _where(better, state.found, state.best)),
-        level=jnp.where(unjudged, level, jnp.where(better, state.found_level, state.level)).astype(jnp.int32),
-        energy=jnp.where(unjudged | better, search.energy, state.energy),
-        error=jnp.where(better, error, state.error),
-        path_error=jnp.where(better, judged_path_error, jnp.where(unjudged, search.path_error, state.path_error)),
-        found=_where(found, work, state.found),
-        found_level=jnp.where(found, level, state.found_level).astype(jnp.int32),
-        found_length=jnp.where(found, safe_sqrt(2 * search.energy), state.found_length),
-        found_status=jnp.where(found, status, state.found_status),
-        status=status,
-        open=state.open & ~(left & (over | vain)),
-        passes=state.passes + left if last else state.passes,
+    energy = search.accepted.energy
+    improved = jnp.isfinite(energy) & (energy < state.best.energy)
+    nothing_yet = ~jnp.isfinite(state.found.energy)
+    take = left & ~verdict.conclusive & (stationary | improved | nothing_yet)
+    best = select(verdict.better, verdict.candidate, state.best)
+    status = _status(state, verdict, progress, left, best.judged)
+    candidate = Candidate(
+        work, jnp.asarray(level, jnp.int32), energy, status, jnp.full_like(energy, jnp.inf), search.accepted.path_error
+    )
+    # Where no level follows to judge a failure, or to improve on it, there is nothing to gain from going on.
+    final = last or (settings.only_judges and level == len(settings.elements) - 2)
+    hopeless = final & ~stationary & ~(take & improved)
+    unfinished = state.unfinished & ~(left & (verdict.conclusive | hopeless))
+    begins = next_attempt | left & unfinished
+    return SolveState(
+        best=select(take & ~best.judged, candidate, best),
+        found=select(take, candidate, state.found),
         work=work,
-        search=search,
-        active=~left,
-        fresh=next_attempt,
-        attempt=attempt,
-        steps=jnp.where(next_attempt, 0, state.steps + good),
-        counts=Counts(
-            state.counts.newton + moving,
-            state.counts.cg + step.cg_steps,
-            state.counts.metric + q * (1 + step.cg_steps),
-        ),
+        newton=search._replace(steps=jnp.where(next_attempt | left, 0, search.steps)),
+        attempt=jnp.where(left, 0, state.attempt + next_attempt),
+        stage=state.stage if last else state.stage + left,
+        passes=state.passes + left if last else state.passes,
+        unfinished=unfinished,
+        unprepared=begins,
+        outcome=RESULTS.where(begins, UNFINISHED, status),
+        counts=state.counts,
     )
 
 
-def accurate(state: SolveState, levels: Levels) -> Array:
-    """Whether the best path's length is as accurate as asked for, according to its judge."""
-    return jnp.isfinite(state.error) & (state.error <= levels.rtol * safe_sqrt(2 * state.energy))
+def _status(state: SolveState, verdict: Verdict, progress: Progress, left: Array, judged: Array) -> RESULTS:
+    """How the search that is under way ended; where the verdict ended it, how the path that was judged was found."""
+    # A failure in a later pass does not undo a success of an earlier one, which has been judged.
+    success = left & judged & (state.passes > 0) & (state.found.status == RESULTS.successful)
+    status = RESULTS.where(success, RESULTS.successful, state.newton.status)
+    found = RESULTS.where(verdict.accepted, RESULTS.successful, state.found.status)
+    unjudged = RESULTS.where(progress.finite, RESULTS.successful, RESULTS.metric_nonfinite)
+    return RESULTS.where(verdict.conclusive, RESULTS.where(judged, found, unjudged), status)
+
+
+class Refinement(AbstractMinimiser):
+    """Minimises the path energy on finer and finer levels until the estimated error of the length meets ``rtol``."""
+
+    settings: Settings = eqx.field(static=True)
+
+    def minimise(self, problem: PathEnergy, start: Coefficients) -> SolveState:
+        """From ``start``, coefficients on equal elements, as many as the last level has. Under ``jax.vmap``, lanes that
+        have finished make room for others."""
+        settings = self.settings
+        state = initial_state(start, settings)
+        for level, elements in enumerate(settings.elements):
+            state = compacted_while_loop(
+                lambda state, level=level: state.unfinished & (state.stage == level),
+                partial(advance, level=level, settings=settings),
+                state,
+                (problem, start),
+                numbers_per_lane=elements * settings.degree * settings.quadrature * start.shape[-1],
+                rare=Rare(lambda state: state.unprepared, partial(prepare, level=level, settings=settings)),
+            )
+        return state
+
+    def tangent(self, found: SolveState, problem: Linearisation, zeros: SolveState) -> SolveState:
+        """Of the best path, on the elements of the level that found it."""
+        settings = self.settings
+
+        def on_level(level, path, problem):
+            basis = settings.level_basis(path.breaks, level)
+            elements = settings.elements[level]
+            c = path.c[:elements]
+            dc = problem.coefficients_tangent(basis, c, settings.tolerance, 4 * settings.max_cg)
+            return jnp.zeros_like(path.c).at[:elements].set(dc), problem.energy_tangent(basis, c)
+
+        branches = [
+            lambda path, dynamic, dots, level=level: on_level(level, path, Linearisation(dynamic, problem.static, dots))
+            for level in range(len(settings.elements))
+        ]
+        dc, de = jax.lax.switch(found.best.level, branches, found.best.path, problem.dynamic, problem.dots)
+        best = zeros.best._replace(path=zeros.best.path._replace(c=dc), energy=de)
+        return zeros._replace(best=best)

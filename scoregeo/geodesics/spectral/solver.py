@@ -3,7 +3,7 @@
 The path is a polynomial on each of a few elements (see `basis`); its energy, over-integrated by Gauss quadrature at
 twice as many points as coefficients, is minimised by Newton's method with a preconditioner fitted to the structure of
 the metric (`newton`, `preconditioner`). Elements grow in number, and are drawn to where the path turns, until the error
-estimate meets ``rtol`` (`levels`, `elements`). Where a solve fails, it is repeated along a continuation from Euclid to
+estimate meets ``rtol`` (`refinement`, `mesh`). Where a solve fails, it is repeated along a continuation from Euclid to
 the metric.
 
 Error of the length L on one level, from one evaluation on the next:
@@ -30,13 +30,13 @@ from ..curves import AbstractCurve
 from ..solution import Geodesic, speed_deviation
 from ..starts import sideways_nudge
 from .energy import PathEnergy
+from .implicit import stationary
 from .legendre import Coefficients, uniform_breaks
 from .mesh import polynomial_curve
-from .refinement import NONFINITE, RUNNING, STALLED, Levels, SolveState, accurate
-from .stationary import stationary_path
+from .refinement import Refinement, Settings, SolveState, accurate
 
-# Of the number of elements between levels, at most. Smaller steps would fit problems more closely, but every level
-# takes more than a second to compile.
+# The number of elements grows by this factor between levels, at most. Smaller steps would fit problems more closely,
+# but every level takes more than a second to compile.
 _GROWTH = 4
 
 
@@ -102,7 +102,7 @@ class SpectralNewton(AbstractBoundarySolver):
         )
         check_fractions(self, "rtol", "path_rtol", "tolerance")
 
-    def levels(self, dtype) -> Levels:
+    def settings(self, dtype) -> Settings:
         """The settings with their defaults for ``dtype`` filled in."""
         elements = [1]
         while _GROWTH * elements[-1] < self.max_elements:
@@ -113,7 +113,7 @@ class SpectralNewton(AbstractBoundarySolver):
         # A path error of this size changes the length by its square: to solve tighter would be in vain.
         needed = 1e-2 * min(path_rtol, rtol**0.5)
         tolerance = self.tolerance if self.tolerance is not None else max(1e-10 if double else 1e-5, needed)
-        return Levels(
+        return Settings(
             self.degree,
             self.quadrature,
             (*elements, max(2, self.max_elements)),
@@ -131,37 +131,38 @@ class SpectralNewton(AbstractBoundarySolver):
         self, metric: AbstractMetric, x: Point, y: Point, init: AbstractCurve, ts: Float[Array, " n"]
     ) -> Geodesic:
         """See `AbstractBoundarySolver.solve`."""
-        levels = self.levels(x.dtype)
+        settings = self.settings(x.dtype)
         problem = PathEnergy(metric, x, y, self.batch_size, self.checkpoint)
-        start = starting_coefficients(init, x, y, levels)
-        state = stationary_path(problem, jax.lax.stop_gradient(start), levels)
+        start = starting_coefficients(init, x, y, settings)
+        state = stationary(Refinement(settings), problem, jax.lax.stop_gradient(start))
+        best = state.best
 
-        curve = polynomial_curve(x, y, state.best)
+        curve = polynomial_curve(x, y, best.path)
         points, velocities = jax.vmap(curve)(ts)
         frozen = problem.frozen()
         fixed = jax.lax.stop_gradient((points, velocities))
         densities = frozen.over_points(frozen.density, *fixed)
-        residual = speed_deviation(densities, state.energy)
+        residual = speed_deviation(densities, best.energy)
         inside = frozen.inside(jnp.concatenate([x[None], y[None], fixed[0]]))
         # Where the last path was not finite, the points that the solver saw tell why.
-        basis = levels.basis(state.work.breaks)
+        basis = settings.basis(state.work.breaks)
         seen = frozen.inside(jax.lax.stop_gradient(basis.path(x, y, state.work.c)[0]))
         nonfinite = RESULTS.where(inside & seen, RESULTS.metric_nonfinite, RESULTS.outside_domain)
-        result = _result(state, levels, nonfinite)
+        result = _result(state, settings, nonfinite)
         stats = {
             "newton_steps": state.counts.newton,
             "cg_steps": state.counts.cg,
             "metric_evaluations": state.counts.metric,
-            "path_error": jax.lax.stop_gradient(state.path_error),
-            "elements": jnp.asarray(levels.elements)[state.level],
+            "path_error": jax.lax.stop_gradient(best.path_error),
+            "elements": jnp.asarray(settings.elements)[best.level],
         }
         return Geodesic(
             ts=ts,
             points=points,
             velocities=velocities,
-            length=safe_sqrt(2 * state.energy),
-            energy=state.energy,
-            error=state.error,
+            length=safe_sqrt(2 * best.energy),
+            energy=best.energy,
+            error=best.error,
             residual=jax.lax.stop_gradient(residual),
             # Quadrature never looks at the ends; the samples do.
             result=RESULTS.where(jnp.isfinite(residual) & inside, result, nonfinite),
@@ -170,21 +171,20 @@ class SpectralNewton(AbstractBoundarySolver):
         )
 
 
-def starting_coefficients(init: AbstractCurve, x: Point, y: Point, levels: Levels) -> Coefficients:
+def starting_coefficients(init: AbstractCurve, x: Point, y: Point, settings: Settings) -> Coefficients:
     """``init`` on equal elements, as many as the last level has, bent by `sideways_nudge`."""
-    basis = levels.basis(uniform_breaks(levels.elements[-1], x.dtype))
+    basis = settings.basis(uniform_breaks(settings.elements[-1], x.dtype))
     _, velocities = jax.vmap(init)(basis.times)
     # The derivative of a bow t (1 - t).
     bow = (1 - 2 * basis.times)[:, None] * sideways_nudge(x, y)
     return basis.project_velocity(velocities + bow, x, y)
 
 
-def _result(state: SolveState, levels: Levels, nonfinite: RESULTS) -> RESULTS:
-    """The result code of a final state: of the Newton iteration if it failed, else of the accuracy."""
-    result = RESULTS.where(accurate(state, levels), RESULTS.successful, RESULTS.accuracy_not_reached)
-    result = RESULTS.where(state.status == RUNNING, RESULTS.solver_steps_reached, result)
-    result = RESULTS.where(state.status == STALLED, RESULTS.stalled, result)
-    return RESULTS.where(state.status == NONFINITE, nonfinite, result)
+def _result(state: SolveState, settings: Settings, nonfinite: RESULTS) -> RESULTS:
+    """The result code of a final state: how the solve ended if that is a failure, else whether it is accurate."""
+    result = RESULTS.where(accurate(state.best, settings), RESULTS.successful, RESULTS.accuracy_not_reached)
+    result = RESULTS.where(state.outcome == RESULTS.successful, result, state.outcome)
+    return RESULTS.where(state.outcome == RESULTS.metric_nonfinite, nonfinite, result)
 
 
 @default_solver.register(AbstractMetric)

@@ -1,0 +1,244 @@
+"""While loops whose finished lanes make room for others. This file knows nothing of geometry.
+
+A plain ``vmap`` of ``lax.while_loop`` runs every lane until the last one ends: n lanes cost n times the worst of them.
+`compacted_while_loop` gathers lanes that have work to do into chunks, and refills a chunk once half of it is done: the
+cost is about the sum of what the lanes need.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
+from jaxtyping import Array, Bool, PyTree
+
+# How many numbers are advanced together. On a CPU a few lanes hide the cost of calling small operations, and more lanes
+# only wait for one another; an accelerator wants to be filled.
+_NUMBERS_TOGETHER = {"cpu": 2**8}
+_NUMBERS_ELSEWHERE = 2**17
+
+
+class Rare(NamedTuple):
+    """Work that few iterations need: ``prepare(args, state)`` runs before the body where ``needed(state)`` is true.
+
+    In a batch it is skipped as a whole where no lane needs it, which a condition inside the body could not be.
+    """
+
+    needed: Callable[[PyTree], Bool[Array, ""]]
+    prepare: Callable[[PyTree, PyTree], PyTree]
+
+
+def compacted_while_loop(
+    cond: Callable[[PyTree], Bool[Array, ""]],
+    body: Callable[[PyTree, PyTree], PyTree],
+    state: PyTree,
+    args: PyTree = None,
+    *,
+    numbers_per_lane: int = 1,
+    rare: Rare | None = None,
+) -> PyTree:
+    """``state`` after ``while cond(state): state = body(args, state)``; under ``jax.vmap``, finished lanes make room.
+
+    **Arguments**
+
+    - ``cond``, ``body``: of one lane. They must not close over traced arrays: those belong in ``args``.
+    - ``state``, ``args``: pytrees. Leaves of ``state`` that are no arrays stay as they are; ``args`` may hold anything,
+      and only leaves that are batched are gathered.
+    - ``numbers_per_lane``: about how many numbers one iteration of one lane works on. It sets how many lanes are
+      advanced side by side, so that a chunk fits the device.
+    - ``rare``: see `Rare`.
+
+    Every lane ends with the value that the plain loop gives it, up to rounding. A further ``vmap`` makes one batch of
+    the lanes of both axes. Not differentiable in reverse mode, as no while loop is.
+
+    >>> import jax, jax.numpy as jnp
+    >>> halve = lambda n: compacted_while_loop(lambda n: n > 1, lambda _, n: n // 2, n)
+    >>> jax.vmap(halve)(jnp.array([1, 40, 7])).tolist()
+    [1, 1, 1]
+    """
+    arrays, static = eqx.partition(args, eqx.is_array)
+    leaves, structure = jax.tree.flatten(arrays)
+    state, fixed = eqx.partition(jax.tree.map(_as_array, state), eqx.is_array)
+
+    def join(leaves):
+        return eqx.combine(jax.tree.unflatten(structure, leaves), static)
+
+    loop = _Loop(
+        lambda s: cond(eqx.combine(s, fixed)),
+        lambda a, s: eqx.filter(body(a, eqx.combine(s, fixed)), eqx.is_array),
+        None
+        if rare is None
+        else Rare(
+            lambda s: rare.needed(eqx.combine(s, fixed)),
+            lambda a, s: eqx.filter(rare.prepare(a, eqx.combine(s, fixed)), eqx.is_array),
+        ),
+        _Stacking(state),
+    )
+
+    @custom_vmap
+    def solve(leaves, state):
+        return loop.run(join(leaves), state)
+
+    @solve.def_vmap
+    def rule(size, in_batched, leaves, state):
+        leaves_batched, state_batched = in_batched
+        states = jax.tree.map(
+            lambda leaf, batched: leaf if batched else jnp.broadcast_to(leaf, (size, *jnp.shape(leaf))),
+            state,
+            state_batched,
+        )
+        states = _over_lanes(loop, join, tuple(leaves_batched), numbers_per_lane)(leaves, states)
+        return states, jax.tree.map(lambda _: True, states)
+
+    return eqx.combine(solve(leaves, state), fixed)
+
+
+def _as_array(leaf: Any) -> Any:
+    return jnp.asarray(leaf) if eqx.is_array_like(leaf) else leaf
+
+
+class _Stacking:
+    """From a state to few arrays, the scalars of each type in one of them, and back.
+
+    A loop that carries many scalars has a kernel for each of them, to compile and to call.
+    """
+
+    def __init__(self, like: PyTree):
+        leaves, self.structure = jax.tree.flatten(like)
+        types = sorted({leaf.dtype for leaf in leaves}, key=str)
+        self.places = [[i for i, leaf in enumerate(leaves) if leaf.dtype == t and leaf.ndim == 0] for t in types]
+        self.rest = [i for i, leaf in enumerate(leaves) if leaf.ndim > 0]
+
+    def stack(self, state: PyTree) -> tuple[list, list]:
+        leaves = jax.tree.leaves(state)
+        scalars = [jnp.stack([leaves[i] for i in place]) for place in self.places if place]
+        return scalars, [leaves[i] for i in self.rest]
+
+    def unstack(self, stacked: tuple[list, list]) -> PyTree:
+        scalars, arrays = stacked
+        leaves = dict(zip(self.rest, arrays, strict=True))
+        for place, values in zip(filter(None, self.places), scalars, strict=True):
+            leaves |= {i: values[j] for j, i in enumerate(place)}
+        return jax.tree.unflatten(self.structure, [leaves[i] for i in range(len(leaves))])
+
+
+class _Loop(NamedTuple):
+    """The functions of one lane, and how its state is carried."""
+
+    cond: Callable
+    body: Callable
+    rare: Rare | None
+    stacking: _Stacking
+
+    def run(self, args: PyTree, state: PyTree) -> PyTree:
+        """The loop of one lane."""
+        stack, unstack = self.stacking.stack, self.stacking.unstack
+
+        def step(stacked):
+            state = unstack(stacked)
+            if self.rare is not None:
+                state = jax.lax.cond(self.rare.needed(state), lambda s: self.rare.prepare(args, s), lambda s: s, state)
+            return stack(self.body(args, state))
+
+        return unstack(jax.lax.while_loop(lambda s: self.cond(unstack(s)), step, stack(state)))
+
+    def run_chunk(self, args_of: Callable, own: PyTree, states: PyTree, enough: Array) -> PyTree:
+        """The loop of several lanes side by side, until no more than ``enough`` of them have work to do."""
+        stack, unstack = map(jax.vmap, (self.stacking.stack, self.stacking.unstack))
+        unfinished = jax.vmap(self.cond)
+
+        def prepare(own, state, needed):
+            return select(needed, self.rare.prepare(args_of(own), state), state)
+
+        def step(stacked):
+            states = unstack(stacked)
+            going = unfinished(states)
+            if self.rare is not None:
+                # A lane that is done may look as if it needed something: what follows is no longer its concern.
+                needed = going & jax.vmap(self.rare.needed)(states)
+                states = jax.lax.cond(jnp.any(needed), lambda s: jax.vmap(prepare)(own, s, needed), lambda s: s, states)
+            new = stack(jax.vmap(lambda o, s: self.body(args_of(o), s))(own, states))
+            return jax.tree.map(lambda a, b: jnp.where(_as_wide(going, a), a, b), new, stack(states))
+
+        waiting = lambda stacked: jnp.sum(unfinished(unstack(stacked))) > enough  # noqa: E731
+        return unstack(jax.lax.while_loop(waiting, step, stack(states)))
+
+
+def select(condition: Bool[Array, ""], new: PyTree, old: PyTree) -> PyTree:
+    """``new`` where the scalar ``condition`` is true, else ``old``; leaves that are one and the same are not asked."""
+    return jax.tree.map(lambda a, b: a if a is b else jnp.where(condition, a, b), new, old)
+
+
+def _as_wide(condition, array):
+    return condition.reshape(condition.shape + (1,) * (array.ndim - condition.ndim))
+
+
+def _run_many(loop: _Loop, args_of: Callable, own: list, states: PyTree, numbers_per_lane: int) -> PyTree:
+    """As ``loop.run`` for each lane, in chunks; ``own`` are the leaves of the arguments that differ between lanes."""
+    lanes = jax.tree.leaves(states)[0].shape[0]
+    together = _NUMBERS_TOGETHER.get(jax.default_backend(), _NUMBERS_ELSEWHERE)
+    width = max(1, min(lanes, together // max(1, numbers_per_lane)))
+    unfinished = jax.vmap(loop.cond)
+
+    def one_lane(states):
+        lane = jnp.argmax(unfinished(states))
+        part, mine = jax.tree.map(lambda a: a[lane], (states, own))
+        part = loop.run(args_of(mine), part)
+        return jax.tree.map(lambda a, new: a.at[lane].set(new), states, part)
+
+    def one_chunk(states):
+        going = unfinished(states)
+        chosen = jnp.nonzero(going, size=width, fill_value=lanes)[0]
+        # A chunk that is not full repeats its first lane, because that takes no longer than the lane itself does.
+        source = jnp.where(chosen < lanes, chosen, chosen[0])
+        part, mine = jax.tree.map(lambda a: a[source], (states, own))
+        # Once half of a chunk is done it is refilled, because moving lanes costs little and waiting costs more.
+        enough = jnp.where(jnp.sum(going) > width, width // 2, 0)
+        part = loop.run_chunk(args_of, mine, part, enough)
+        return jax.tree.map(lambda a, new: a.at[chosen].set(new, mode="drop"), states, part)
+
+    # A chunk of one lane would compute both sides of every condition.
+    step = one_lane if width == 1 else one_chunk
+    return jax.lax.while_loop(lambda s: jnp.any(unfinished(s)), step, states)
+
+
+def _over_lanes(loop: _Loop, join: Callable, batched: tuple[bool, ...], numbers_per_lane: int) -> Callable:
+    """`_run_many` as a function of all leaves of the arguments, those with ``batched`` having a leading axis of lanes.
+
+    Under a further ``vmap`` the lanes of both axes become one batch.
+    """
+
+    @custom_vmap
+    def solve(leaves, states):
+        own = [leaf for leaf, is_batched in zip(leaves, batched, strict=True) if is_batched]
+        shared = [leaf for leaf, is_batched in zip(leaves, batched, strict=True) if not is_batched]
+
+        def args_of(own):
+            mine, common = iter(own), iter(shared)
+            return join([next(mine) if is_batched else next(common) for is_batched in batched])
+
+        return _run_many(loop, args_of, own, states, numbers_per_lane)
+
+    @solve.def_vmap
+    def rule(size, in_batched, leaves, states):
+        leaves_batched, states_batched = in_batched
+        lane_axis = 1 if jax.tree.leaves(states_batched)[0] else 0
+        lanes = jax.tree.leaves(states)[0].shape[lane_axis]
+
+        def flat(leaf, outer, inner):
+            if inner and not outer:
+                leaf = jnp.broadcast_to(leaf, (size, *leaf.shape))
+            if outer and not inner:
+                leaf = jnp.repeat(leaf, lanes, 0)
+            return leaf.reshape(-1, *leaf.shape[2:]) if inner else leaf
+
+        both = tuple(inner or outer for inner, outer in zip(batched, leaves_batched, strict=True))
+        leaves = [flat(*leaf) for leaf in zip(leaves, leaves_batched, batched, strict=True)]
+        states = jax.tree.map(lambda leaf, outer: flat(leaf, outer, True), states, states_batched)
+        states = _over_lanes(loop, join, both, numbers_per_lane)(leaves, states)
+        states = jax.tree.map(lambda a: a.reshape(size, lanes, *a.shape[1:]), states)
+        return states, jax.tree.map(lambda _: True, states)
+
+    return solve
