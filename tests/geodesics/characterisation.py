@@ -63,7 +63,23 @@ def measure(name: str) -> dict:
     xs, ys = map(jnp.asarray, pairs(problem))
     batch = jax.device_get(_batch(problem.metric, xs, ys))
     lanes = [_row(*jax.tree.map(lambda leaf: leaf[lane], batch)) for lane in range(len(xs))]  # noqa: B023
-    return {"single": _row(*jax.device_get(_single(problem.metric, xs[0], ys[0]))), "vmap": lanes}
+    return {"single": alone(problem.metric, xs[0], ys[0]), "vmap": lanes}
+
+
+def alone(metric, x, y) -> dict:
+    """The same for one pair."""
+    return _row(*jax.device_get(_single(metric, x, y)))
+
+
+def with_stability(name: str) -> dict:
+    """What `measure` gives, with ``stable`` where a pair takes the same steps alone and in a batch."""
+    (problem,) = problems.problems([name])
+    row = measure(name)
+    for lane, x, y in zip(row["vmap"], *map(jnp.asarray, pairs(problem)), strict=True):
+        other = alone(problem.metric, x, y)
+        lane["stable"] = all(lane[key] == other[key] for key in ("status", *COUNTS))
+    row["single"]["stable"] = row["vmap"][0]["stable"]
+    return row
 
 
 @functools.cache
@@ -77,6 +93,6 @@ if __name__ == "__main__":
 
     rows = {}
     for name in (*FAST, *SLOW):
-        rows[name] = measure(name)
+        rows[name] = with_stability(name)
         print(name, rows[name]["single"], flush=True)
     RECORD.write_text(json.dumps({"machine": machine(), "version": "0.1.0", "problems": rows}, indent=1) + "\n")

@@ -9,12 +9,15 @@ In the coefficients of `nodal` this is c - P^-1 g: gradient descent, preconditio
 alone, P = int c'^T G(gamma(t)) c' dt. That is how it is computed here; the formula above is what tests compare with.
 """
 
+from typing import NamedTuple
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..._batching import compacted_while_loop, select
 from ..._types import Points, Scalar
 from ...metrics import IdentityPlusRankOne
 from ..spectral.energy import PathEnergy
@@ -69,36 +72,49 @@ class Georce(AbstractNodalSolver):
         return 1e-6 if jnp.finfo(dtype).bits >= 64 else 1e-4
 
     def minimise(self, problem: PathEnergy, start: Coefficients) -> Minimum:
-        """GEORCE steps until the gradient is small, no step lowers the energy, or ``max_steps``."""
-        basis = self.basis(start.dtype)
+        """GEORCE steps until the gradient is small, no step lowers the energy, or ``max_steps``. Under ``jax.vmap``,
+        lanes that have finished make room for others."""
         tolerance = self.gradient_tolerance(start.dtype)
 
-        def evaluate(c):
-            return jax.value_and_grad(lambda c: problem(basis, c))(c)
-
-        def step(carry):
-            c, energy, g, p, slope, _, best, idle, steps, _ = carry
-            new, new_energy, new_g, accepted = line_search(evaluate, c, energy, p, slope)
-            keep = lambda a, b: jnp.where(accepted, a, b)  # noqa: E731
-            c, energy, g = keep(new, c), keep(new_energy, energy), keep(new_g, g)
-            p = georce_direction(problem, basis, c, g)
-            measurable = -slope > rounding(energy)
-            slope = jnp.sum(g * p)
-            gradient = relative_gradient(-slope, energy)
-            # Where energies no longer tell whether a step is progress, the gradient has to, if not at every step.
-            idle = jnp.where(measurable | (gradient < best), 0, idle + 1)
-            return c, energy, g, p, slope, gradient, jnp.minimum(best, gradient), idle, steps + 1, accepted
-
-        def more(carry):
-            *_, gradient, _, idle, steps, accepted = carry
+        def going(state):
             # Not `gradient > tolerance`: the first step only evaluates the start.
-            return accepted & ~(gradient <= tolerance) & (idle < _PATIENCE) & (steps < self.max_steps)
+            unsolved = ~(state.gradient <= tolerance)
+            return state.accepted & unsolved & (state.idle < _PATIENCE) & (state.steps < self.max_steps)
 
         zeros, zero = jnp.zeros_like(start), jnp.zeros((), start.dtype)
         inf, none = zero + jnp.inf, jnp.zeros((), jnp.int32)
-        first = (start, inf, zeros, zeros, zero, inf, inf, none, none - 1, jnp.asarray(True))
-        c, _, _, _, _, gradient, _, _, steps, _ = jax.lax.while_loop(more, step, first)
-        return Minimum(c, gradient, steps)
+        first = _Descent(start, inf, zeros, zeros, zero, inf, inf, none, none - 1, jnp.asarray(True))
+        end = compacted_while_loop(going, self._step, first, problem, numbers_per_lane=start.size)
+        return Minimum(end.c, end.gradient, end.steps)
+
+    def _step(self, problem: PathEnergy, state: "_Descent") -> "_Descent":
+        basis = self.basis(state.c.dtype)
+        evaluate = jax.value_and_grad(lambda c: problem(basis, c))
+        trial = line_search(evaluate, state.c, state.energy, state.direction, state.slope)
+        c, energy, g = select(trial[-1], trial[:-1], (state.c, state.energy, state.g))
+        direction = georce_direction(problem, basis, c, g)
+        measurable = -state.slope > rounding(energy)
+        slope = jnp.sum(g * direction)
+        gradient = relative_gradient(-slope, energy)
+        # Where energies no longer tell whether a step is progress, the gradient has to, if not at every step.
+        idle = jnp.where(measurable | (gradient < state.best), 0, state.idle + 1)
+        best = jnp.minimum(state.best, gradient)
+        return _Descent(c, energy, g, direction, slope, gradient, best, idle, state.steps + 1, trial[-1])
+
+
+class _Descent(NamedTuple):
+    """A path, its energy and gradient, the step from there, and how the descent is going."""
+
+    c: Coefficients
+    energy: Scalar
+    g: Coefficients
+    direction: Coefficients
+    slope: Scalar  # of the energy along `direction`
+    gradient: Scalar  # relative, see `relative_gradient`
+    best: Scalar  # the smallest of these so far
+    idle: Array  # steps without measurable progress
+    steps: Array
+    accepted: Array  # whether the line search found a lower energy
 
 
 def georce_direction(problem: PathEnergy, basis: Basis, c: Coefficients, g: Coefficients) -> Coefficients:
