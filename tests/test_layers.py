@@ -34,11 +34,6 @@ LEAVES = {
     "adapters",
     "plotting",
     "cli",
-    "commands",
-    "compare_command",
-    "demo",
-    "model_commands",
-    "recorded",
     "__init__",
     "__main__",
 }

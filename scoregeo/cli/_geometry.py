@@ -1,28 +1,28 @@
-"""What the demo and the commands share: the metric kept beside a model, and a geodesic with its record and table."""
+"""The metric kept beside a saved model, and geodesics of it: how they are solved, reported and shown as a table."""
 
 import contextlib
 import dataclasses
 import json
-import os
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from rich.table import Table
 
-from ._atomic import write_json
-from ._results import RESULTS
-from ._types import Point
-from .diffusion import DiffusionModel
-from .geodesics import AbstractBoundarySolver, Geodesic, SpectralNewton, geodesic, verify
-from .metrics import AbstractMetric, SteinMetric
+from .._atomic import write_json
+from .._results import RESULTS
+from .._types import Point
+from ..diffusion import DiffusionModel
+from ..geodesics import Geodesic, SpectralNewton, geodesic, verify
+from ..metrics import AbstractMetric, SteinMetric
 
-# Lengths to four digits at least: refining further tells nothing about the data, whose score is known to two.
+# Lengths have four digits at least. A finer path says nothing more about the data, whose score is known to two digits.
 SOLVER = SpectralNewton(rtol=1e-4, path_rtol=1e-3)
+# The file beside a model that says which metric to use.
 GEOMETRY_FILE = "geometry.json"
-POINTS_FILE = "points.npy"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,37 +65,34 @@ class Geometry:
 
 
 @contextlib.contextmanager
-def double_precision():
+def double_precision() -> Iterator[None]:
     """Float64 inside the block: the geometry of a float32 network is worth certifying in double precision."""
     with jax.enable_x64(True):
         yield
 
 
-def solve(
-    metric: AbstractMetric, x: Point, y: Point, solver: AbstractBoundarySolver = SOLVER
-) -> tuple[Geodesic, dict[str, Any]]:
+def solve(metric: AbstractMetric, x: Point, y: Point) -> tuple[Geodesic, dict[str, Any]]:
     """A geodesic and what is known about it, for a report: length, error, residual, diffrax defect, status, time."""
     start = time.perf_counter()
-    path = jax.block_until_ready(geodesic(metric, x, y, solver=solver, throw=False))
+    path = jax.block_until_ready(geodesic(metric, x, y, solver=SOLVER, throw=False))
     seconds = time.perf_counter() - start
+    converged = bool(path.result == RESULTS.successful)
     record = {
         "length": float(path.length),
         "euclidean": float(jnp.linalg.norm(y - x)),
         "error": float(path.error),
         "residual": float(path.residual),
         "defect": float(verify(metric, path)),
-        "status": "converged" if bool(path.result == RESULTS.successful) else RESULTS[path.result].split(". ")[0],
-        "converged": bool(path.result == RESULTS.successful),
+        "status": "converged" if converged else RESULTS[path.result].split(". ")[0],
+        "converged": converged,
         **{name: count.item() for name, count in path.stats.items()},
         "seconds": seconds,
     }
     return path, record
 
 
-def geodesic_table(records: list[Mapping[str, Any]]) -> Any:
-    """Lengths, certificates and status of solved geodesics, as a ``rich`` table."""
-    from rich.table import Table
-
+def geodesic_table(records: list[Mapping[str, Any]]) -> Table:
+    """Lengths, certificates and status of solved geodesics."""
     table = Table(title="geodesics of I + strength s s^T")
     for column in ("from", "to", "length", "error", "straight", "residual", "defect", "elements", "seconds"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -121,13 +118,3 @@ def check_known_sigma(sigma: float, model: DiffusionModel) -> None:
     least, most = (float(model.schedule.noise_level(t)) for t in (model.schedule.t_min, model.schedule.t_max))
     if not least <= sigma <= most:
         raise ValueError(f"`--sigma` must be a noise level that the model knows, {least:g} to {most:g}, got {sigma}")
-
-
-def check_output(name: str, path: pathlib.Path | None, suffix: str) -> None:
-    """Raise ``ValueError`` or ``OSError`` unless the option ``--name`` is a file that can be written, or not given."""
-    if path is None:
-        return
-    if path.suffix != suffix:
-        raise ValueError(f"`--{name}` must end in {suffix}, got {path}")
-    if not os.access(path.parent, os.W_OK) or path.is_dir():
-        raise OSError(f"`--{name}` must be a file in a folder that can be written, got {path}")

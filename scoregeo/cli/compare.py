@@ -1,22 +1,23 @@
-"""What ``scoregeo compare`` does: distances between points of files under metrics of one saved model, and between
-normal distributions about them."""
+"""``scoregeo compare``: distances between the points of files under several metrics of one saved model, and distances
+between normal distributions about those points."""
 
-import pathlib
+import dataclasses
 import sys
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from rich.console import Console
 
-from ._atomic import write_figure
-from ._files import read_points
-from ._results import RESULTS
-from ._types import Point, Points, Scalar
-from .cli import CommandError, Compare
-from .comparison import Comparison, Entry, compare
-from .diffusion import DiffusionModel
-from .fisher_rao import (
+from .._atomic import write_figure
+from .._files import read_points
+from .._results import RESULTS
+from .._types import Point, Points, Scalar
+from ..comparison import Comparison, Entry, compare
+from ..diffusion import DiffusionModel
+from ..fisher_rao import (
     FibreSolver,
     FisherRaoMetric,
     FlatPriorStart,
@@ -27,71 +28,97 @@ from .fisher_rao import (
     sqrt_jeffreys,
     wasserstein,
 )
-from .geodesics import SpectralNewton, geodesic
-from .metrics import SteinMetric
-from .model_commands import load_model, points_for, units_of
-from .recorded import (
-    GEOMETRY_FILE,
-    POINTS_FILE,
-    SOLVER,
-    Geometry,
-    check_known_sigma,
-    check_output,
-    double_precision,
-)
+from ..geodesics import SpectralNewton, geodesic
+from ..metrics import SteinMetric
+from ._command import Command, CommandError
+from ._geometry import GEOMETRY_FILE, SOLVER, Geometry, check_known_sigma, double_precision
+from ._io import POINTS_FILE, check_output, load_model, mean_and_scale, points_for, unit_of_length
 
-# Lengths to four digits, as elsewhere on the command line; nobody asks for the paths.
+# Lengths have four digits, as everywhere on the command line. Nobody asks for the paths, so they need not be accurate.
 _LENGTHS = SpectralNewton(rtol=1e-4, path_rtol=1.0)
+# How many geodesics the picture shows.
 _DRAWN = 3
-# Numbers of coordinates side by side: of the denoiser, spacetime takes as many derivatives at every node.
+# How many coordinates are solved side by side: the spacetime metric differentiates the denoiser in each at every node.
 _TOGETHER = 256
 
 
+@dataclasses.dataclass(frozen=True)
+class Compare(Command):
+    """The arguments of ``scoregeo compare``."""
+
+    model: Path
+    """Folder of a saved model."""
+    data: Path
+    """A file of points, in the units of the data."""
+    to: Path | None = None
+    """A file of as many points: pairs are made of the same rows. By default, all pairs among the points of --data."""
+    n: int = 20
+    """How many points of a file to take, at random, if it has more."""
+    sigma: float | None = None
+    """Noise level of the score; by default the one kept with the model."""
+    strengths: tuple[float, ...] = ()
+    """Strengths of the metric, one distance for each; by default the one kept with the model."""
+    log_snr: float | None = None
+    """Also the diffusion edit distance of the model, with noise of this log signal-to-noise ratio at both ends."""
+    covariances: Path | None = None
+    """A .npy file (n, d, d): also distances of the normal distributions with the points of --data as means and these
+    covariances, in the units of the data."""
+    to_covariances: Path | None = None
+    """The same for the points of --to."""
+    out: Path | None = None
+    """A .csv file for the distances and the status of every pair."""
+    picture: Path | None = None
+    """A .png file: correlations, distances against each other, and in the plane the geodesics that bend most."""
+    seed: int = 0
+    """Of the points drawn, and of the intervals."""
+
+    def run(self, console: Console) -> None:
+        """Print, write and draw the comparison; raises `CommandError` at the end if some solve failed."""
+        model = load_model(self.model)
+        sigma, strengths = _settings(self, model)
+        check_output("out", self.out, ".csv")
+        check_output("picture", self.picture, ".png")
+        with double_precision():
+            sides = _sides(self, model)
+            xs, ys = sides[0].points, sides[1].points if len(sides) > 1 else None
+            score = model.score_at(sigma)
+            stein = {f"Stein {strength:g}": SteinMetric(score, strength) for strength in strengths}
+            metrics = {"Euclidean": _euclidean} | stein
+            if self.log_snr is not None:
+                metrics["spacetime"] = _spacetime(self.log_snr, model, sides)
+            if self.covariances is not None:
+                metrics |= _between_normals(model.dim, sides)
+            settings = {"batch_size": max(1, _TOGETHER // model.dim), "progress": sys.stderr.isatty()}
+            result = compare(xs, ys, metrics=metrics, solver=_LENGTHS, seed=self.seed, **settings)
+            console.print(str(result), soft_wrap=True, markup=False, highlight=False)
+            with_units = "Euclidean, Stein" + (" and Wasserstein" if "Wasserstein" in metrics else "")
+            units = f"{with_units} distances in {unit_of_length(model)}"
+            console.print(f"{units}; Stein at noise level {sigma:g}", soft_wrap=True)
+            # Drawn before anything is written: if that fails, nothing is left behind.
+            figure = None
+            if self.picture is not None:
+                training_points = self.model / POINTS_FILE
+                background = points_for(model, training_points) if training_points.exists() else xs
+                figure = _picture(result, xs, xs if ys is None else ys, stein, background)
+            if self.out is not None:
+                result.to_csv(self.out)
+                console.print(f"wrote {self.out}")
+            if figure is not None:
+                write_figure(self.picture, figure)
+                console.print(f"wrote {self.picture}")
+        failed = sum(result.failed.values())
+        if failed:
+            advice = "see their status" if self.out is not None else "--out writes their status"
+            total = len(metrics) * len(result.table)
+            raise CommandError(f"{failed} of {total} distances could not be computed: {advice}")
+
+
 class _Side(NamedTuple):
-    """Points ``(n, d)`` in the coordinates of the model, and the normal distributions about them, if any, as parameters
-    of `MultivariateNormal` ``(n, p)``."""
+    """One end of every pair: points ``(n, d)`` in the coordinates of the model, and the normal distributions about
+    them, if there are any, as parameters ``(n, p)`` of `MultivariateNormal`."""
 
     points: Points
     normals: Points | None
-
-
-def run_compare(arguments: Compare, console: Any) -> None:
-    """Print, write and draw the comparison; pairs whose solve failed are told at the end, with exit status 2."""
-    model = load_model(arguments.model)
-    sigma, strengths = _settings(arguments, model)
-    check_output("out", arguments.out, ".csv")
-    check_output("picture", arguments.picture, ".png")
-    with double_precision():
-        sides = _sides(arguments, model)
-        xs, ys = sides[0].points, sides[1].points if len(sides) > 1 else None
-        score = model.score_at(sigma)
-        stein = {f"Stein {strength:g}": SteinMetric(score, strength) for strength in strengths}
-        metrics = {"Euclidean": _euclidean} | stein
-        if arguments.log_snr is not None:
-            metrics["spacetime"] = _spacetime(arguments.log_snr, model, sides)
-        if arguments.covariances is not None:
-            metrics |= _between_normals(model.dim, sides)
-        settings = {"batch_size": max(1, _TOGETHER // model.dim), "progress": sys.stderr.isatty()}
-        result = compare(xs, ys, metrics=metrics, solver=_LENGTHS, seed=arguments.seed, **settings)
-        console.print(str(result), soft_wrap=True, markup=False, highlight=False)
-        units = "standardised units" if model.standardization is not None else "units of the data"
-        with_units = "Euclidean, Stein" + (" and Wasserstein" if "Wasserstein" in metrics else "")
-        console.print(f"{with_units} distances in {units}; Stein at noise level {sigma:g}", soft_wrap=True)
-        figure = None
-        if arguments.picture is not None:
-            kept = pathlib.Path(arguments.model) / POINTS_FILE
-            background = points_for(model, kept) if kept.exists() else xs
-            figure = _picture(result, xs, xs if ys is None else ys, stein, background)
-        if arguments.out is not None:
-            result.to_csv(arguments.out)
-            console.print(f"wrote {arguments.out}")
-        if figure is not None:
-            write_figure(arguments.picture, figure)
-            console.print(f"wrote {arguments.picture}")
-    failed = sum(result.failed.values())
-    if failed:
-        advice = "see their status" if arguments.out is not None else "--out writes their status"
-        raise CommandError(f"{failed} of {len(metrics) * len(result.table)} distances could not be computed: {advice}")
 
 
 def _euclidean(x: Point, y: Point) -> Scalar:
@@ -100,7 +127,7 @@ def _euclidean(x: Point, y: Point) -> Scalar:
 
 def _settings(arguments: Compare, model: DiffusionModel) -> tuple[float, tuple[float, ...]]:
     """The noise level and the strengths: as given, or as kept with the model."""
-    folder = pathlib.Path(arguments.model)
+    folder = arguments.model
     sigma, strengths = arguments.sigma, arguments.strengths
     if sigma is None or not strengths:
         if not (folder / GEOMETRY_FILE).exists():
@@ -142,7 +169,7 @@ def _sides(arguments: Compare, model: DiffusionModel) -> list[_Side]:
     return sides
 
 
-def _covariances(model: DiffusionModel, n: int, path: pathlib.Path, option: str) -> np.ndarray:
+def _covariances(model: DiffusionModel, n: int, path: Path, option: str) -> np.ndarray:
     """The covariances of a file, ``(n, d, d)``, in the coordinates of the model."""
     try:
         flat, shape = read_points(path)
@@ -156,7 +183,7 @@ def _covariances(model: DiffusionModel, n: int, path: pathlib.Path, option: str)
         raise ValueError(f"`{option}` must hold an array of shape ({n}, {d}, {d}), got {got}")
     covs = flat.reshape(n, d, d)
     transposed = covs.swapaxes(1, 2)
-    # Files are often of float32, and so is the rounding of what is in them.
+    # Many files hold float32, so what they call symmetric is symmetric to the rounding of float32.
     skew = np.abs(covs - transposed).max((1, 2)) > 1e-4 * np.abs(covs).max((1, 2))
     covs = (covs + transposed) / 2
     bad = skew | (np.linalg.eigvalsh(covs)[:, 0] <= 0)
@@ -165,13 +192,13 @@ def _covariances(model: DiffusionModel, n: int, path: pathlib.Path, option: str)
         problem = "is not symmetric" if skew[row] else f"has the eigenvalue {np.linalg.eigvalsh(covs[row])[0]:.3g}"
         raise ValueError(f"`{option}` must hold positive definite matrices, but that of row {row} {problem}")
     if model.standardization is not None:
-        scale = np.broadcast_to(units_of(model)[1], (d,))
+        scale = np.broadcast_to(mean_and_scale(model)[1], (d,))
         covs = covs / np.outer(scale, scale)
     return covs
 
 
 def _pack(means: Points, covs: np.ndarray) -> Points:
-    """Parameters of normal distributions, of `MultivariateNormal`."""
+    """The parameters ``(n, p)`` of `MultivariateNormal` for ``means`` ``(n, d)`` and ``covs`` ``(n, d, d)``."""
     family = MultivariateNormal(means.shape[1])
     return jnp.stack([family.pack(mean, cov) for mean, cov in zip(means, covs, strict=True)])
 
@@ -187,7 +214,7 @@ def _spacetime(log_snr: float, model: DiffusionModel, sides: list[_Side]) -> Ent
 
 
 def _between_normals(dim: int, sides: list[_Side]) -> dict[str, Entry]:
-    """Distances of normal distributions."""
+    """The distances of the normal distributions in ``sides``, by name."""
     family, thetas = MultivariateNormal(dim), [side.normals for side in sides]
 
     def of(function):
@@ -202,7 +229,8 @@ def _between_normals(dim: int, sides: list[_Side]) -> dict[str, Entry]:
 
 
 def _picture(result: Comparison, xs: Points, ys: Points, metrics: dict[str, SteinMetric], background: Points) -> Any:
-    from .plotting.comparison import comparison_figure
+    """Correlations and a scatter plot; in the plane also the geodesics that are longest for their straight line."""
+    from ..plotting import comparison_figure
 
     name, metric = list(metrics.items())[-1]
     if xs.shape[1] != 2:

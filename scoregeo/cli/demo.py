@@ -1,8 +1,7 @@
-"""The main job: from data to a trained score, a metric, certified geodesics between real points, pictures and a
-report."""
+"""``scoregeo demo``, the main job: from data to a trained score, a metric, certified geodesics between real points,
+pictures and a report."""
 
 import dataclasses
-import os
 import pathlib
 import platform
 import shutil
@@ -13,15 +12,42 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from rich.console import Console
 
-from . import datasets
-from ._atomic import make_writable, write_figure, write_json, write_npy
-from ._types import Points
-from .diffusion import DiffusionModel, FitConfig, ScoreReport, evaluate_score, fit
-from .geodesics import Geodesic, geodesic
-from .metrics import SteinMetric
-from .recorded import POINTS_FILE, SOLVER, Geometry, double_precision, geodesic_table, solve
-from .scores import AbstractScore, log_prob_along
+from .. import datasets
+from .._atomic import make_writable, write_figure, write_json, write_npy
+from .._types import Points
+from ..diffusion import DiffusionModel, FitConfig, ScoreReport, evaluate_score, fit
+from ..geodesics import Geodesic, geodesic
+from ..metrics import SteinMetric
+from ..scores import AbstractScore, log_prob_along
+from ._command import Command, CommandError
+from ._geometry import SOLVER, Geometry, double_precision, geodesic_table, solve
+from ._io import POINTS_FILE
+
+
+@dataclasses.dataclass(frozen=True)
+class Demo(Command):
+    """The arguments of ``scoregeo demo``."""
+
+    data: str = "all"
+    """moons, digits, all (both), or the path of a .npy, .npz, .csv or .parquet file."""
+    out: pathlib.Path = pathlib.Path("scoregeo-demo")
+    """Folder for pictures, report.json and the models."""
+    quick: bool = False
+    """Train briefly: to see that everything runs, not how good it gets."""
+    seed: int = 0
+    """Of everything random: the same seed gives the same numbers."""
+
+    def run(self, console: Console) -> None:
+        """Run the demo and write its report; raises `CommandError` at the end if some geodesic did not converge."""
+        report = run_demo(self.data, self.out, quick=self.quick, seed=self.seed, console=console)
+        console.print(f"wrote {self.out / 'report.json'} ({report['seconds']:.0f} s)")
+        failed = [g for data in report["data"].values() for g in data["geodesics"] if not g["converged"]]
+        if failed:
+            raise CommandError(
+                f"{len(failed)} geodesics did not converge: see the status in {self.out / 'report.json'}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +59,6 @@ class Task:
     sigma: float
     contrast: float
     pairs: list[tuple[int, int]]
-
-
-def calibrate(score: AbstractScore, points: Points, contrast: float) -> float:
-    """The strength at which the median of ``strength |s|^2`` over ``points`` ``(n, d)`` is ``contrast``."""
-    squares = jnp.sum(jax.vmap(score)(points) ** 2, -1)
-    return contrast / float(jnp.median(squares))
 
 
 def moons(quick: bool, seed: int) -> Task:
@@ -84,22 +104,23 @@ def from_file(path: str, quick: bool, seed: int) -> Task:
     return Task(data, config, sigma=0.3, contrast=10.0, pairs=pairs)
 
 
-def run_demo(data: str, out: str | os.PathLike, *, quick: bool, seed: int, console: Any) -> dict[str, Any]:
+# The data sets that the demo knows by name.
+_TASKS = {"moons": moons, "digits": digits}
+
+
+def run_demo(data: str, out: pathlib.Path, *, quick: bool, seed: int, console: Console) -> dict[str, Any]:
     """Run the demo for ``data`` ("all", "moons", "digits" or a path), write into ``out``, return the report.
 
     Data are read and the output folder is tried before anything is trained or written.
     """
     if not 0 <= seed < 2**32:
         raise ValueError(f"`--seed` must be from 0 to {2**32 - 1}, got {seed}")
-    builders = {"moons": moons, "digits": digits}
-    chosen = list(builders) if data == "all" else [data]
-    tasks = {
-        (name if name in builders else pathlib.Path(name).stem): (
-            builders[name](quick, seed) if name in builders else from_file(name, quick, seed)
-        )
-        for name in chosen
-    }
-    out = pathlib.Path(out)
+    if data == "all":
+        tasks = {name: make(quick, seed) for name, make in _TASKS.items()}
+    elif data in _TASKS:
+        tasks = {data: _TASKS[data](quick, seed)}
+    else:
+        tasks = {pathlib.Path(data).stem: from_file(data, quick, seed)}
     make_writable(out, "--out")
     start = time.perf_counter()
     report = {
@@ -117,64 +138,54 @@ def run_demo(data: str, out: str | os.PathLike, *, quick: bool, seed: int, conso
     return report
 
 
-def run_task(name: str, task: Task, out: pathlib.Path, console: Any) -> dict[str, Any]:
+def run_task(name: str, task: Task, out: pathlib.Path, console: Console) -> dict[str, Any]:
     """Train, build the metric, solve, certify, draw and save one data set of the demo."""
-    points, folder = task.dataset.points, out / name
-    console.rule(f"[bold]{name}[/bold]: {points.shape[0]} points in {points.shape[1]} dimensions")
-    start = time.perf_counter()
-    model = fit(points, task.config, checkpoint_dir=folder / "checkpoint", standardization=task.dataset.standardization)
-    training = time.perf_counter() - start
-    model.save(folder / "model")
-    write_npy(folder / "model" / POINTS_FILE, np.asarray(task.dataset.undo(points)))
-    # The run is complete: its checkpoint has served.
-    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-
+    n, dim = task.dataset.points.shape
+    console.rule(f"[bold]{name}[/bold]: {n} points in {dim} dimensions")
+    model, training = train(task, out / name)
     accuracy = check_score(model, task)
     if accuracy is not None:
         console.print(accuracy)
     with double_precision():
-        score = model.score_at(task.sigma)
-        points = jnp.asarray(np.asarray(points, np.float64))
-        strength = calibrate(score, points, task.contrast)
-        geometry = Geometry(task.sigma, strength, task.contrast, task.dataset.image_shape)
-        geometry.save(folder / "model")
+        geometry, points = choose_geometry(model, task)
+        geometry.save(out / name / "model")
         metric = geometry.metric(model)
-        paths, records = [], []
-        # The first solve compiles; what is reported for a pair is the solve alone.
-        first = time.perf_counter()
-        i, j = task.pairs[0]
-        jax.block_until_ready(geodesic(metric, points[i], points[j], solver=SOLVER, throw=False))
-        first = time.perf_counter() - first
-        for i, j in task.pairs:
-            path, record = solve(metric, points[i], points[j])
-            paths.append(path)
-            records.append({"from": i, "to": j, **record})
-        middle = [middle_log_density(score, path) for path in paths]
-        for record, values in zip(records, middle, strict=True):
-            record |= values
+        first_solve, paths, records = solve_pairs(metric, points, task.pairs)
         console.print(geodesic_table(records))
-        pictures = draw(name, task, metric, paths, out)
-    for picture in pictures:
-        console.print(f"wrote {picture}")
-    console.print(f"wrote {folder / 'model'}")
+        picture = draw(name, task.dataset, metric, paths, out)
+    console.print(f"wrote {picture}")
+    console.print(f"wrote {out / name / 'model'}")
     return {
-        "points": list(points.shape),
-        "sigma": task.sigma,
-        "strength": strength,
-        "contrast": task.contrast,
+        "points": [n, dim],
+        "sigma": geometry.sigma,
+        "strength": geometry.strength,
+        "contrast": geometry.contrast,
         "units": "standardised" if task.dataset.standardization is not None else "data",
         "dtype": str(points.dtype),
-        "training": {
-            "steps": task.config.steps,
-            "seconds": training,
-            "train_loss": float(model.history.train_loss[-1]),
-            "held_out_loss": float(model.history.held_out_loss[-1]),
-        },
+        "training": training,
         "score_accuracy": None if accuracy is None else accuracy.to_dict(),
-        "first_solve_seconds": first,
+        "first_solve_seconds": first_solve,
         "geodesics": records,
-        "pictures": [picture.name for picture in pictures],
+        "pictures": [picture.name],
         "model": f"{name}/model",
+    }
+
+
+def train(task: Task, folder: pathlib.Path) -> tuple[DiffusionModel, dict[str, Any]]:
+    """The model of a data set, saved in ``folder`` with the points, and what the report says about its training."""
+    data, checkpoint = task.dataset, folder / "checkpoint"
+    start = time.perf_counter()
+    model = fit(data.points, task.config, checkpoint_dir=checkpoint, standardization=data.standardization)
+    seconds = time.perf_counter() - start
+    model.save(folder / "model")
+    write_npy(folder / "model" / POINTS_FILE, np.asarray(data.undo(data.points)))
+    # The run is complete and needs its checkpoint no more.
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    return model, {
+        "steps": task.config.steps,
+        "seconds": seconds,
+        "train_loss": float(model.history.train_loss[-1]),
+        "held_out_loss": float(model.history.held_out_loss[-1]),
     }
 
 
@@ -184,6 +195,35 @@ def check_score(model: DiffusionModel, task: Task) -> ScoreReport | None:
     if not (hasattr(exact, "noised") and hasattr(exact, "sample")):
         return None
     return evaluate_score(model, exact, sigmas=(0.1, 0.2, 0.5), key=jax.random.key(1))
+
+
+def choose_geometry(model: DiffusionModel, task: Task) -> tuple[Geometry, Points]:
+    """The metric of the task, and the points ``(n, d)`` in double precision; call inside `double_precision`."""
+    points = jnp.asarray(np.asarray(task.dataset.points, np.float64))
+    strength = calibrate(model.score_at(task.sigma), points, task.contrast)
+    return Geometry(task.sigma, strength, task.contrast, task.dataset.image_shape), points
+
+
+def calibrate(score: AbstractScore, points: Points, contrast: float) -> float:
+    """The strength at which the median of ``strength |s|^2`` over ``points`` ``(n, d)`` is ``contrast``."""
+    squares = jnp.sum(jax.vmap(score)(points) ** 2, -1)
+    return contrast / float(jnp.median(squares))
+
+
+def solve_pairs(
+    metric: SteinMetric, points: Points, pairs: list[tuple[int, int]]
+) -> tuple[float, list[Geodesic], list[dict[str, Any]]]:
+    """How long the first solve takes, which compiles; then the geodesics of all pairs, and their records."""
+    start = time.perf_counter()
+    i, j = pairs[0]
+    jax.block_until_ready(geodesic(metric, points[i], points[j], solver=SOLVER, throw=False))
+    first_solve = time.perf_counter() - start
+    paths, records = [], []
+    for i, j in pairs:
+        path, record = solve(metric, points[i], points[j])
+        paths.append(path)
+        records.append({"from": i, "to": j, **record, **middle_log_density(metric.score, path)})
+    return first_solve, paths, records
 
 
 def middle_log_density(score: AbstractScore, path: Geodesic) -> dict[str, float]:
@@ -196,21 +236,18 @@ def middle_log_density(score: AbstractScore, path: Geodesic) -> dict[str, float]
     }
 
 
-def draw(name: str, task: Task, metric: SteinMetric, paths: list[Geodesic], out: pathlib.Path) -> list[pathlib.Path]:
-    """The pictures of one data set: strips for images, the field for the plane, principal components for the rest."""
-    from .plotting import pictures
+def draw(
+    name: str, dataset: datasets.Dataset, metric: SteinMetric, paths: list[Geodesic], out: pathlib.Path
+) -> pathlib.Path:
+    """Write the picture of one data set into ``out``; returns the file."""
+    from ..plotting import pictures
 
-    if task.dataset.image_shape is not None:
-        figure = pictures.strips(task.dataset, metric, paths)
-        target = out / ("digits.png" if name == "digits" else f"{name}-strips.png")
-    elif task.dataset.points.shape[1] == 2:
-        figure = pictures.plane(task.dataset, metric, paths)
-        target = out / ("metric.png" if name == "moons" else f"{name}-metric.png")
-    else:
-        figure = pictures.projection(task.dataset, paths)
-        target = out / f"{name}-projection.png"
+    kind, figure = pictures.suitable(dataset, metric, paths)
+    # The pictures of the demo's own data have names of their own, which the documentation shows.
+    names = {("digits", "strips"): "digits.png", ("moons", "metric"): "metric.png"}
+    target = out / names.get((name, kind), f"{name}-{kind}.png")
     write_figure(target, figure)
-    return [target]
+    return target
 
 
 def versions() -> dict[str, str]:

@@ -17,6 +17,16 @@ from .images import image_strip
 _GEODESIC, _STRAIGHT = "#D55E00", "#333333"
 
 
+def suitable(dataset: Dataset, metric: SteinMetric, paths: Sequence[Geodesic]) -> tuple[str, Figure]:
+    """The picture that suits the data, and what to call it: "strips" of images, the "metric" in the plane, or a
+    "projection" for the rest."""
+    if dataset.image_shape is not None:
+        return "strips", strips(dataset, metric, paths)
+    if dataset.points.shape[1] == 2:
+        return "metric", plane(dataset, metric, paths)
+    return "projection", projection(dataset, paths)
+
+
 def plane(dataset: Dataset, metric: SteinMetric, paths: Sequence[Geodesic]) -> Figure:
     """A two-dimensional metric with geodesics against straight lines, and log p along both."""
     points = np.asarray(dataset.points)

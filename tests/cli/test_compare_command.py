@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 from scipy.linalg import sqrtm
 
-from scoregeo import RESULTS, SpectralNewton, SteinMetric, cli, compare_command, pairwise_dist
+from scoregeo import RESULTS, SpectralNewton, SteinMetric, cli, pairwise_dist
+from scoregeo.cli import compare as compare_command
+from scoregeo.cli._geometry import Geometry, double_precision
 from scoregeo.diffusion import DiffusionModel
 from scoregeo.fisher_rao import (
     Normal,
@@ -19,7 +21,6 @@ from scoregeo.fisher_rao import (
     diffusion_edit_distance,
     sqrt_jeffreys,
 )
-from scoregeo.recorded import Geometry, double_precision
 
 TRAIN = ["--steps", "200", "--chunk-steps", "100", "--width", "16", "--depth", "1", "--warmup-steps", "20"]
 

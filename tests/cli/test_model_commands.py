@@ -5,9 +5,12 @@ import pathlib
 
 import numpy as np
 import pytest
+import tyro
 from PIL import Image
 
 from scoregeo import cli
+from scoregeo.cli._command import ARGUMENT_TYPES
+from scoregeo.cli.train import Train
 from scoregeo.diffusion import VP, DiffusionModel
 from scoregeo.diffusion.config import FitConfig
 
@@ -193,10 +196,8 @@ def test_mistakes_are_told_in_one_line(folder, tmp_path, capsys, arguments, mess
 
 def test_settings_by_name_or_as_in_the_file():
     def config(*words):
-        import tyro
-
         arguments = ["--data", "a.npy", "--out", "b", *words]
-        return tyro.cli(cli.Train, args=arguments, registry=cli._settings_by_name()).config
+        return tyro.cli(Train, args=arguments, registry=ARGUMENT_TYPES).config
 
     assert config() == FitConfig()
     assert config("--schedule", "VP").schedule == VP()

@@ -1,0 +1,108 @@
+"""What the commands read and write: saved models, points in files, and files for results.
+
+Points in files are in the units of the data; the standardisation that a model keeps stands between them and the model.
+"""
+
+import dataclasses
+import os
+import pathlib
+import zipfile
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._atomic import make_writable
+from .._files import read_points
+from ..diffusion import DiffusionModel
+from ._command import CommandError
+
+# The file beside a model with the points that it was trained on, in the units of the data.
+POINTS_FILE = "points.npy"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PointsOptions:
+    """Arguments that say which numbers of a file are the points."""
+
+    key: str | None = None
+    """Which array of an .npz file that holds several."""
+    columns: tuple[str, ...] = ()
+    """Which columns of a table, in this order; all by default. Without a header they are called 0, 1, ..."""
+
+
+def load_model(folder: pathlib.Path) -> DiffusionModel:
+    """The saved model; raises `CommandError` that names the argument."""
+    try:
+        return DiffusionModel.load(folder)
+    except (OSError, TypeError, ValueError) as error:
+        raise CommandError(f"`--model` {folder} cannot be used: {error}") from error
+
+
+def points_for(
+    model: DiffusionModel, path: pathlib.Path, key: str | None = None, columns: Sequence[str] = ()
+) -> jax.Array:
+    """The points of a file, in the coordinates of ``model``; raises ``ValueError`` for another dimension."""
+    points, _ = read_points(path, key=key, columns=columns or None)
+    if points.shape[1] != model.dim:
+        raise ValueError(f"{path} must have points of dimension {model.dim}, as the model has, got {points.shape[1]}")
+    if model.standardization is not None:
+        mean, scale = mean_and_scale(model)
+        points = (points - mean) / scale
+    return jnp.asarray(points, model.dtype)
+
+
+def mean_and_scale(model: DiffusionModel) -> tuple[np.ndarray, np.ndarray]:
+    """The standardisation of ``model``, for float64 on the host: in float32 a large offset would eat the digits."""
+    return tuple(np.asarray(value, np.float64) for value in (model.standardization.mean, model.standardization.scale))
+
+
+def unit_of_length(model: DiffusionModel) -> str:
+    """What to call the units in which ``model`` measures distances."""
+    return "units of the data" if model.standardization is None else "standardised units"
+
+
+def read_npy(path: pathlib.Path, name: str) -> np.ndarray:
+    """Real numbers of any shape from the .npy file that the option ``--name`` gives."""
+    try:
+        # Opened here: NumPy leaves a file open that it finds damaged.
+        with path.open("rb") as file:
+            array = np.load(file, allow_pickle=False)
+            array = array if isinstance(array, np.ndarray) else None
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"`--{name}`: no such file {path}") from error
+    except OSError as error:
+        raise OSError(f"`--{name}`: {path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"`--{name}`: {path} is not a .npy file of numbers") from error
+    if array is None or array.dtype.kind not in "fiu":
+        raise ValueError(f"`--{name}`: {path} is not a .npy file of real numbers")
+    return array
+
+
+def check_output(name: str, path: pathlib.Path | None, suffix: str) -> None:
+    """Raise ``ValueError`` or ``OSError`` unless the option ``--name`` is a file that can be written, or not given."""
+    if path is None:
+        return
+    _check_suffix(name, path, suffix)
+    if not os.access(path.parent, os.W_OK) or path.is_dir():
+        raise OSError(f"`--{name}` must be a file in a folder that can be written, got {path}")
+
+
+def make_folder_of_output(path: pathlib.Path | None, suffix: str) -> None:
+    """Make the folder of the file that ``--out`` names, if it is given, before anything is computed.
+
+    Raises ``ValueError`` for another kind of file, and ``OSError`` where it cannot be written.
+    """
+    if path is None:
+        return
+    _check_suffix("out", path, suffix)
+    if path.is_dir():
+        raise OSError(f"`--out` must be a file, got the folder {path}")
+    make_writable(path.parent, "--out")
+
+
+def _check_suffix(name: str, path: pathlib.Path, suffix: str) -> None:
+    if path.suffix != suffix:
+        raise ValueError(f"`--{name}` must end in {suffix}, got {path}")

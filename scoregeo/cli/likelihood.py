@@ -1,0 +1,64 @@
+"""``scoregeo likelihood``: the log density of points, in nats and in the units of the data."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from .._atomic import write_npy
+from ..diffusion import log_prob
+from ._command import Command
+from ._io import PointsOptions, load_model, make_folder_of_output, points_for
+
+# How many points are integrated side by side: more need more memory and are no faster.
+_BATCH = 2048
+
+
+@dataclasses.dataclass(frozen=True)
+class Likelihood(PointsOptions, Command):
+    """The arguments of ``scoregeo likelihood``."""
+
+    model: Path
+    """Folder of a saved model."""
+    data: Path
+    """A file of points, in the units of the data."""
+    out: Path | None = None
+    """A .npy file for the log densities (nats, in the units of the data)."""
+    probes: int | None = None
+    """Random directions that estimate the trace, for high dimension; by default the trace is exact."""
+    seed: int = 0
+    """Of the probes."""
+    condition: int | None = None
+    """Label of a class: the density of its points."""
+
+    def run(self, console: Console) -> None:
+        """Compute the log densities, print their mean, and write them where ``--out`` says."""
+        model = load_model(self.model)
+        make_folder_of_output(self.out, ".npy")
+        points = points_for(model, self.data, self.key, self.columns)
+        settings = {"probes": self.probes, "condition": self.condition}
+        key = jax.random.key(self.seed)
+        parts = [
+            log_prob(model, points[i : i + _BATCH], **settings, key=jax.random.fold_in(key, i))
+            for i in range(0, len(points), _BATCH)
+        ]
+        values = np.concatenate([np.asarray(part.log_prob, np.float64) for part in parts])
+        evaluations = np.concatenate([np.asarray(part.evaluations) for part in parts])
+        if model.standardization is not None:
+            # Densities change by the volume that one standardised unit fills.
+            values -= np.sum(np.log(np.broadcast_to(model.standardization.scale, (model.dim,))))
+        nats, n = values.mean(), len(values)
+        # One point says nothing about the spread.
+        error = f" +- {values.std(ddof=1) / np.sqrt(n):.4f}" if n > 1 else ""
+        bits = -nats / model.dim / np.log(2)
+        trace = "exact trace" if self.probes is None else f"{self.probes} probes"
+        console.print(
+            f"mean log density {nats:.4f}{error} nats, {bits:.4f} bits per dimension "
+            f"({n} point{'s' * (n > 1)}, {trace}, {evaluations.mean():.0f} evaluations each)",
+            soft_wrap=True,
+        )
+        if self.out is not None:
+            write_npy(self.out, values)
+            console.print(f"wrote {self.out}")
