@@ -1,51 +1,65 @@
 """scoregeo: Riemannian geometry of score models in JAX.
 
 Data becomes a score, a score becomes a metric, a metric becomes geodesics, and geodesics become distances and pictures.
-The pieces that only some programs need are imported by name: `scoregeo.diffusion`, `scoregeo.datasets`,
-`scoregeo.plotting`.
+Subpackages are attributes: after ``import scoregeo as sg``, ``sg.fisher_rao.Normal()`` and ``sg.plotting.geodesics``
+need no import of their own. They and the names of this package are loaded when they are first used.
 """
 
-from ._results import RESULTS
-from .geodesics import (
-    AbstractBoundarySolver,
-    AbstractStart,
-    Bend,
-    EnergyDescent,
-    Geodesic,
-    Georce,
-    GraphInit,
-    MultiStart,
-    PoleLadder,
-    Refine,
-    Shooting,
-    SpectralNewton,
-    StraightLine,
-    TransportODE,
-    geodesic,
-    jacobi_field,
-    parallel_transport,
-    shoot,
-    verify,
-)
-from .metrics import (
-    AbstractInnerProduct,
-    AbstractMetric,
-    EuclideanMetric,
-    MatrixMetric,
-    SteinMetric,
-    christoffels,
-    models,
-)
-from .operations import dist, exp, log, pairwise_dist, squared_dist
-from .scores import (
-    AbstractScore,
-    DensityScore,
-    FunctionScore,
-    GaussianMixtureScore,
-    GaussianScore,
-    KernelDensityScore,
-    NetworkScore,
-)
+import importlib
+from typing import TYPE_CHECKING, Any
+
+# What type checkers and editors read. At run time `__getattr__` below finds the same names, when they are first used.
+if TYPE_CHECKING:
+    from . import comparison as comparison
+    from . import datasets as datasets
+    from . import diffusion as diffusion
+    from . import fisher_rao as fisher_rao
+    from . import geodesics as geodesics
+    from . import metrics as metrics
+    from . import operations as operations
+    from . import plotting as plotting
+    from . import scores as scores
+    from ._results import RESULTS
+    from .geodesics import (
+        AbstractBoundarySolver,
+        AbstractStart,
+        Bend,
+        EnergyDescent,
+        Geodesic,
+        Georce,
+        GraphInit,
+        MultiStart,
+        PoleLadder,
+        Refine,
+        Shooting,
+        SpectralNewton,
+        StraightLine,
+        TransportODE,
+        geodesic,
+        jacobi_field,
+        parallel_transport,
+        shoot,
+        verify,
+    )
+    from .metrics import (
+        AbstractInnerProduct,
+        AbstractMetric,
+        EuclideanMetric,
+        MatrixMetric,
+        SteinMetric,
+        christoffels,
+        models,
+    )
+    from .operations import dist, exp, log, pairwise_dist, squared_dist
+    from .scores import (
+        AbstractScore,
+        DensityScore,
+        FunctionScore,
+        GaussianMixtureScore,
+        GaussianScore,
+        KernelDensityScore,
+        NetworkScore,
+    )
 
 __version__ = "0.1.0"
 
@@ -90,3 +104,34 @@ __all__ = [
     "squared_dist",
     "verify",
 ]
+
+# The parts of the package that are attributes of it.
+_SUBPACKAGES = (
+    "comparison",
+    "datasets",
+    "diffusion",
+    "fisher_rao",
+    "geodesics",
+    "metrics",
+    "operations",
+    "plotting",
+    "scores",
+)
+# Where the names in `__all__` come from, in the order in which they are looked for. Imports point left, so the search
+# for a name loads nothing that its own module would not load.
+_SOURCES = ("_results", "scores", "metrics", "geodesics", "operations")
+
+if not TYPE_CHECKING:  # a type checker that sees this function accepts any name
+
+    def __getattr__(name: str) -> Any:
+        if name in _SUBPACKAGES:
+            return importlib.import_module(f".{name}", __name__)
+        sources = _SOURCES if name in __all__ else ()
+        for module in (importlib.import_module(f".{source}", __name__) for source in sources):
+            if hasattr(module, name):
+                return globals().setdefault(name, getattr(module, name))
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_SUBPACKAGES})

@@ -2,8 +2,6 @@
 
 import ast
 import pathlib
-import subprocess
-import sys
 
 import pytest
 
@@ -118,20 +116,3 @@ def test_no_import_circle():
     for name in sorted(modules):
         visit(name, [])
     assert len(order) == len(modules)
-
-
-def test_light_import():
-    """`import scoregeo`, its data sets and `scoregeo --help` load no library that only some programs need."""
-    # One process for all three (a start costs seconds): what all together do not load, none of them does.
-    program = """
-import sys
-import scoregeo, scoregeo.cli, scoregeo.datasets
-try:
-    scoregeo.cli.main(["--help"])
-except SystemExit as stop:
-    assert not stop.code, stop.code
-heavy = [name for name in ("matplotlib", "geomstats", "orbax", "torch", "sklearn", "pandas") if name in sys.modules]
-assert not heavy, heavy
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr

@@ -1,12 +1,17 @@
 """Where the score s(x) = grad log p(x) comes from."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from .base import AbstractScore
 from .density import DensityScore, FunctionScore
 from .gaussian import GaussianScore
 from .kernel import KernelDensityScore
 from .line_integral import log_prob_along
 from .mixture import GaussianMixtureScore
-from .network import NetworkScore
+
+if TYPE_CHECKING:
+    from .network import NetworkScore
 
 __all__ = [
     "AbstractScore",
@@ -18,3 +23,15 @@ __all__ = [
     "NetworkScore",
     "log_prob_along",
 ]
+
+if not TYPE_CHECKING:  # a type checker that sees this function accepts any name
+
+    def __getattr__(name: str) -> Any:
+        # flax takes longer to load than the rest of scoregeo, and only networks need it.
+        if name == "NetworkScore":
+            return importlib.import_module(".network", __name__).NetworkScore
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
