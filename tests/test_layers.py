@@ -17,10 +17,9 @@ ALLOWED = {
     "_function": set(),
     "_batching": set(),
     "_results": {"_checks"},
-    "_files": set(),  # files to plain arrays: knows of nothing to its right
     "_atomic": set(),
     "scores": FOUNDATION,
-    "datasets": FOUNDATION | {"_files", "scores"},
+    "datasets": FOUNDATION | {"scores"},
     "diffusion": FOUNDATION | {"_atomic", "scores", "datasets"},
     "metrics": FOUNDATION | {"scores"},
     "geodesics": FOUNDATION | {"scores", "metrics"},

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._atomic import make_writable
-from .._files import read_points
+from ..datasets.files import read_points
 from ..diffusion import DiffusionModel
 from ._command import CommandError
 

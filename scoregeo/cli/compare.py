@@ -12,10 +12,10 @@ import numpy as np
 from rich.console import Console
 
 from .._atomic import write_figure
-from .._files import read_points
 from .._results import RESULTS
 from .._types import Point, Points, Scalar
 from ..comparison import Comparison, Entry, compare
+from ..datasets.files import read_points
 from ..diffusion import DiffusionModel
 from ..fisher_rao import (
     FibreSolver,

@@ -11,9 +11,8 @@ from typing import Any
 import tyro
 from rich.console import Console
 
-from .. import datasets
 from .._atomic import make_writable, write_npy
-from .._files import read_points
+from ..datasets.files import read_points, standardized
 from ..diffusion import FitConfig, fit
 from ..diffusion.training.ema import takes_snapshots
 from ._command import ARGUMENT_TYPES, Command
@@ -37,7 +36,7 @@ class Train(PointsOptions, Command):
     def run(self, console: Console) -> None:
         """Train and save the model; a run that was interrupted goes on where it was."""
         points, image_shape = read_points(self.data, key=self.key, columns=self.columns or None)
-        data = datasets.standardized(points, self.data.stem, image_shape)
+        data = standardized(points, self.data.stem, image_shape)
         labels = None if self.labels is None else read_npy(self.labels, "labels")
         if labels is not None and (labels.dtype.kind == "f" or labels.shape != (len(points),) or labels.min() < 0):
             raise ValueError(

@@ -1,7 +1,7 @@
-"""Plain arrays of numbers from .npy, .npz, .csv and .parquet files.
+"""Data sets from .npy, .npz, .csv and .parquet files.
 
-`scoregeo.datasets.load` makes a data set of them. All messages name the argument or the file (``where``), what was
-expected, and what came. pandas is imported only where a table is read.
+All messages name the argument or the file (``where``), what was expected, and what came. pandas is imported only where
+a table is read.
 """
 
 import csv
@@ -13,13 +13,57 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from .base import Dataset, Standardization, as_numbers, check_entries, moments, moments_of_pixels
+
+
+def load(
+    path: str | os.PathLike,
+    *,
+    key: str | None = None,
+    columns: Sequence[str | int] | None = None,
+    per_feature: bool | None = None,
+) -> Dataset:
+    """Numbers from a ``.npy``, ``.npz``, ``.csv`` or ``.parquet`` file, standardised.
+
+    **Arguments**
+
+    - ``path``: the file. An array is ``(n, d)``, or an image stack ``(n, height, width)`` or ``(n, height, width,
+      channels)``, which is flattened and keeps its ``image_shape``. A table has one point per row; a ``.csv`` file may
+      lack a header, and then its columns are called 0, 1, ...
+    - ``key``: which array of an ``.npz`` file; not needed if it has only one.
+    - ``columns``: which columns of a table, in this order; all by default.
+    - ``per_feature``: ``True`` for a scale per column, ``False`` for one common scale (see `Standardization.fit`). By
+      default, a scale per column for tables and ``(n, d)`` arrays, and one common mean and scale for image stacks.
+
+    **Raises** ``FileNotFoundError``, ``IsADirectoryError`` or ``PermissionError`` for a path that is no readable file;
+    ``ValueError`` for a file that is not what its extension says, or is empty, or holds anything but finite real
+    numbers (columns that are not numeric are named, the first bad entry is located; rows count from 0), or for a
+    ``key`` or ``columns`` that it does not have; ``ImportError`` for ``.parquet`` without pyarrow (``pip install
+    scoregeo[data]``).
+
+    Nothing is unpickled, so a file cannot run code.
+    """
+    points, image_shape = read_points(path, key=key, columns=columns)
+    return standardized(points, pathlib.Path(path).stem, image_shape, per_feature)
+
+
+def standardized(
+    points: np.ndarray, name: str, image_shape: tuple[int, ...] | None, per_feature: bool | None = None
+) -> Dataset:
+    """The data set of ``points`` ``(n, d)`` in the units of a file; arguments as `load` describes them."""
+    common = image_shape is not None and per_feature is None
+    mean, scale = moments_of_pixels(points) if common else moments(points, per_feature is not False)
+    # In float64 on the host, so that a large offset does not eat the digits of float32.
+    points = (points - mean) / scale
+    return Dataset(points, name, standardization=Standardization(mean, scale), image_shape=image_shape)
+
 
 def read_points(
     path: str | os.PathLike, *, key: str | None = None, columns: Sequence[str | int] | None = None
 ) -> tuple[np.ndarray, tuple[int, ...] | None]:
     """Points ``(n, d)`` in float64 from a file, and the shape of one image where the file holds a stack of images.
 
-    Arguments and exceptions as for `scoregeo.datasets.load`. Nothing is standardised here, and nothing is unpickled.
+    Arguments and exceptions as for `load`. Nothing is standardised here, and nothing is unpickled.
     """
     path = pathlib.Path(path).expanduser()
     where, kind = f"`path` = '{path}'", path.suffix.lower()
@@ -43,42 +87,6 @@ def read_points(
     image_shape, raw = raw.shape[1:] if raw.ndim > 2 else None, raw.reshape(len(raw), -1)
     check_entries(raw, where, names)
     return raw, image_shape
-
-
-def read_npy(path: pathlib.Path, name: str) -> np.ndarray:
-    """Real numbers of any shape from the .npy file that the option ``--name`` of the command line gives."""
-    try:
-        # Opened here: NumPy leaves a file open that it finds damaged.
-        with path.open("rb") as file:
-            array = np.load(file, allow_pickle=False)
-            array = array if isinstance(array, np.ndarray) else None
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"`--{name}`: no such file {path}") from error
-    except OSError as error:
-        raise OSError(f"`--{name}`: {path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"`--{name}`: {path} is not a .npy file of numbers") from error
-    if array is None or array.dtype.kind not in "fiu":
-        raise ValueError(f"`--{name}`: {path} is not a .npy file of real numbers")
-    return array
-
-
-def as_numbers(x: np.ndarray, where: str) -> np.ndarray:
-    """``x`` in float64. Raises ``ValueError`` that begins with ``where`` for text, complex, boolean and other
-    dtypes."""
-    if not (np.issubdtype(x.dtype, np.floating) or np.issubdtype(x.dtype, np.integer)):
-        raise ValueError(f"{where} must hold real numbers, got dtype {x.dtype}")
-    return x.astype(np.float64)
-
-
-def check_entries(x: np.ndarray, where: str, names: Sequence | None = None) -> None:
-    """Raise ``ValueError`` where a table ``(n, d)`` has NaN or infinite entries; counts them and locates the first."""
-    bad = ~np.isfinite(x)
-    if bad.any():
-        row, column = (int(i) for i in np.argwhere(bad)[0])
-        column = column if names is None else names[column]
-        count = f"{int(bad.sum())} of {x.size} values are NaN or infinite"
-        raise ValueError(f"{where} must hold finite numbers, but {count} (first in row {row}, column {column!r})")
 
 
 def _check_readable(path: pathlib.Path, where: str) -> None:

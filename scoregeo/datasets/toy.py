@@ -1,164 +1,19 @@
-"""Data sets: toy densities whose exact score is known, real handwritten digits, and numbers from files.
+"""Toy densities whose score is known exactly; `scoregeo.datasets` says why it is exact."""
 
-Every synthetic set carries its exact ``score`` (with a normalised ``log_prob``), so a learned score can be compared
-with the truth. Curves (moons, rings, a spiral) are made so that this holds too: a point is drawn from equally spaced
-places on the curve and moved by isotropic Gaussian noise, hence the data *are* a Gaussian mixture, exactly, and stay
-one when a diffusion adds noise (``score.noised(alpha, sigma)``). The places are never further apart than the standard
-deviation of the noise: along the curve the density ripples by a relative ``2 exp(-2 pi^2) < 1e-8`` (Poisson summation)
-about that of the continuous curve, far below anything that a solver sees.
+from collections.abc import Sequence
 
-Real data are standardised. The `Standardization` travels with the data and the model, and is undone on output.
-"""
-
-import os
-import pathlib
-from collections.abc import Iterable, Sequence
-
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from ._checks import as_float, as_point, as_points, check_finite, is_concrete
-from ._files import as_numbers, check_entries, read_points
-from ._types import Point, Points, Scalar
-from .scores import AbstractScore, DensityScore, GaussianMixtureScore
-
-__all__ = [
-    "Dataset",
-    "Standardization",
-    "banana",
-    "checkerboard",
-    "digits",
-    "four_modes",
-    "gaussian_mixture",
-    "load",
-    "rings",
-    "spiral",
-    "three_modes",
-    "two_moons",
-]
+from .._checks import as_float
+from .._types import Point, Scalar
+from ..scores import DensityScore, GaussianMixtureScore
+from .base import Dataset
 
 # Beyond this, a mixture along a curve costs more than it can be worth in a toy problem.
 _MAX_PLACES = 10_000
-
-
-class Standardization(eqx.Module):
-    """The affine change of units ``z = (x - mean) / scale``, kept so that it can be undone.
-
-    **Arguments**
-
-    - ``mean``: ``(d,)``, in the units of the data.
-    - ``scale``: positive, in the units of the data; ``()`` for one common scale, ``(d,)`` for one scale per column. One
-      common scale only zooms: straight lines, angles and ratios of Euclidean distances stay what they were.
-
-    Raises ``ValueError`` for another shape, or values that are not finite or a scale that is not positive.
-
-    >>> import jax.numpy as jnp
-    >>> from scoregeo.datasets import Standardization
-    >>> units = Standardization(jnp.array([10.0, 0.0]), 2.0)
-    >>> units.apply(jnp.array([12.0, 4.0])).tolist(), units.undo(jnp.array([1.0, 2.0])).tolist()
-    ([1.0, 2.0], [12.0, 4.0])
-    """
-
-    mean: Float[Array, " d"]
-    scale: Float[Array, ""] | Float[Array, " d"]
-
-    def __init__(self, mean: Point, scale: Scalar | Point | float):
-        self.mean = as_point(mean, "mean")
-        self.scale = as_float(scale, "scale")
-        if self.scale.shape not in ((), self.mean.shape):
-            raise ValueError(f"`scale` must have shape () or {self.mean.shape} to match `mean`, got {self.scale.shape}")
-        check_finite(self.scale, "scale")
-        if is_concrete(self.scale) and not bool((self.scale > 0).all()):
-            raise ValueError(f"`scale` must be positive, got a smallest value of {float(self.scale.min()):.3g}")
-
-    @staticmethod
-    def fit(x: Points, *, per_feature: bool = True) -> "Standardization":
-        """The standardisation that gives the rows of ``x``, shape ``(n, d)``, mean zero and variance one.
-
-        - ``per_feature=True``: every column has variance one, which is right for tables whose columns have different
-          units. A constant column gets scale 1.
-        - ``per_feature=False``: one common scale, which is right where all columns share a unit (pixels, coordinates);
-          the variance is one on average over the columns.
-
-        Raises ``ValueError`` for another shape, or entries that are not finite numbers. Runs on the host, not under
-        ``jit``.
-        """
-        x = as_numbers(np.asarray(x), "`x`")
-        if x.ndim != 2 or x.size == 0:
-            raise ValueError(f"`x` must have shape (n, d) with n, d >= 1, got {x.shape}")
-        check_entries(x, "`x`")
-        return Standardization(*_moments(x, per_feature))
-
-    def apply(self, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
-        """From the units of the data to standardised coordinates; shape ``(..., d)`` in and out."""
-        return (self._checked(x, "x") - self.mean) / self.scale
-
-    def undo(self, z: Float[Array, "... d"]) -> Float[Array, "... d"]:
-        """From standardised coordinates back to the units of the data; shape ``(..., d)`` in and out."""
-        return self._checked(z, "z") * self.scale + self.mean
-
-    def _checked(self, x: Array, name: str) -> Array:
-        x = as_float(x, name)
-        if x.ndim == 0 or x.shape[-1] != self.mean.size:
-            raise ValueError(f"`{name}` must have shape (..., {self.mean.size}), got {x.shape}")
-        return x
-
-
-class Dataset(eqx.Module):
-    """Points, with what is known about them.
-
-    **Fields**
-
-    - ``points``: ``(n, d)``; in standardised coordinates where ``standardization`` is not ``None``.
-    - ``name``: what to call it in a title or a file name.
-    - ``labels``: ``(n,)`` integers (class, mixture component, which curve), or ``None``.
-    - ``score``: the exact score of the density that the points were drawn from, with ``log_prob`` (normalised), in the
-      coordinates of ``points``; ``None`` where nobody knows it (real data).
-    - ``standardization``: the change of units that was applied, or ``None``.
-    - ``image_shape``: ``(height, width)`` or ``(height, width, channels)`` where a point is a flattened image, or
-      ``None``.
-
-    Raises ``ValueError`` naming the field if their shapes do not agree.
-    """
-
-    points: Points
-    name: str = eqx.field(static=True)
-    labels: Int[Array, " n"] | None
-    score: AbstractScore | None
-    standardization: Standardization | None
-    image_shape: tuple[int, ...] | None = eqx.field(static=True)
-
-    def __init__(
-        self,
-        points: Points,
-        name: str,
-        *,
-        labels: Int[Array, " n"] | None = None,
-        score: AbstractScore | None = None,
-        standardization: Standardization | None = None,
-        image_shape: Sequence[int] | None = None,
-    ):
-        self.points = as_points(points, "points")
-        n, d = self.points.shape
-        self.name = name
-        self.labels = None if labels is None else jnp.asarray(labels)
-        self.score = score
-        self.standardization = standardization
-        self.image_shape = None if image_shape is None else tuple(int(side) for side in image_shape)
-        if self.labels is not None and self.labels.shape != (n,):
-            raise ValueError(f"`labels` must have shape ({n},) to match `points`, got {self.labels.shape}")
-        if standardization is not None and standardization.mean.shape != (d,):
-            got = standardization.mean.size
-            raise ValueError(f"`standardization` must have dimension {d} to match `points`, got {got}")
-        if self.image_shape is not None and np.prod(self.image_shape) != d:
-            raise ValueError(f"`image_shape` must have {d} pixels to match `points`, got {self.image_shape}")
-
-    def undo(self, z: Float[Array, "... d"]) -> Float[Array, "... d"]:
-        """Points (``self.points``, samples, a geodesic) back in the units of the data; ``(..., d)`` in and out."""
-        return as_float(z, "z") if self.standardization is None else self.standardization.undo(z)
 
 
 def gaussian_mixture(
@@ -215,7 +70,7 @@ def four_modes(key: PRNGKeyArray, n: int) -> Dataset:
 def two_moons(key: PRNGKeyArray, n: int, noise: float = 0.1) -> Dataset:
     """Two interleaved half circles of radius 1 about the origin, with Gaussian noise of standard deviation ``noise``.
 
-    ``labels`` say which moon; ``score`` is exact at every noise level (see the module's page). Raises ``ValueError``
+    ``labels`` say which moon; ``score`` is exact at every noise level (see `scoregeo.datasets`). Raises ``ValueError``
     for an ``n`` or ``noise`` that is not positive.
     """
     angle = np.linspace(0, np.pi, _places(np.pi, noise) + 1)
@@ -226,8 +81,8 @@ def two_moons(key: PRNGKeyArray, n: int, noise: float = 0.1) -> Dataset:
 def rings(key: PRNGKeyArray, n: int, noise: float = 0.1, *, radii: Sequence[float] = (0.75, 1.5)) -> Dataset:
     """Concentric circles of the given ``radii``, equally likely, with Gaussian noise of standard deviation ``noise``.
 
-    ``labels`` say which circle; ``score`` is exact at every noise level (see the module's page). Raises ``ValueError``
-    for an ``n``, ``noise`` or radius that is not positive.
+    ``labels`` say which circle; ``score`` is exact at every noise level (see `scoregeo.datasets`). Raises
+    ``ValueError`` for an ``n``, ``noise`` or radius that is not positive.
     """
     radii = np.atleast_1d(np.asarray(radii, float))
     if radii.ndim != 1 or radii.size == 0 or not np.all(np.isfinite(radii) & (radii > 0)):
@@ -247,7 +102,7 @@ def spiral(key: PRNGKeyArray, n: int, noise: float = 0.08, *, turns: float = 1.5
     - ``noise``: standard deviation of the noise. Neighbouring arms are ``2 / turns`` apart.
     - ``turns``: how often it winds around the origin.
 
-    ``score`` is exact at every noise level (see the module's page). Raises ``ValueError`` for an ``n``, ``noise`` or
+    ``score`` is exact at every noise level (see `scoregeo.datasets`). Raises ``ValueError`` for an ``n``, ``noise`` or
     ``turns`` that is not positive.
     """
     if not (np.isfinite(turns) and turns > 0):
@@ -294,80 +149,6 @@ def banana(key: PRNGKeyArray, n: int, *, curvature: float = 0.5, scales: Sequenc
     first, second = (jax.random.normal(key, (n, 2)) * jnp.asarray(scales)).T
     points = jnp.stack([first, second + curvature * (first**2 - scales[0] ** 2)], -1)
     return Dataset(points, "banana", score=DensityScore(_banana_log_prob, curvature, scales))
-
-
-def digits(classes: Iterable[int] | None = None) -> Dataset:
-    """The 1,797 handwritten digits of 8 x 8 pixels that come with scikit-learn: real images, no download.
-
-    **Arguments**
-
-    - ``classes``: which digits to keep, e.g. ``(3, 8)``; all by default.
-
-    Pixels of 0 (background) to 16 are mapped by one and the same affine function, so points are rescaled images and
-    Euclidean geometry is unchanged up to a factor. It is that of all digits, whichever are kept: mean 0 and standard
-    deviation 1 over all pixels of all images. Raises ``ValueError`` for a class that is not a digit. Source: Alpaydin &
-    Kaynak, UCI Machine Learning Repository, 1998.
-
-    >>> from scoregeo.datasets import digits
-    >>> data = digits(classes=[0, 1])
-    >>> data.points.shape, data.image_shape, round(data.undo(data.points).max().item(), 3)
-    ((360, 64), (8, 8), 16.0)
-    """
-    wanted = list(range(10) if classes is None else classes)
-    if not wanted or not all(c in range(10) for c in wanted):
-        raise ValueError(f"`classes` must be one or more digits from 0 to 9, got {wanted!r}")
-    from sklearn.datasets import load_digits
-
-    raw, labels = load_digits(return_X_y=True)
-    mean, scale = _moments_of_pixels(raw)
-    points, keep = (raw - mean) / scale, np.isin(labels, wanted)
-    units = Standardization(mean, scale)
-    return Dataset(points[keep], "digits", labels=labels[keep], standardization=units, image_shape=(8, 8))
-
-
-def load(
-    path: str | os.PathLike,
-    *,
-    key: str | None = None,
-    columns: Sequence[str | int] | None = None,
-    per_feature: bool | None = None,
-) -> Dataset:
-    """Numbers from a ``.npy``, ``.npz``, ``.csv`` or ``.parquet`` file, standardised.
-
-    **Arguments**
-
-    - ``path``: the file. An array is ``(n, d)``, or an image stack ``(n, height, width)`` or ``(n, height, width,
-      channels)``, which is flattened and keeps its ``image_shape``. A table has one point per row; a ``.csv`` file may
-      lack a header, and then its columns are called 0, 1, ...
-    - ``key``: which array of an ``.npz`` file; not needed if it has only one.
-    - ``columns``: which columns of a table, in this order; all by default.
-    - ``per_feature``: ``True`` for a scale per column, ``False`` for one common scale (see `Standardization.fit`). By
-      default, a scale per column for tables and ``(n, d)`` arrays, and one common mean and scale for image stacks.
-
-    **Raises** ``FileNotFoundError``, ``IsADirectoryError`` or ``PermissionError`` for a path that is no readable file;
-    ``ValueError`` for a file that is not what its extension says, or is empty, or holds anything but finite real
-    numbers (columns that are not numeric are named, the first bad entry is located; rows count from 0), or for a
-    ``key`` or ``columns`` that it does not have; ``ImportError`` for ``.parquet`` without pyarrow (``pip install
-    scoregeo[data]``).
-
-    Nothing is unpickled, so a file cannot run code.
-    """
-    points, image_shape = read_points(path, key=key, columns=columns)
-    return standardized(points, pathlib.Path(path).stem, image_shape, per_feature)
-
-
-def standardized(
-    points: np.ndarray, name: str, image_shape: tuple[int, ...] | None, per_feature: bool | None = None
-) -> Dataset:
-    """The data set of ``points`` ``(n, d)`` in the units of a file; arguments as `load` describes them."""
-    common = image_shape is not None and per_feature is None
-    mean, scale = _moments_of_pixels(points) if common else _moments(points, per_feature is not False)
-    # In float64 on the host, so that a large offset does not eat the digits of float32.
-    points = (points - mean) / scale
-    return Dataset(points, name, standardization=Standardization(mean, scale), image_shape=image_shape)
-
-
-# Synthetic sets.
 
 
 def _count(n: int, name: str = "n") -> int:
@@ -425,22 +206,3 @@ def _checkerboard_log_prob(x: Point, corners: Float[Array, "k 2"], noise: Scalar
 def _banana_log_prob(x: Point, curvature: Scalar, scales: Float[Array, " 2"]) -> Scalar:
     straight = jnp.stack([x[0], x[1] - curvature * (x[0] ** 2 - scales[0] ** 2)])
     return -0.5 * jnp.sum((straight / scales) ** 2) - jnp.sum(jnp.log(scales)) - jnp.log(2 * jnp.pi)
-
-
-# Means and scales.
-
-
-def _moments(x: np.ndarray, per_feature: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of each column, and standard deviation of each column or their root mean square."""
-    mean, variance = x.mean(0), x.var(0)
-    # Compared exactly: the computed variance of a constant column is rounding noise, not zero.
-    constant = x.max(0) == x.min(0)
-    if per_feature:
-        return mean, np.where(constant, 1.0, np.sqrt(variance))
-    return mean, np.asarray(1.0 if constant.all() else np.sqrt(variance.mean()))
-
-
-def _moments_of_pixels(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """One mean and one standard deviation for all entries, so that an image stays the same image in other units."""
-    scale = 1.0 if x.max() == x.min() else x.std()
-    return np.full(x.shape[1], x.mean()), np.asarray(scale)

@@ -1,0 +1,200 @@
+"""Data sets from files, and what is said of files that hold none."""
+
+import pathlib
+import sys
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+
+from scoregeo.datasets import load
+
+TABLE = pd.DataFrame({"height": [1.0, 2.0, 4.0], "weight": [10, 30, 20], "age": [7.5, 8.5, 9.0]})
+
+
+def write(table: pd.DataFrame, path: pathlib.Path) -> pathlib.Path:
+    if path.suffix.lower() == ".csv":
+        table.to_csv(path, index=False)
+    elif path.suffix == ".parquet":
+        table.to_parquet(path)
+    elif path.suffix == ".npy":
+        np.save(path, table.to_numpy())
+    else:
+        np.savez(path, table.to_numpy())
+    return path
+
+
+@pytest.mark.parametrize("ending", [".npy", ".npz", ".csv", ".CSV", ".parquet"])
+def test_load_standardises_and_undoes(tmp_path, ending):
+    data = load(str(write(TABLE, tmp_path / f"people{ending}")))
+    assert data.name == "people"
+    assert data.image_shape is None
+    np.testing.assert_allclose(data.points.mean(0), 0, atol=1e-12)
+    np.testing.assert_allclose(data.points.std(0), 1, rtol=1e-12)
+    np.testing.assert_allclose(data.undo(data.points), TABLE.to_numpy(), rtol=1e-12)
+
+
+def test_load_with_one_common_scale(tmp_path):
+    data = load(write(TABLE, tmp_path / "people.csv"), per_feature=False)
+    assert data.standardization.scale.shape == ()
+    np.testing.assert_allclose(data.points.mean(0), 0, atol=1e-12)
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+def test_load_columns_in_order(tmp_path, ending):
+    data = load(write(TABLE.assign(name=["a", "b", "c"]), tmp_path / f"t{ending}"), columns=["age", "height"])
+    np.testing.assert_allclose(data.undo(data.points), TABLE[["age", "height"]].to_numpy(), rtol=1e-12)
+
+
+def test_load_csv_without_header(tmp_path):
+    path = tmp_path / "bare.csv"
+    np.savetxt(path, TABLE.to_numpy(), delimiter=",")
+    np.testing.assert_allclose(load(path).undo(load(path).points), TABLE.to_numpy(), rtol=1e-12)
+    for third in (2, "2"):  # a word, on the command line
+        np.testing.assert_array_equal(load(path, columns=[third]).points[:, 0], load(path).points[:, 2])
+
+
+def test_load_parquet_with_nullable_integers(tmp_path):
+    path = write(pd.DataFrame({"a": pd.array([1, 2, 3], "Int64")}), tmp_path / "t.parquet")
+    np.testing.assert_allclose(load(path).undo(load(path).points)[:, 0], [1, 2, 3])
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 3), (5, 4, 3, 2)])
+def test_load_image_stacks(tmp_path, shape):
+    images = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    data = load(tmp_path / "images.npy")
+    assert data.image_shape == shape[1:]
+    assert len(np.unique(data.standardization.mean)) == 1
+    np.testing.assert_allclose(data.undo(data.points).reshape(shape), images, atol=1e-10)
+    assert load(tmp_path / "images.npy", per_feature=True).standardization.scale.shape == (np.prod(shape[1:]),)
+
+
+def test_load_npz_by_key(tmp_path):
+    np.savez(tmp_path / "two.npz", train=TABLE.to_numpy(), test=np.zeros((2, 1)))
+    assert load(tmp_path / "two.npz", key="test").points.shape == (2, 1)
+    with pytest.raises(ValueError, match=r"`key` must name one of the arrays .*two\.npz.*\['train', 'test'\]"):
+        load(tmp_path / "two.npz")
+    with pytest.raises(ValueError, match=r"`key` = 'valid' must name one of the arrays .*\['train', 'test'\]"):
+        load(tmp_path / "two.npz", key="valid")
+
+
+def test_load_keeps_small_differences_on_a_large_offset_in_float32(tmp_path):
+    np.save(tmp_path / "t.npy", 1.7e9 + np.arange(4.0)[:, None])
+    with jax.enable_x64(False):
+        points = load(tmp_path / "t.npy").points
+    assert points.dtype == np.float32
+    np.testing.assert_allclose(points[:, 0], (np.arange(4) - 1.5) / 1.25**0.5, rtol=1e-6)
+
+
+def bad_file(tmp_path, name, content):
+    path = tmp_path / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif isinstance(content, pd.DataFrame):
+        write(content, path)
+    elif isinstance(content, dict):
+        np.savez(path, **content)
+    else:
+        np.save(path, content, allow_pickle=True)
+    return path
+
+
+PARQUET_MAGIC = b"PAR1" + bytes(20) + b"PAR1"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", b"1,2\n", r"must end in \.npy, \.npz, \.csv or \.parquet, got '\.txt'"),
+        ("a", b"1,2\n", "must end in .*, got 'no extension'"),
+        ("a.csv", b"", "got an empty file"),
+        ("a.npy", b"", "got an empty file"),
+        ("a.npy", b"garbage that is no array", r"must be a NumPy \.npy file, but starts with the bytes b'garbag'"),
+        ("a.npz", b"garbage", r"must be a NumPy \.npz file, but starts with"),
+        ("a.npz", b"PK\x03\x04 truncated", r"must be a NumPy \.npz file with an array of numbers"),
+        ("a.npy", b"\x93NUMPY\x01\x00truncated", r"must be a NumPy \.npy file with an array of numbers"),
+        ("a.csv", b"\xff\xfe\x00\x80\n1,2\n", r"must be a \.csv file"),
+        ("a.csv", b"x,y\n1,2\n1,2,3\n", r"must be a \.csv file with a table of numbers.*line 3"),
+        ("a.csv", b"x,y\n1,2,3\n4,5,6\n", "its header has 2 names, but its rows have 3 values"),
+        ("a.csv", b"\n\n", r"must be a \.csv file with a table of numbers: No columns"),
+        ("a.parquet", b"garbage", r"must be a \.parquet file with a table of numbers"),
+        ("a.parquet", PARQUET_MAGIC, r"must be a \.parquet file with a table of numbers"),
+        ("a.csv", b"x,y\n", r"at least one point and one feature, got 0 rows of \['x', 'y'\]"),
+        ("a.parquet", TABLE[:0], "at least one point and one feature, got 0 rows"),
+        ("a.npy", np.ones((0, 3)), r"at least one point and one feature, got shape \(0, 3\)"),
+        ("a.npy", np.ones((3, 0)), r"at least one point and one feature, got shape \(3, 0\)"),
+        ("a.npy", np.ones(3), r"got shape \(3,\); reshape one feature to \(n, 1\)"),
+        ("a.npy", np.float64(3), r"got shape \(\)"),
+        ("a.npy", np.ones((2, 2, 2, 2, 2)), r"got shape \(2, 2, 2, 2, 2\)"),
+        ("a.npy", np.array([[1, "a"]], object), "Object arrays cannot be loaded"),
+        ("a.npz", {"x": np.array([[1, "a"]], object)}, "Object arrays cannot be loaded"),
+        ("a.npz", {}, r"`key` must name one of the arrays of .*, which holds \[\]"),
+        ("a.npy", np.array([["1", "2"]]), "must hold real numbers, got dtype <U1"),
+        ("a.npy", np.ones((2, 2), complex), "must hold real numbers, got dtype complex128"),
+        ("a.npy", np.ones((2, 2), bool), "must hold real numbers, got dtype bool"),
+        (
+            "a.npy",
+            np.array([[1.0, 2.0], [3.0, np.inf]]),
+            r"1 of 4 values are NaN or infinite \(first in row 1, column 1\)",
+        ),
+        ("a.csv", b"x,y\n1,2\n3,\n,4\n", r"2 of 6 values are NaN or infinite \(first in row 1, column 'y'\)"),
+        ("a.csv", b"x,y\n1,2\n3,oops\n", r"must have numeric columns, got 'y' \('oops' in row 1\)"),
+        ("a.csv", b"x;y\n1;2\n", r"must have numeric columns, got 'x;y' \('1;2' in row 0\)"),
+        ("a.csv", b"x,y\nTrue,2\nFalse,3\n", r"must have numeric columns, got 'x' \(dtype bool\)"),
+        ("a.csv", b",x\n0,1.5\n1,2.5\n", r"first column without a name \(an index\?\)"),
+        ("a.parquet", TABLE.assign(when=pd.Timestamp("2026-01-01")), r"must have numeric columns, got 'when'"),
+        ("a.parquet", TABLE.assign(name=["a", "b", "c"]), r"must have numeric columns, got 'name' \('a' in row 0\)"),
+    ],
+)
+def test_load_refuses(tmp_path, name, content, message):
+    path = bad_file(tmp_path, name, content)
+    with pytest.raises(ValueError, match=message) as error:
+        load(path)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("t.npy", {"columns": ["x"]}, r"`columns` names columns of a \.csv or \.parquet file"),
+        ("t.csv", {"key": "x"}, r"`key` names an array of an \.npz file"),
+        (
+            "t.csv",
+            {"columns": ["heigth"]},
+            r"`columns` must be among \['height', 'weight', 'age'\] of .*, got \['heigth'\]",
+        ),
+        ("t.csv", {"columns": "age"}, "`columns` must be a list of one or more column names, got 'age'"),
+        ("t.parquet", {"columns": []}, "`columns` must be a list of one or more column names"),
+    ],
+)
+def test_load_refuses_options(tmp_path, name, options, message):
+    with pytest.raises(ValueError, match=message):
+        load(write(TABLE, tmp_path / name), **options)
+
+
+def test_load_missing_file_and_directory(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"`path` = '.*nowhere\.csv' does not exist"):
+        load(tmp_path / "nowhere.csv")
+    (tmp_path / "folder.npy").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"`path` = '.*folder\.npy' must be a file, got a directory"):
+        load(tmp_path / "folder.npy")
+
+
+def test_load_unreadable_file(tmp_path, monkeypatch):
+    path = write(TABLE, tmp_path / "secret.csv")
+
+    def denied(*args, **kwargs):  # the tests may run as root, whom no mode bits stop
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(pathlib.Path, "open", denied)
+    with pytest.raises(PermissionError, match=r"`path` = '.*secret\.csv' must be readable"):
+        load(path)
+
+
+def test_load_parquet_without_pyarrow(tmp_path, monkeypatch):
+    path = write(TABLE, tmp_path / "t.parquet")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ImportError, match=r"reading `path` = .* needs pyarrow: pip install scoregeo\[data\]"):
+        load(path)
