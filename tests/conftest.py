@@ -48,7 +48,7 @@ LONGEST = (
     "test_shooting.py",
     "test_nodal.py",
     "test_transport.py",
-    "test_cli.py",
+    "test_demo.py",
     "test_pairwise.py",
     "test_training.py",
     "test_training_scale.py",

@@ -25,7 +25,7 @@ class PairCommand(Command):
     start: Annotated[str, tyro.conf.arg(name="from")]
     """Index of a point of the data that the model was trained on, or a .npy file with one point."""
     end: Annotated[str, tyro.conf.arg(name="to")]
-    """Likewise. Points are in the units of the data."""
+    """The other end, given in the same way. Points are in the units of the data."""
     sigma: float | None = None
     """Noise level of the score; by default the one kept with the model."""
     strength: float | None = None

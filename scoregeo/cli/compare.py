@@ -70,7 +70,7 @@ class Compare(Command):
     picture: Path | None = None
     """A .png file: correlations, distances against each other, and in the plane the geodesics that bend most."""
     seed: int = 0
-    """Of the points drawn, and of the intervals."""
+    """Seed of the points drawn, and of the intervals."""
 
     def run(self, console: Console) -> None:
         """Print, write and draw the comparison; raises `CommandError` at the end if some solve failed."""

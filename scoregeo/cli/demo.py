@@ -37,7 +37,7 @@ class Demo(Command):
     quick: bool = False
     """Train briefly: to see that everything runs, not how good it gets."""
     seed: int = 0
-    """Of everything random: the same seed gives the same numbers."""
+    """Seed of everything random: the same seed gives the same numbers."""
 
     def run(self, console: Console) -> None:
         """Run the demo and write its report; raises `CommandError` at the end if some geodesic did not converge."""

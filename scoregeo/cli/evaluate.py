@@ -29,7 +29,7 @@ class Evaluate(PointsOptions, Command):
     picture: Path | None = None
     """A .png file: loss and calibration by noise level, and the memorisation gap."""
     seed: int = 0
-    """Of everything random."""
+    """Seed of everything random."""
     condition: int | None = None
     """Label of a class that all points of --data are of; samples are too."""
 

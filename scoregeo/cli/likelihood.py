@@ -29,7 +29,7 @@ class Likelihood(PointsOptions, Command):
     probes: int | None = None
     """Random directions that estimate the trace, for high dimension; by default the trace is exact."""
     seed: int = 0
-    """Of the probes."""
+    """Seed of the probes."""
     condition: int | None = None
     """Label of a class: the density of its points."""
 

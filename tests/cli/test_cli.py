@@ -1,217 +1,111 @@
-"""The command line on real files: the main job end to end, and one line for every user's mistake."""
+"""The command line as a whole: which commands there are, what is imported for them, and how it ends."""
 
-import json
-import os
 import pathlib
 import subprocess
 import sys
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from scoregeo import cli
+from scoregeo.cli._command import Command, CommandError
 
 
-def run(*arguments, cwd=None):
-    """The command in a process of its own, as a user runs it."""
-    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": os.environ["SCOREGEO_TEST_CACHE"]}
-    command = [sys.executable, "-m", "scoregeo", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=540)
+def refuse(error):
+    """A replacement for a function, which raises."""
+
+    def raises(*arguments):
+        raise error
+
+    return raises
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    """The quick demo on the moons, once for all tests of this file (which run on one worker)."""
-    out = tmp_path_factory.mktemp("demo") / "out"
-    done = run("demo", "--data", "moons", "--quick", "--out", out)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return out, done
+@pytest.fixture
+def imported(monkeypatch):
+    """The commands whose files are imported, in order."""
+    names, import_command = [], cli._import
+
+    def record(name):
+        names.append(name)
+        return import_command(name)
+
+    monkeypatch.setattr(cli, "_import", record)
+    return names
 
 
-@pytest.mark.slow
-class TestDemo:
-    def test_report(self, demo):
-        out, done = demo
-        report = json.loads((out / "report.json").read_text())
-        moons = report["data"]["moons"]
-        assert report["versions"]["jax"]
-        assert moons["dtype"] == "float64"
-        assert moons["score_accuracy"]["score_error"][1] < 0.25
-        assert len(moons["geodesics"]) == 3
-        for record in moons["geodesics"]:
-            assert record["status"] == "converged"
-            assert record["length"] >= record["euclidean"] - 1e-9
-            assert record["error"] < 1e-4 * record["length"]
-            assert record["defect"] < 0.05
-        assert "converged" in done.stdout
-        # Training is over: its checkpoint is gone, the model is there.
-        assert sorted(p.name for p in (out / "moons").iterdir()) == ["model"]
-
-    def test_picture(self, demo):
-        out, _ = demo
-        with Image.open(out / "metric.png") as picture:
-            pixels = np.asarray(picture.convert("RGB"))
-        assert min(pixels.shape[:2]) > 400
-        orange = np.array([0xD5, 0x5E, 0x00])
-        assert (np.abs(pixels.astype(int) - orange).sum(-1) < 30).sum() > 500  # the geodesics are there
-
-    def test_same_seed_same_numbers(self, demo, tmp_path):
-        out, _ = demo
-        again = run("demo", "--data", "moons", "--quick", "--out", tmp_path / "again")
-        assert again.returncode == 0, again.stderr
-        first, second = (json.loads((folder / "report.json").read_text()) for folder in (out, tmp_path / "again"))
-        for a, b in zip(first["data"]["moons"]["geodesics"], second["data"]["moons"]["geodesics"], strict=True):
-            assert a["length"] == b["length"]
-
-    def test_geodesic_and_distance_of_the_saved_model(self, demo, tmp_path):
-        out, _ = demo
-        model = out / "moons" / "model"
-        record = json.loads((out / "report.json").read_text())["data"]["moons"]["geodesics"][0]
-        pair = ("--from", record["from"], "--to", record["to"])
-        done = run(
-            "geodesic", "--model", model, *pair, "--out", tmp_path / "path.npz", "--picture", tmp_path / "path.png"
-        )
-        assert done.returncode == 0, done.stderr
-        with np.load(tmp_path / "path.npz") as path:
-            points = np.load(model / "points.npy")
-            np.testing.assert_allclose(path["points"][0], points[record["from"]], atol=1e-6)
-            np.testing.assert_allclose(path["points"][-1], points[record["to"]], atol=1e-6)
-            np.testing.assert_allclose(path["length"], record["length"], rtol=1e-6)
-        with Image.open(tmp_path / "path.png") as picture:
-            assert min(picture.size) > 300
-        np.save(tmp_path / "a.npy", points[record["from"]])
-        np.save(tmp_path / "b.npy", points[record["to"]])
-        done = run("distance", "--model", model, "--from", tmp_path / "a.npy", "--to", tmp_path / "b.npy")
-        assert done.returncode == 0, done.stderr
-        assert f"{record['length']:.4f}"[:5] in done.stdout
-        assert "converged" in done.stdout
-
-    def test_bad_pairs(self, demo, tmp_path, capsys):
-        model = demo[0] / "moons" / "model"
-        np.save(tmp_path / "three.npy", np.zeros(3))
-        np.save(tmp_path / "nan.npy", np.array([0.0, np.nan]))
-        (tmp_path / "garbage.npy").write_text("not numpy")
-        (tmp_path / "zip.npy").write_bytes(b"PK\x03\x04garbage")
-        np.save(tmp_path / "complex.npy", np.array([1j, 0.0]))
-        cases = [
-            (("--from", "4000", "--to", "0"), "`--from` must be an index from 0 to 3999, got 4000"),
-            (("--from", "-1", "--to", "0"), "`--from` must be an index from 0 to 3999, got -1"),
-            (
-                ("--from", "0", "--to", tmp_path / "three.npy"),
-                "`--to` must hold one point of shape (2,), got shape (3,)",
-            ),
-            (("--from", "0", "--to", tmp_path / "nan.npy"), "`--to` must be finite"),
-            (("--from", "0", "--to", tmp_path / "garbage.npy"), "is not a .npy file of numbers"),
-            (("--from", "0", "--to", tmp_path / "missing.npy"), "no such file"),
-            (("--from", "0", "--to", "x"), "`--to` must be an index or the path of a .npy file, got 'x'"),
-            (("--from", "0", "--to", "1", "--strength", "-1"), "`--strength` must be a non-negative number, got -1"),
-            (("--from", "0", "--to", "1", "--sigma", "0"), "`--sigma` must be a positive number, got 0"),
-            (("--from", "0", "--to", "1", "--sigma", "1e9"), "`--sigma` must be a noise level that the model knows"),
-            (("--from", "0", "--to", tmp_path / "complex.npy"), "is not a .npy file of real numbers"),
-            (("--from", "0", "--to", tmp_path / "zip.npy"), "is not a .npy file of numbers"),
-        ]
-        for arguments, message in cases:
-            assert_fails_in_one_line(["distance", "--model", model, *arguments], message, capsys)
-
-    def test_own_file(self, tmp_path):
-        """Data of the user's own, in three dimensions and units of very different size."""
-        rng = np.random.default_rng(0)
-        table = rng.normal(size=(200, 3)) * [1.0, 100.0, 0.01] + [0, 1000, 5]
-        np.savetxt(tmp_path / "table.csv", table, delimiter=",", header="a,b,c", comments="")
-        done = run("demo", "--data", tmp_path / "table.csv", "--quick", "--out", tmp_path / "out")
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert (tmp_path / "out" / "table-projection.png").exists()
-        points = np.load(tmp_path / "out" / "table" / "model" / "points.npy")
-        np.testing.assert_allclose(points, table, rtol=1e-4)
+def test_every_file_is_a_command():
+    folder = pathlib.Path(cli.__file__).parent
+    assert sorted(path.stem for path in folder.glob("[!_]*.py")) == sorted(cli._COMMANDS)
+    for name in cli._COMMANDS:
+        assert issubclass(cli._import(name), Command)
 
 
-def assert_fails_in_one_line(arguments, message, capsys):
-    """In this process: starting one for each mistake would take most of the time of the suite."""
+def test_module_is_a_program():
+    done = subprocess.run([sys.executable, "-m", "scoregeo", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for name, summary in cli._COMMANDS.items():
+        assert name in done.stdout
+        assert summary.split()[0] in done.stdout
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"], []])
+def test_help_imports_no_command(imported, capsys, words):
     with pytest.raises(SystemExit) as stop:
-        cli.main([str(a) for a in arguments])
-    error = capsys.readouterr().err
+        cli.main(words)
+    assert (stop.value.code == 0) == bool(words)
+    assert imported == []
+    printed = capsys.readouterr()
+    assert ("subcommands" in printed.out) if words else ("Missing subcommand" in printed.err)
+
+
+def test_help_of_a_command_imports_that_command(imported, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["sample", "--help"])
+    assert stop.value.code == 0
+    assert imported == ["sample"]
+    help = capsys.readouterr().out
+    assert "--guidance FLOAT" in help
+    assert cli._COMMANDS["sample"] in help
+
+
+def test_command_is_parsed_and_run(imported, monkeypatch):
+    from scoregeo.cli.distance import Distance
+
+    ran = []
+    monkeypatch.setattr(Distance, "run", lambda self, console: ran.append(self))
+    cli.main(["distance", "--model", "m", "--from", "3", "--to", "b.npy"])
+    assert ran == [Distance(pathlib.Path("m"), "3", "b.npy")]
+    assert imported == ["distance"]
+
+
+def test_mistake_is_explained_by_all_commands(capsys):
+    """An option that another command has: the message names that command, and appears once."""
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["distance", "--model", "m", "--from", "3", "--to", "4", "--guidance", "2"])
     assert stop.value.code == 2
-    assert error.count("\n") == 1
-    assert error.startswith("scoregeo: ")
-    assert message in error, error
+    error = capsys.readouterr().err
+    assert "in scoregeo sample --help" in error
+    assert error.count("For full helptext") == 1
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
+    ("error", "status", "line"),
     [
-        ("missing.npy", None, "missing.npy"),
-        ("empty.csv", b"", "empty.csv"),
-        ("words.csv", b"a,b\nx,y\nz,w\n", "words.csv"),
-        ("garbage.npy", b"garbage", "garbage.npy"),
-        ("garbage.parquet", b"garbage", "garbage.parquet"),
-        ("data.xyz", b"1 2 3", "data.xyz"),
-        ("few.csv", b"a,b\n1,2\n3,4\n", "`--data`"),
-        ("nan.csv", b"a,b\n1,2\n,4\n5,6\n", "nan.csv"),
+        (CommandError("told in\n  two lines"), 2, "scoregeo: told in two lines\n"),
+        (ImportError("No module named 'flax'"), 2, "scoregeo: No module named 'flax'\n"),
+        (KeyboardInterrupt(), 130, "scoregeo: interrupted\n"),
+        (KeyboardInterrupt("the last checkpoint is in x"), 130, "scoregeo: the last checkpoint is in x\n"),
     ],
 )
-def test_bad_data_files(name, content, message, tmp_path, capsys):
-    path = tmp_path / name
-    if content is not None:
-        path.write_bytes(content)
-    assert_fails_in_one_line(["demo", "--data", path, "--out", tmp_path / "out"], message, capsys)
-    assert not (tmp_path / "out").exists()
+def test_how_it_ends(monkeypatch, capsys, error, status, line):
+    """What goes wrong while a command is imported is told like what goes wrong while it runs."""
+    monkeypatch.setattr(cli, "_import", refuse(error))
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["demo"])
+    assert stop.value.code == status
+    assert capsys.readouterr().err == line
 
 
-def test_output_folder_that_cannot_be_written(tmp_path, capsys):
-    (tmp_path / "file").write_text("in the way")
-    out = tmp_path / "file" / "out"
-    assert_fails_in_one_line(["demo", "--data", "moons", "--quick", "--out", out], "`--out` must be a folder", capsys)
-
-
-@pytest.mark.parametrize("seed", ["-1", "99999999999999999999"])
-def test_bad_seed(seed, tmp_path, capsys):
-    command = ["demo", "--data", "moons", "--seed", seed, "--out", tmp_path / "out"]
-    assert_fails_in_one_line(command, "`--seed` must be from 0 to 4294967295", capsys)
-
-
-def test_constant_data(tmp_path, capsys):
-    np.save(tmp_path / "constant.npy", np.ones((20, 2)))
-    command = ["demo", "--data", tmp_path / "constant.npy", "--out", tmp_path / "out"]
-    assert_fails_in_one_line(command, "must have points that differ", capsys)
-    assert not (tmp_path / "out").exists()
-
-
-class TestBadModels:
-    def test_unknown(self, tmp_path, capsys):
-        command = ["distance", "--model", tmp_path / "nothing", "--from", "0", "--to", "1"]
-        assert_fails_in_one_line(command, "nothing", capsys)
-
-    @pytest.mark.parametrize("content", [None, "{", '{"format": "other"}'])
-    def test_damaged(self, content, tmp_path, capsys):
-        model = tmp_path / "model"
-        model.mkdir()
-        if content is not None:
-            (model / "config.json").write_text(content)
-        command = ["geodesic", "--model", model, "--from", "0", "--to", "1", "--out", tmp_path / "path.npz"]
-        assert_fails_in_one_line(command, "model", capsys)
-        assert not (tmp_path / "path.npz").exists()
-
-
-@pytest.mark.slow
-def test_interrupt_leaves_a_usable_checkpoint(tmp_path):
-    """Ctrl-C while training: exit status 130, one line that says where the checkpoint is, and the next run goes on
-    from it."""
-    import signal
-    import time
-
-    command = [sys.executable, "-m", "scoregeo", "demo", "--data", "moons", "--out", str(tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    # The first line of progress says that steps are being done.
-    line = process.stderr.readline()
-    assert line.startswith("step "), line
-    time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130, errors
-    message = errors.strip().splitlines()[-1]
-    assert "the last checkpoint is in" in message
-    assert "Traceback" not in errors
-    checkpoint = pathlib.Path(message.split("the last checkpoint is in ")[1].split(" (")[0])
-    assert checkpoint.exists()
-    assert not (tmp_path / "metric.png").exists()
+def test_programming_errors_are_not_hidden(monkeypatch):
+    monkeypatch.setattr(cli, "_import", refuse(AssertionError("a bug")))
+    with pytest.raises(AssertionError, match="a bug"):
+        cli.main(["demo"])

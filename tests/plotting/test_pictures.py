@@ -1,0 +1,25 @@
+"""Whole figures of geodesics on data."""
+
+import numpy as np
+import pytest
+
+from scoregeo import geodesic
+from scoregeo.datasets import Dataset
+from scoregeo.metrics import SteinMetric
+from scoregeo.plotting import pictures
+from scoregeo.scores import GaussianScore
+
+
+@pytest.mark.parametrize(
+    ("dim", "image_shape", "name"), [(4, (2, 2), "strips"), (2, None, "metric"), (3, None, "projection")]
+)
+def test_picture_suits_the_data(dim, image_shape, name):
+    points = np.random.default_rng(0).normal(size=(20, dim))
+    metric = SteinMetric(GaussianScore(np.zeros(dim), np.eye(dim)), 0.0)
+    path = geodesic(metric, points[0], points[1])
+    found, figure = pictures.suitable(Dataset(points, "normal", image_shape=image_shape), metric, [path])
+    assert found == name
+    # Beside the strip and beside the plane, log p along the paths; a projection stands alone.
+    titles = [ax.get_title() for ax in figure.axes]
+    assert len(titles) == (1 if name == "projection" else 2)
+    assert ("$\\log p$ along the paths" in titles) == (name != "projection")
