@@ -35,7 +35,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._types import Point, Points, Scalar
+from ..._types import Point, Points, Scalar
 
 
 class AbstractSchedule(eqx.Module):
