@@ -10,7 +10,8 @@ from .model import DiffusionModel
 from .networks.conditioning import drop_condition
 from .networks.denoiser import Denoiser
 from .networks.dit import DiT
-from .networks.mlp import MLP, Potential
+from .networks.mlp import MLP
+from .networks.potential import Potential
 from .networks.unet import UNet
 from .sampling.base import AbstractSampler, LearnedMarginalScore, ProbabilityFlow, ReverseSDE
 from .sampling.guidance import GuidedScore

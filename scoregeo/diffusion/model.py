@@ -28,7 +28,7 @@ from .files import (
 from .history import TrainingHistory
 from .networks.conditioning import is_no_condition
 from .networks.denoiser import Denoiser
-from .networks.mlp import describe_network, network_from_dict, takes_conditions
+from .networks.registry import describe_network, network_from_dict, takes_conditions
 from .sampling.base import AbstractSampler, LearnedMarginalScore, ProbabilityFlow, sample_path
 from .sampling.guidance import GuidedScore
 from .sampling.likelihood import Likelihood, log_prob

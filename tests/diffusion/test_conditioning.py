@@ -9,9 +9,8 @@ import optax
 import pytest
 from flax import nnx
 
-from scoregeo.diffusion import MLP, Denoiser, Potential
+from scoregeo.diffusion import MLP, Denoiser, DiT, Potential, UNet
 from scoregeo.diffusion.networks.conditioning import drop_condition
-from scoregeo.diffusion.networks.mlp import DiT, UNet
 from scoregeo.diffusion.training.losses import denoising_target
 
 KINDS = {

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from scoregeo.diffusion import MLP, Denoiser, Potential
-from scoregeo.diffusion.networks.mlp import DiT, UNet, network_from_dict, noise_features
+from scoregeo.diffusion import MLP, Denoiser, DiT, Potential, UNet
+from scoregeo.diffusion.networks.conditioning import noise_features
+from scoregeo.diffusion.networks.registry import network_from_dict
 from scoregeo.scores import NetworkScore
 
 # One small network of each kind, for points of dimension 48 (images of 4 by 6 by 2).

@@ -26,7 +26,7 @@ from ..._atomic import make_writable
 from ..config import FitConfig
 from ..files import DamagedModelError, check_directory, flatten, unflatten
 from ..history import TrainingHistory
-from ..networks.mlp import describe_network
+from ..networks.registry import describe_network
 from .ema import takes_snapshots
 from .posthoc import remove_snapshots, write_snapshot
 

@@ -25,7 +25,9 @@ from ..config import FitConfig
 from ..history import TrainingHistory
 from ..model import DiffusionModel
 from ..networks.denoiser import Denoiser
-from ..networks.mlp import MLP, Potential, takes_conditions
+from ..networks.mlp import MLP
+from ..networks.potential import Potential
+from ..networks.registry import takes_conditions
 from .data import AbstractData, as_data
 from .ema import takes_snapshots
 from .progress import Progress

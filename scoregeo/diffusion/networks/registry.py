@@ -1,0 +1,54 @@
+"""The networks of this package by name: from a network to a dictionary that describes it, and back."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import PRNGKeyArray
+
+from .dit import DiT
+from .mlp import MLP
+from .potential import Potential
+from .unet import UNet
+
+_KINDS = {kind.__name__: kind for kind in (MLP, UNet, DiT)}
+
+
+def describe_network(network: nnx.Module) -> dict[str, Any] | None:
+    """What `network_from_dict` needs to build a network of this package; ``None`` for any other."""
+    if type(network) is Potential:
+        inner = describe_network(network.net)
+        return None if inner is None else {"kind": "Potential", "net": inner}
+    return network.to_dict() if type(network) in _KINDS.values() else None
+
+
+def takes_conditions(network: nnx.Module) -> bool:
+    """Whether a network of this package was made to take conditions."""
+    while type(network) is Potential:
+        network = network.net
+    return getattr(network, "classes", None) is not None or getattr(network, "condition_dim", None) is not None
+
+
+def network_from_dict(values: Mapping[str, Any], *, key: PRNGKeyArray, dtype: Any = jnp.float32) -> nnx.Module:
+    """A new network of the architecture that ``to_dict`` described, with random weights of the given dtype.
+
+    Raises ``ValueError`` for an unknown kind, for settings that are missing or unknown, and for values that make no
+    sense. The settings that all kinds share (conditions, ``compute_dtype``) may be left out.
+    """
+    kinds = [*_KINDS, "Potential"]
+    if not isinstance(values, Mapping) or values.get("kind") not in kinds:
+        raise ValueError(f"`network` must be a dictionary whose `kind` is one of {kinds}, got {values!r}")
+    kind, settings = values["kind"], {name: value for name, value in values.items() if name != "kind"}
+    needed, optional = {"net"}, set()
+    if kind != "Potential":
+        needed, optional = set(_KINDS[kind].settings), set(_KINDS[kind].shared_settings)
+    if not needed <= set(settings) <= needed | optional:
+        raise ValueError(
+            f"`network` of kind {kind} must have {sorted(needed)}"
+            + (f" and may have {sorted(optional)}" if optional else "")
+            + f", got {sorted(settings)}"
+        )
+    if kind == "Potential":
+        return Potential(network_from_dict(settings["net"], key=key, dtype=dtype))
+    return _KINDS[kind](**settings, key=key, dtype=dtype)
