@@ -14,12 +14,13 @@ from .base import AbstractScore, check_score_value
 
 
 class NetworkScore(AbstractScore):
-    """The score ``x -> module(x, noise_level)`` of a flax ``nnx.Module``, with weights and noise level traced.
+    """The score that a flax ``nnx.Module`` computes at one noise level, with weights and noise level traced.
 
     **Arguments**
 
-    - ``module``: an ``nnx.Module``; ``module(x, noise_level)`` takes ``x`` of shape ``(d,)`` and a scalar and returns
-      the score, shape ``(d,)``. It must hold no random state. Its structure becomes static, its weights become leaves:
+    - ``module``: an ``nnx.Module``; its method ``score(x, noise_level)``, or where its class has none, the call
+      ``module(x, noise_level)``, takes ``x`` of shape ``(d,)`` and a scalar and returns the score, shape ``(d,)``. It
+      must hold no random state. Its structure becomes static, its weights become leaves:
       a fresh network of the same shape, or new weights, do not compile again.
     - ``noise_level``: scalar passed on to the network (for a `DiffusionModel`, the standard deviation of the noise).
     - ``conservative``: ``True`` only if the network is a gradient field by construction.
@@ -54,7 +55,10 @@ class NetworkScore(AbstractScore):
         return nnx.merge(self.graphdef, self.weights)
 
     def __call__(self, x: Point) -> Vector:
-        return check_score_value(self.module()(x, *self._arguments(x)), x)
+        module = self.module()
+        # Of the class: an attribute of that name may be a network of its own.
+        score = module.score if hasattr(type(module), "score") else module
+        return check_score_value(score(x, *self._arguments(x)), x)
 
     def log_prob(self, x: Point) -> Scalar:
         """Log density at ``x`` up to a constant, where the network has one."""

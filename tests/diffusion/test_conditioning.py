@@ -194,7 +194,7 @@ def test_one_network_learns_the_score_with_and_without_the_class():
 
     denoiser = nnx.merge(graphdef, train(weights), rest)
     xs, sigma = np.linspace(-1.8, 1.8, 41), 0.6
-    score = jax.jit(jax.vmap(lambda x, label: denoiser(x[None], jnp.float32(sigma), label)[0]))
+    score = jax.jit(jax.vmap(lambda x, label: denoiser.score(x[None], jnp.float32(sigma), label)[0]))
     variance = 0.09 + sigma**2
     each = [-(xs - mean) / variance for mean in (-1, 1)]
     share = 1 / (1 + np.exp(-2 * xs / variance))

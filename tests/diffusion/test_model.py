@@ -35,7 +35,7 @@ class TestScore:
         model = make()
         score = model.score_at(0.3)
         assert isinstance(score, NetworkScore)
-        np.testing.assert_allclose(score(X), model.denoiser(X, jnp.array(0.3)), rtol=1e-12)
+        np.testing.assert_allclose(score(X), model.denoiser.score(X, jnp.array(0.3)), rtol=1e-12)
         np.testing.assert_allclose(jax.grad(score.log_prob)(X), score(X), rtol=1e-10)
 
     @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -63,7 +63,7 @@ class TestTheTargetIsTheScoreOfTheReferenceSet:
         p, score = posterior(sigma, seed), KernelDensityScore(REFERENCE, sigma)
         target = stable_target(Denoiser(MLP(3, key=jax.random.key(0)), DATA, MEAN), p)
         learned = Denoiser(Output(target), DATA, MEAN)
-        np.testing.assert_allclose(learned(p.noisy, p.sigma), score(p.noisy), rtol=1e-7, atol=1e-12)
+        np.testing.assert_allclose(learned.score(p.noisy, p.sigma), score(p.noisy), rtol=1e-7, atol=1e-12)
 
     def test_second_order(self, sigma, seed):
         """It is the derivative of the first-order target along ``sigma v``, and gives the Jacobian of the score."""
@@ -85,7 +85,9 @@ class TestTheTargetIsTheScoreOfTheReferenceSet:
         p, v, score = posterior(sigma, seed), direction(seed), KernelDensityScore(REFERENCE, sigma)
         denoiser = Denoiser(mlp(), DATA, MEAN)
         units = sigma * np.sqrt(sigma**2 + DATA**2) / DATA
-        (value, jv), (exact, exact_jv) = (jax.jvp(f, (p.noisy,), (v,)) for f in (lambda x: denoiser(x, p.sigma), score))
+        (value, jv), (exact, exact_jv) = (
+            jax.jvp(f, (p.noisy,), (v,)) for f in (lambda x: denoiser.score(x, p.sigma), score)
+        )
         np.testing.assert_allclose(stable_loss(denoiser, p), jnp.mean((units * (value - exact)) ** 2), rtol=1e-8)
         trust = max(0, 1 - 20 * float(jnp.sum(p.weights**2)))
         expected = trust * jnp.mean((units * sigma * (jv - exact_jv)) ** 2)
@@ -209,7 +211,7 @@ class TestAsymmetry:
         draws = penalty(jax.random.normal(jax.random.key(1), (50_000, 3)))
         np.testing.assert_allclose(draws.mean(), expected, rtol=0.03)
         # The same in terms of the score, in the units that losses.py states.
-        score = jax.jacfwd(lambda y: denoiser(y, sigma))(x)
+        score = jax.jacfwd(lambda y: denoiser.score(y, sigma))(x)
         units = sigma**2 * jnp.sqrt(sigma**2 + DATA**2) / DATA
         np.testing.assert_allclose(jnp.sum((units * (score - score.T)) ** 2) / 3, expected, rtol=1e-8)
 

@@ -38,7 +38,7 @@ def test_edm_is_the_base_loss(case):
 
 def test_simple_is_the_error_of_the_noise(case):
     denoiser, x, noise, sigma = case
-    predicted = -sigma * denoiser(x + sigma * noise, sigma)
+    predicted = -sigma * denoiser.score(x + sigma * noise, sigma)
     np.testing.assert_allclose(weighted(SimpleWeighting(), case, EDM()), jnp.mean((predicted - noise) ** 2), rtol=1e-10)
 
 
@@ -49,7 +49,7 @@ def test_likelihood_is_the_error_of_the_score_in_time_times_g_squared(schedule, 
     t = schedule.time_at(sigma)
     alpha, std = schedule.alpha(t), schedule.sigma(t)
     x_t = alpha * x + std * noise
-    score = denoiser(x_t / alpha, sigma) / alpha
+    score = denoiser.score(x_t / alpha, sigma) / alpha
     target = -(x_t - alpha * x) / std**2
     expected = schedule.squared_diffusion(t) * jnp.mean((score - target) ** 2)
     np.testing.assert_allclose(weighted(LikelihoodWeighting(), case, schedule), expected, rtol=1e-8)

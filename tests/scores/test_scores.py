@@ -264,6 +264,17 @@ class TestNetworkScore:
         assert len(traces) == 1
         assert not NetworkScore(Linear(0), 0.2).conservative
 
+    def test_a_method_called_score_is_the_score_and_an_attribute_is_not(self):
+        class Named(Linear):
+            def score(self, x, noise_level):
+                return -x
+
+        module, x = Linear(0), jnp.array([0.5, -1.0])
+        np.testing.assert_array_equal(NetworkScore(Named(0), 0.2)(x), -x)
+        expected = NetworkScore(module, 0.2)(x)
+        module.score = Named(1)
+        np.testing.assert_array_equal(NetworkScore(module, 0.2)(x), expected)
+
     def test_bad_input(self):
         with pytest.raises(TypeError, match=r"`module` must be a flax nnx.Module, got function"):
             NetworkScore(lambda x, t: x, 0.1)

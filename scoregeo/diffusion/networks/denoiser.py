@@ -16,9 +16,10 @@ and float32 loses digits as ``1/r``. If ``F = grad f`` then ``s`` is the gradien
 
     phi(x; r) = -|u|^2/(2 S^2) + (c/r) f(c_in u, c_noise),                                        (3)
 
-the log density up to a constant, because ``c_in`` depends on ``r`` only (MATH.md section 8).
+the log density up to a constant, because ``c_in`` depends on ``r`` only.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -34,7 +35,8 @@ class Constant(nnx.Variable):
 
 
 class Denoiser(nnx.Module):
-    """An EDM-preconditioned denoiser; called with ``(x, sigma)`` it returns the **score** of the noised data.
+    """An EDM-preconditioned denoiser: the clean point (`denoise`), the score (`score`), and perhaps the log density
+    (`log_prob`), at any noise level.
 
     **Arguments**
 
@@ -44,6 +46,15 @@ class Denoiser(nnx.Module):
     - ``mean``: mean of the data, shape ``(d,)``; zero by default.
 
     Both are leaves of the module, like the weights: a denoiser of other data does not compile again.
+
+    A network whose last layer is zero knows nothing but mean and variance, and gives the score of that Gaussian:
+
+    >>> import jax, jax.numpy as jnp
+    >>> from scoregeo.diffusion import MLP, Denoiser
+    >>> denoiser = Denoiser(MLP(2, key=jax.random.key(0)), sigma_data=1.0)
+    >>> x, sigma = jnp.array([1.0, -2.0]), jnp.array(1.0)
+    >>> denoiser.score(x, sigma).tolist(), denoiser.denoise(x, sigma).tolist()
+    ([-0.5, 1.0], [0.5, -1.0])
     """
 
     def __init__(self, net: nnx.Module, sigma_data: float | Array, mean: Array | None = None):
@@ -68,10 +79,17 @@ class Denoiser(nnx.Module):
         """``F(c_in (x - mean), c_noise)``, the raw output of the network; shape ``(d,)``."""
         return self._apply(self.net, x, sigma, condition)
 
-    def __call__(self, x: Point, sigma: Scalar, condition: Any = None) -> Vector:
-        """The score at ``x`` of the data with Gaussian noise of standard deviation ``sigma`` added; equation (2)."""
+    def score(self, x: Point, sigma: Scalar, condition: Any = None) -> Vector:
+        """The score at ``x`` of the data with Gaussian noise of standard deviation ``sigma`` added; equation (2). Shape
+        ``(d,)``."""
         u, total = self._centred(x, sigma)
         return -u / total**2 + self.sigma_data[...] / (sigma * total) * self._apply(self.net, x, sigma, condition)
+
+    def __call__(self, x: Point, sigma: Scalar, condition: Any = None) -> Vector:
+        """The score, as `score` computes it. Deprecated: the call of a denoiser would be expected to denoise."""
+        message = "calling a Denoiser is deprecated: use `score` for the score, or `denoise` for the denoised point"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return self.score(x, sigma, condition)
 
     def denoise(self, x: Point, sigma: Scalar, condition: Any = None) -> Point:
         """The expected clean point ``E[x_0 | x_0 + sigma eps = x]``; equation (1). Shape ``(d,)``."""

@@ -20,7 +20,7 @@ def test_tweedie(wrap, sigma, mlp):
     """s = (D - x)/sigma^2, in float64 where the difference has digits to spare."""
     denoiser = Denoiser(wrap(mlp()), 0.8, MEAN)
     expected = (denoiser.denoise(X, jnp.array(sigma)) - X) / sigma**2
-    np.testing.assert_allclose(denoiser(X, jnp.array(sigma)), expected, rtol=1e-15 / sigma**2 + 1e-10)
+    np.testing.assert_allclose(denoiser.score(X, jnp.array(sigma)), expected, rtol=1e-15 / sigma**2 + 1e-10)
 
 
 @pytest.mark.parametrize("sigma", SIGMAS)
@@ -36,7 +36,7 @@ def test_denoiser_is_that_of_karras(sigma, mlp):
 def test_a_network_of_zeros_is_exact_for_isotropic_gaussian_data(sigma):
     denoiser = Denoiser(MLP(3, key=jax.random.key(0)), 0.8, MEAN)
     exact = GaussianScore(MEAN, (0.8**2 + sigma**2) * jnp.eye(3))
-    np.testing.assert_allclose(denoiser(X, jnp.array(sigma)), exact(X), rtol=1e-12)
+    np.testing.assert_allclose(denoiser.score(X, jnp.array(sigma)), exact(X), rtol=1e-12)
     tuned = Denoiser(Potential(MLP(3, key=jax.random.key(0))), 0.8, MEAN)
     difference = tuned.log_prob(X, jnp.array(sigma)) - tuned.log_prob(MEAN, jnp.array(sigma))
     np.testing.assert_allclose(difference, exact.log_prob(X) - exact.log_prob(MEAN), rtol=1e-9)
@@ -46,14 +46,14 @@ def test_a_network_of_zeros_is_exact_for_isotropic_gaussian_data(sigma):
 def test_the_score_is_the_gradient_of_log_prob(sigma, mlp):
     denoiser = Denoiser(Potential(mlp()), 0.8, MEAN)
     np.testing.assert_allclose(
-        denoiser(X, jnp.array(sigma)), jax.grad(denoiser.log_prob)(X, jnp.array(sigma)), rtol=1e-10
+        denoiser.score(X, jnp.array(sigma)), jax.grad(denoiser.log_prob)(X, jnp.array(sigma)), rtol=1e-10
     )
     h = 1e-6
     differences = [
         (denoiser.log_prob(X + h * e, jnp.array(sigma)) - denoiser.log_prob(X - h * e, jnp.array(sigma))) / (2 * h)
         for e in jnp.eye(3)
     ]
-    np.testing.assert_allclose(denoiser(X, jnp.array(sigma)), differences, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(denoiser.score(X, jnp.array(sigma)), differences, rtol=1e-5, atol=1e-7)
 
 
 def test_small_noise_keeps_its_digits_in_float32(mlp):
@@ -62,17 +62,24 @@ def test_small_noise_keeps_its_digits_in_float32(mlp):
     # The same weights in both types, so that only arithmetic differs.
     single = Denoiser(mlp(dtype=jnp.float32), jnp.float32(0.8), MEAN.astype("float32"))
     exact = Denoiser(mlp(dtype=jnp.float32), np.float64(np.float32(0.8)), MEAN.astype("float32").astype("float64"))
-    expected = exact(x.astype("float64"), sigma.astype("float64"))
-    error = np.abs(single(x, sigma) - expected).max() / np.abs(expected).max()
+    expected = exact.score(x.astype("float64"), sigma.astype("float64"))
+    error = np.abs(single.score(x, sigma) - expected).max() / np.abs(expected).max()
     naive = np.abs((single.denoise(x, sigma) - x) / sigma**2 - expected).max() / np.abs(expected).max()
-    assert single(x, sigma).dtype == jnp.float32
+    assert single.score(x, sigma).dtype == jnp.float32
     assert error < 2e-6
     assert naive > 1e-3  # the test can tell the difference
 
 
 def test_moving_the_data_moves_the_score(mlp):
     here, there = Denoiser(mlp(), 0.8, MEAN), Denoiser(mlp(), 0.8, MEAN + 5)
-    np.testing.assert_allclose(there(X + 5, jnp.array(0.1)), here(X, jnp.array(0.1)), rtol=1e-10)
+    np.testing.assert_allclose(there.score(X + 5, jnp.array(0.1)), here.score(X, jnp.array(0.1)), rtol=1e-10)
+
+
+def test_the_call_of_0_1_0_is_the_score_and_warns(mlp):
+    denoiser = Denoiser(mlp(), 0.8, MEAN)
+    with pytest.warns(DeprecationWarning, match="use `score` for the score, or `denoise` for the denoised point"):
+        called = denoiser(X, jnp.array(0.1))
+    np.testing.assert_array_equal(called, denoiser.score(X, jnp.array(0.1)))
 
 
 def test_conservative_and_log_prob_follow_the_network(mlp):
@@ -90,7 +97,7 @@ def test_every_method_passes_the_condition_on(sigma):
     built_in = _WithCondition(told.scale[...], 0.7)
     denoiser, fixed = (Denoiser(Potential(net), 0.8, MEAN) for net in (told, built_in))
     sigma, condition = jnp.array(sigma), jnp.array(0.7)
-    for name in ("network_output", "__call__", "denoise", "log_prob"):
+    for name in ("network_output", "score", "denoise", "log_prob"):
         with_condition, without = (getattr(denoiser, name)(X, sigma, *c) for c in ((condition,), ()))
         np.testing.assert_allclose(with_condition, getattr(fixed, name)(X, sigma), rtol=1e-13)
         assert not np.allclose(with_condition, without)
@@ -105,9 +112,9 @@ def test_a_network_that_knows_no_conditions_is_not_given_one():
 
     for net in (Plain(), Potential(Plain())):
         denoiser = Denoiser(net, 0.8, MEAN)
-        assert np.isfinite(denoiser(X, jnp.array(0.3))).all()
+        assert np.isfinite(denoiser.score(X, jnp.array(0.3))).all()
         with pytest.raises(TypeError, match="positional argument"):
-            denoiser(X, jnp.array(0.3), 1)
+            denoiser.score(X, jnp.array(0.3), 1)
 
 
 class _WithCondition(nnx.Module):
