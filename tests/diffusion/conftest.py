@@ -51,7 +51,7 @@ def interrupt_after(monkeypatch):
         chunk = training._Run.chunk
 
         def interrupted(self, state, steps):
-            if int(state["step"]) == step:
+            if int(state.step) == step:
                 raise KeyboardInterrupt
             return chunk(self, state, steps)
 

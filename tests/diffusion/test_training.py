@@ -184,7 +184,7 @@ class TestLosses:
 
         def remember(self, state, steps):
             new, losses = chunk(self, state, steps)
-            last.update(new["average"])
+            last.update(new.average)
             return new, losses
 
         monkeypatch.setattr(training._Run, "chunk", remember)
@@ -303,10 +303,10 @@ class TestInterrupt:
         chunk = training._Run.chunk
 
         def interrupted(self, state, steps):
-            step = int(state["step"])
+            step = int(state.step)
             after = chunk(self, state, steps)
             if step == 40:
-                assert state["step"].is_deleted()
+                assert state.step.is_deleted()
                 raise KeyboardInterrupt
             return after
 
@@ -421,7 +421,7 @@ class TestDivergence:
 
         def nan_after_40(self, state, steps):
             new, losses = chunk(self, state, steps)
-            return new, losses._replace(train=jnp.where(new["step"] > 40, jnp.nan, losses.train))
+            return new, losses._replace(train=jnp.where(new.step > 40, jnp.nan, losses.train))
 
         monkeypatch.setattr(training._Run, "chunk", nan_after_40)
 

@@ -29,6 +29,7 @@ from ..history import TrainingHistory
 from ..networks.registry import describe_network
 from .ema import takes_snapshots
 from .posthoc import remove_snapshots, write_snapshot
+from .state import TrainState
 
 _UNFINISHED = ".orbax-checkpoint-tmp"  # how orbax marks a directory it is writing
 
@@ -74,7 +75,7 @@ class Checkpoints:
         steps = self._steps()
         return str(self._path / str(steps[-1])) if steps else None
 
-    def save(self, state: dict[str, Any], history: TrainingHistory) -> None:
+    def save(self, state: TrainState, history: TrainingHistory) -> None:
         """Begin to write a checkpoint of a state, unless that step has one; it may be deleted or changed afterwards.
 
         Raises ``OSError`` if this one cannot be begun, or the one before could not be written.
@@ -82,18 +83,18 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         self.wait()
-        step = int(state["step"])
+        step = int(state.step)
         if not self._writes or step == 0 or step in self._steps():
             return
         # Copies: the next step overwrites the arrays.
-        arrays = {name: np.array(array) for name, array in flatten(state).items()}
+        arrays = {name: np.array(array) for name, array in flatten(state.to_dict()).items()}
         about = self._about | {"history": history.to_dict()}
         args = ocp.args.Composite(state=ocp.args.StandardSave(arrays), about=ocp.args.JsonSave(about))
         with self._clear_errors():
             if not self._manager().save(step, args=args):
                 raise RuntimeError(f"orbax declined to save step {step}")
 
-    def snapshot(self, state: dict[str, Any]) -> None:
+    def snapshot(self, state: TrainState) -> None:
         """Put the averages of a state beside the checkpoints, see `posthoc`. Raises ``OSError`` if that fails."""
         if self._writes:
             with self._clear_errors():
@@ -113,7 +114,7 @@ class Checkpoints:
                 manager.close()
             logging.getLogger("absl").removeFilter(_without_orbax)  # not after an error: threads may still be going
 
-    def restore(self, state: dict[str, Any], history: TrainingHistory) -> tuple[dict[str, Any], TrainingHistory]:
+    def restore(self, state: TrainState, history: TrainingHistory) -> tuple[TrainState, TrainingHistory]:
         """State and history of the last whole checkpoint, or those given if there is none.
 
         Raises ``ValueError`` if it belongs to a run with other settings or another network (naming what differs) or
@@ -147,11 +148,11 @@ class Checkpoints:
                     f"`checkpoint_dir` holds a run with another network in {where}: {'; '.join(differences)}. Give "
                     "the same `network` to go on with that run, or another directory"
                 )
-            restored = jax.tree.map(jnp.array, unflatten(state, arrays, where))
+            restored = jax.tree.map(jnp.array, unflatten(state.to_dict(), arrays, where))
             for line in unreadable:
                 warnings.warn(f"{line}; going on from {where}", stacklevel=3)
             self._put_aside([number for number in self._steps() if number > step])
-            return restored, saved_history
+            return TrainState.from_dict(restored), saved_history
         if unreadable:
             raise DamagedModelError(f"`checkpoint_dir` has no readable checkpoint: {'; '.join(unreadable)}")
         if self._writes and takes_snapshots(self._config.ema):

@@ -41,7 +41,8 @@ from .sharding import (
     local,
     replicated,
 )
-from .steps import WEIGHTING, Losses, optimiser, run_steps, with_weights
+from .state import WEIGHTING, TrainState
+from .steps import Losses, optimiser, run_steps, with_weights
 from .weightings import LearnedWeighting
 
 # Samples start from noise without the data in it. At so many times the spread of the data, they end 3% too narrow.
@@ -183,18 +184,18 @@ def fit(
     try:
         if checkpoints:
             state, history = checkpoints.restore(state, history)
-            check_agreement(int(state["step"]), mesh, "`checkpoint_dir` must be a folder that all processes can read")
+            check_agreement(int(state.step), mesh, "`checkpoint_dir` must be a folder that all processes can read")
         state, history = _train(run, state, history, checkpoints, callbacks, progress)
     finally:
         if checkpoints:
             with contextlib.suppress(OSError):
                 checkpoints.close()
-    return model.replace(run.merge(state["average"]), history)
+    return model.replace(run.merge(state.average), history)
 
 
 def _train(
-    run: "_Run", state: dict[str, Any], history: TrainingHistory, checkpoints: Any, callbacks: Sequence, progress: bool
-) -> tuple[dict[str, Any], TrainingHistory]:
+    run: "_Run", state: TrainState, history: TrainingHistory, checkpoints: Any, callbacks: Sequence, progress: bool
+) -> tuple[TrainState, TrainingHistory]:
     """State and history at the end of the run; with ``checkpoints`` (may be ``None``), the last one is on disk."""
     config, mesh = run.config, run.mesh
     # Also of a history that was restored: a run that a callback has ended does not go on when started again.
@@ -216,7 +217,7 @@ def _train(
             checkpoints.close()  # raises if the last one could not be written
     except KeyboardInterrupt:
         with contextlib.suppress(KeyboardInterrupt, OSError):  # a second Ctrl-C: the last whole checkpoint will do
-            if not latest[0]["step"].is_deleted():  # used up by a chunk that was interrupted as it began
+            if not latest[0].step.is_deleted():  # used up by a chunk that was interrupted as it began
                 history = _record(history, latest, checkpoints)
                 _keep(latest[0], history, checkpoints, config, now=True)
         raise TrainingInterrupted(history.last_step, checkpoints and checkpoints.last) from None
@@ -244,10 +245,10 @@ def _asks_to_stop(callbacks: Sequence[Callable], history: TrainingHistory, mesh:
     return in_any_process(any(isinstance(answer, bool | np.bool_) and answer for answer in answers), mesh)
 
 
-def _record(history: TrainingHistory, latest: tuple[dict, Losses | None], checkpoints: Any) -> TrainingHistory:
+def _record(history: TrainingHistory, latest: tuple[TrainState, Losses | None], checkpoints: Any) -> TrainingHistory:
     """The history with the losses of the last chunk, unless it has them; waits until they are computed."""
     state, losses = latest
-    step = int(state["step"])
+    step = int(state.step)
     if step == history.last_step:
         return history
     losses = jax.device_get(losses)
@@ -257,7 +258,13 @@ def _record(history: TrainingHistory, latest: tuple[dict, Losses | None], checkp
 
 
 def _keep(
-    state, history: TrainingHistory, checkpoints: Any, config: FitConfig, *, now: bool = False, ended: bool = False
+    state: TrainState,
+    history: TrainingHistory,
+    checkpoints: Any,
+    config: FitConfig,
+    *,
+    now: bool = False,
+    ended: bool = False,
 ) -> None:
     """Write what is due after the last chunk; a checkpoint at any rate ``now``; everything if the run has ended."""
     step = history.last_step
@@ -282,17 +289,16 @@ class _Run:
     data: AbstractData
     mesh: Mesh | None
 
-    def start(self, weights: Any) -> dict[str, Any]:
-        """The state before the first step: pure dictionaries of arrays."""
+    def start(self, weights: dict[str, Any]) -> TrainState:
+        """The state before the first step."""
         if isinstance(self.config.weighting, LearnedWeighting):
             weights = weights | {WEIGHTING: self.config.weighting.initial(self.data.dtype)}
         step = jnp.zeros((), jnp.int32)
         averages = dict.fromkeys(self.config.ema.decays(step), weights)
         key = jax.random.key_data(jax.random.fold_in(jax.random.key(self.config.seed), 1))
-        moments = optimiser(self.config).init(weights)
-        return averages | {"weights": weights, "optimiser": moments, "step": step, "key": key}
+        return TrainState(weights, averages, optimiser(self.config).init(weights), step, key)
 
-    def place(self, state: dict[str, Any]) -> dict[str, Any]:
+    def place(self, state: TrainState) -> TrainState:
         """A copy of ``state`` on the devices: the steps overwrite it."""
         return jax.tree.map(jnp.copy, state) if self.mesh is None else replicated(state, self.mesh)
 
@@ -309,10 +315,10 @@ class _Run:
         others = {"seed": 0, "holdout": 0.0, "chunk_steps": 1, "checkpoint_every": 1, "checkpoints_kept": 1}
         return dataclasses.replace(self.config, **network, **others)
 
-    def chunk(self, state: dict[str, Any], steps: int) -> tuple[dict[str, Any], Losses]:
+    def chunk(self, state: TrainState, steps: int) -> tuple[TrainState, Losses]:
         """The state after ``steps`` more steps, and the losses; ``state`` is used up."""
-        key = jax.random.wrap_key_data(np.asarray(state["key"]))
-        batches = self.data.batches(key, int(state["step"]), steps)
+        key = jax.random.wrap_key_data(np.asarray(state.key))
+        batches = self.data.batches(key, int(state.step), steps)
         if batches is not None:
             place = divided if self.config.reference_size == 0 else replicated
             batches = place(batches, self.mesh)

@@ -7,7 +7,7 @@ The average of any width is close to a linear combination of them: that whose sh
 
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ from ..._atomic import replacing
 from ..files import DamagedModelError, flatten, unflatten
 from ..model import DiffusionModel
 from .ema import PowerEMA, shares
+from .state import TrainState
 
 FOLDER = "averages"
 _BINS = 4096  # of the steps, between which shares are compared
@@ -94,15 +95,15 @@ def combination(kept: Sequence[tuple[float, int]], width: float, end: int) -> tu
     return factors, float(np.linalg.norm(matrix @ factors - target) / np.linalg.norm(target))
 
 
-def write_snapshot(checkpoint_dir: str | os.PathLike, state: Mapping[str, Any]) -> None:
+def write_snapshot(checkpoint_dir: str | os.PathLike, state: TrainState) -> None:
     """Put both averages of the state of a run beside its checkpoints, in a file named after its step."""
     from safetensors.numpy import save
 
     folder = pathlib.Path(checkpoint_dir).absolute() / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     # Without the parameters of a learned weighting.
-    arrays = flatten({kept: {"net": state[kept]["net"]} for kept in ("average", "second")})
-    with replacing(folder / f"{int(state['step'])}.safetensors") as temporary:
+    arrays = flatten({kept: {"net": state.averages[kept]["net"]} for kept in ("average", "second")})
+    with replacing(folder / f"{int(state.step)}.safetensors") as temporary:
         temporary.write_bytes(save({name: np.array(leaf, order="C") for name, leaf in arrays.items()}))
 
 

@@ -14,11 +14,11 @@ from ..networks.denoiser import Denoiser
 from .data import HELD_OUT_DRAWS, points_drawn, step_keys
 from .losses import asymmetry_penalty, denoising_loss, second_order_loss, stable_loss
 from .sharding import keep_divided, keep_replicated
+from .state import WEIGHTING, TrainState
 from .targets import Posterior
 from .weightings import LearnedWeighting
 
 _HELD_OUT_LEVELS = 8  # groups of noise levels in the held-out loss
-WEIGHTING = "weighting"  # where the parameters of a learned weighting are among the weights of a run
 
 
 class Losses(NamedTuple):
@@ -43,7 +43,7 @@ def run_steps(graphdef, config, steps, mesh, state, batches, constants, train, h
     - ``held_out``: a `Sample`, or ``None``.
     """
     adam = optimiser(config)
-    key = jax.random.wrap_key_data(state["key"])
+    key = jax.random.wrap_key_data(state.key)
 
     def noise_and_levels(points, key):
         level_key, noise_key = jax.random.split(key)
@@ -72,7 +72,7 @@ def run_steps(graphdef, config, steps, mesh, state, batches, constants, train, h
         return jax.tree.map(lambda a: a / config.accumulation, total)
 
     def one_step(state, sample):
-        batch_key, loss_key = step_keys(key, state["step"])
+        batch_key, loss_key = step_keys(key, state.step)
         every = train is not None and config.reference_size >= len(train.points)
         if train is not None:
             n = len(train.points)
@@ -85,13 +85,14 @@ def run_steps(graphdef, config, steps, mesh, state, batches, constants, train, h
             sample = sample._replace(conditions=drop_condition(sample.conditions, drop))
         noise, levels = noise_and_levels(sample.points, loss_key)
         directions = jax.random.normal(jax.random.fold_in(loss_key, 2), noise.shape, noise.dtype)
-        loss, gradient = loss_and_gradient(state["weights"], reference, (sample, noise, levels, directions))
-        updates, moments = adam.update(gradient, state["optimiser"])
-        weights = optax.apply_updates(state["weights"], updates)
-        new = {"weights": weights, "optimiser": moments, "step": state["step"] + 1}
-        for name, decay in config.ema.decays(state["step"]).items():
-            new[name] = jax.tree.map(functools.partial(_averaged, decay), state[name], weights)
-        return state | new, loss
+        loss, gradient = loss_and_gradient(state.weights, reference, (sample, noise, levels, directions))
+        updates, moments = adam.update(gradient, state.optimiser)
+        weights = optax.apply_updates(state.weights, updates)
+        averages = {
+            name: jax.tree.map(functools.partial(_averaged, decay), state.averages[name], weights)
+            for name, decay in config.ema.decays(state.step).items()
+        }
+        return TrainState(weights, averages, moments, state.step + 1, state.key), loss
 
     state, losses = jax.lax.scan(one_step, state, batches, length=steps)
     state = keep_replicated(state, mesh)
@@ -101,7 +102,7 @@ def run_steps(graphdef, config, steps, mesh, state, batches, constants, train, h
         # other weightings and targets can be compared.
         sample = held_out.take(jnp.arange(HELD_OUT_DRAWS) % len(held_out.points))
         noise, levels = noise_and_levels(sample.points, jax.random.key(0))
-        average = with_weights(graphdef, state["average"], constants)
+        average = with_weights(graphdef, state.average, constants)
         loss = functools.partial(denoising_loss, average)
         sample, noise, levels = keep_divided((sample, noise, levels), mesh)
         values = jax.vmap(loss)(sample.points, noise, levels, sample.conditions)
@@ -110,7 +111,7 @@ def run_steps(graphdef, config, steps, mesh, state, batches, constants, train, h
         sigmas = jnp.exp(jnp.mean(jnp.log(levels)[order].reshape(_HELD_OUT_LEVELS, -1), 1))
         by_level = jnp.mean(values[order].reshape(_HELD_OUT_LEVELS, -1), 1)
     # A loss is that of the weights before its step: the last step shows in the weights alone.
-    finite = jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state["average"])]))
+    finite = jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state.average)]))
     train_loss = jnp.where(finite, jnp.mean(losses), jnp.nan)
     return state, keep_replicated(Losses(train_loss, held_out_loss, sigmas, by_level), mesh)
 
