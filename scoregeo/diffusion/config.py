@@ -8,10 +8,97 @@ import numpy as np
 
 from .._checks import check_counts, check_number
 from .schedules import EDM, SCHEDULES, AbstractSchedule
-from .settings import settings_from_dict, settings_to_dict
-from .training.ema import EMAS, AbstractEMA, WarmupEMA, takes_snapshots
-from .training.noise_levels import NOISE_LEVELS, AbstractNoiseLevels
-from .training.weightings import WEIGHTINGS, AbstractWeighting, EDMWeighting, LearnedWeighting
+from .settings import Kinds
+from .training.ema import AbstractEMA, ConstantEMA, PowerEMA, WarmupEMA
+from .training.noise_levels import AbstractNoiseLevels, LogitNormalTimes, LogNormalLevels, UniformTimes
+from .training.weightings import (
+    AbstractWeighting,
+    EDMWeighting,
+    LearnedWeighting,
+    LikelihoodWeighting,
+    MinSNRWeighting,
+    SimpleWeighting,
+)
+
+# The settings that are objects, and what each can be.
+KINDS = {
+    kinds.name: kinds
+    for kinds in (
+        Kinds(
+            "ema",
+            AbstractEMA,
+            "an average such as WarmupEMA() or PowerEMA()",
+            (ConstantEMA, WarmupEMA, PowerEMA),
+        ),
+        Kinds("schedule", AbstractSchedule, "a schedule such as EDM() or VP()", tuple(SCHEDULES.values())),
+        Kinds(
+            "weighting",
+            AbstractWeighting,
+            "a weighting such as EDMWeighting()",
+            (EDMWeighting, SimpleWeighting, LikelihoodWeighting, MinSNRWeighting, LearnedWeighting),
+        ),
+        Kinds(
+            "levels",
+            AbstractNoiseLevels,
+            "None or noise levels such as UniformTimes()",
+            (UniformTimes, LogNormalLevels, LogitNormalTimes),
+            optional=True,
+        ),
+    )
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class StepConfig:
+    """What a compiled step of the training depends on, and nothing else; the fields are those of `FitConfig`.
+
+    It is static under ``jit``: runs with equal values share one program. ``steps`` is here because the learning rate
+    falls over the whole run.
+    """
+
+    steps: int
+    batch_size: int
+    accumulation: int
+    learning_rate: float
+    warmup_steps: int
+    clip_norm: float
+    ema: AbstractEMA
+    schedule: AbstractSchedule
+    weighting: AbstractWeighting
+    levels: AbstractNoiseLevels | None
+    reference_size: int
+    second_order: float
+    asymmetry: float
+    condition_dropout: float
+
+    @property
+    def points_per_step(self) -> int:
+        """Points that a step is trained on: ``batch_size * accumulation``."""
+        return self.batch_size * self.accumulation
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """When a run looks up from its steps, and what it then leaves behind; the fields are those of `FitConfig`, and
+    ``snapshots`` is that of its ``ema``."""
+
+    steps: int
+    chunk_steps: int
+    checkpoint_every: int
+    checkpoints_kept: int
+    snapshots: int
+
+    def checkpoint_due(self, step: int) -> bool:
+        """Whether the chunk that ended with ``step`` calls for a checkpoint."""
+        return step // self.checkpoint_every > self._before(step) // self.checkpoint_every
+
+    def snapshot_due(self, step: int) -> bool:
+        """Whether the chunk that ended with ``step`` calls for a snapshot of the averages."""
+        return step * self.snapshots // self.steps > self._before(step) * self.snapshots // self.steps
+
+    def _before(self, step: int) -> int:
+        """The step with which the chunk began that ended with ``step``."""
+        return (step - 1) // self.chunk_steps * self.chunk_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +116,10 @@ class FitConfig:
     - ``clip_norm``: gradients of a larger norm are scaled down to it.
     - ``ema``: the running average of the weights, which is what the model keeps: `WarmupEMA`, `ConstantEMA` or
       `PowerEMA`.
-    - ``seed``: of the initial weights, the batches and the noise. The same seed gives the same weights bit for bit.
-    - ``width``, ``depth``: of the `MLP`; ``potential``: whether to wrap it in `Potential`, so that the score is a
-      gradient field. These three are not used when `fit` is given a network.
+    - ``seed``: what the initial weights, the batches and the noise are drawn from. The same seed gives the same
+      weights bit for bit.
+    - ``width``, ``depth``: size and number of the hidden layers of the `MLP`; ``potential``: whether to wrap it in
+      `Potential`, so that the score is a gradient field. These three are not used when `fit` is given a network.
     - ``schedule``: a schedule such as `EDM` or `VP`; it decides which noise levels are trained on, and how `sample`
       gets from noise to data.
     - ``weighting``: how much each noise level counts, see `weightings`.
@@ -64,7 +152,7 @@ class FitConfig:
     depth: int = 4
     potential: bool = True
     schedule: AbstractSchedule = EDM()
-    weighting: AbstractWeighting | LearnedWeighting = EDMWeighting()
+    weighting: AbstractWeighting = EDMWeighting()
     levels: AbstractNoiseLevels | None = None
     reference_size: int = 0
     second_order: float = 0.0
@@ -90,20 +178,14 @@ class FitConfig:
         check_number(self, "holdout", lambda value: 0 <= value <= 0.5, "in [0, 0.5]")
         if not isinstance(self.potential, bool):
             raise ValueError(f"`potential` must be True or False, got {self.potential!r}")
-        if not isinstance(self.ema, AbstractEMA):
-            raise ValueError(f"`ema` must be an average such as WarmupEMA() or PowerEMA(), got {self.ema!r}")
+        for name, kinds in KINDS.items():
+            kinds.check(getattr(self, name))
         chunks = -(-self.steps // self.chunk_steps)
-        if takes_snapshots(self.ema) and self.ema.snapshots > chunks:
+        if self.ema.snapshots > chunks:
             raise ValueError(
                 f"`ema` must take at most one snapshot for each of the {chunks} chunks of steps, got "
                 f"{self.ema.snapshots}; try a smaller `chunk_steps`"
             )
-        if not isinstance(self.schedule, AbstractSchedule):
-            raise ValueError(f"`schedule` must be a schedule such as EDM() or VP(), got {self.schedule!r}")
-        if not isinstance(self.weighting, AbstractWeighting | LearnedWeighting):
-            raise ValueError(f"`weighting` must be a weighting such as EDMWeighting(), got {self.weighting!r}")
-        if not (self.levels is None or isinstance(self.levels, AbstractNoiseLevels)):
-            raise ValueError(f"`levels` must be None or noise levels such as UniformTimes(), got {self.levels!r}")
         if 0 < self.reference_size < self.points_per_step:
             points = "`batch_size`" if self.accumulation == 1 else "`batch_size` times `accumulation`"
             raise ValueError(
@@ -115,17 +197,22 @@ class FitConfig:
     @property
     def points_per_step(self) -> int:
         """Points that a step is trained on: ``batch_size * accumulation``."""
-        return self.batch_size * self.accumulation
+        return self.step_config.points_per_step
+
+    @property
+    def step_config(self) -> StepConfig:
+        """The part of the settings that a compiled step depends on."""
+        return StepConfig(**{field.name: getattr(self, field.name) for field in dataclasses.fields(StepConfig)})
+
+    @property
+    def run_config(self) -> RunConfig:
+        """The part of the settings that says when the run writes, and how much."""
+        return RunConfig(self.steps, self.chunk_steps, self.checkpoint_every, self.checkpoints_kept, self.ema.snapshots)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as a dictionary that JSON can hold."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return values | {
-            "ema": settings_to_dict(self.ema, "ema", EMAS),
-            "schedule": settings_to_dict(self.schedule, "schedule", SCHEDULES),
-            "weighting": settings_to_dict(self.weighting, "weighting", WEIGHTINGS),
-            "levels": None if self.levels is None else settings_to_dict(self.levels, "levels", NOISE_LEVELS),
-        }
+        return values | {name: kinds.to_dict(values[name]) for name, kinds in KINDS.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "FitConfig":
@@ -138,16 +225,8 @@ class FitConfig:
         known = [field.name for field in dataclasses.fields(cls)]
         if unknown := sorted(set(values) - set(known)):
             raise ValueError(f"FitConfig has no settings {unknown}; it has {known}")
-        values = dict(values)
-        if "ema" in values:
-            values["ema"] = settings_from_dict(values["ema"], "ema", EMAS)
-        if "schedule" in values:
-            values["schedule"] = settings_from_dict(values["schedule"], "schedule", SCHEDULES)
-        if "weighting" in values:
-            values["weighting"] = settings_from_dict(values["weighting"], "weighting", WEIGHTINGS)
-        if values.get("levels") is not None:
-            values["levels"] = settings_from_dict(values["levels"], "levels", NOISE_LEVELS)
-        return cls(**values)
+        objects = {name: kinds.from_dict(values[name]) for name, kinds in KINDS.items() if name in values}
+        return cls(**dict(values) | objects)
 
     def differences(self, other: "FitConfig") -> list[str]:
         """The settings in which ``other`` differs, one line each: ``name: mine here, theirs there``."""

@@ -9,6 +9,7 @@ import pytest
 import scipy.integrate
 import scipy.stats
 
+from scoregeo.diffusion.config import KINDS
 from scoregeo.diffusion.schedules import (
     EDM,
     VE,
@@ -17,10 +18,9 @@ from scoregeo.diffusion.schedules import (
     RectifiedFlow,
     SubVP,
 )
-from scoregeo.diffusion.schedules import SCHEDULES as KINDS
-from scoregeo.diffusion.settings import settings_from_dict, settings_to_dict
+from scoregeo.diffusion.schedules import SCHEDULES as SCHEDULES_BY_NAME
 
-SCHEDULE = ("schedule", KINDS)
+KNOWN = KINDS["schedule"]
 
 SCHEDULES = [
     EDM(),
@@ -146,7 +146,7 @@ class TestFormulas:
             assert (np.isfinite(levels) & (levels > 0)).all()
 
     def test_round_trip_through_json(self, schedule):
-        assert settings_from_dict(json.loads(json.dumps(settings_to_dict(schedule, *SCHEDULE))), *SCHEDULE) == schedule
+        assert KNOWN.from_dict(json.loads(json.dumps(KNOWN.to_dict(schedule)))) == schedule
 
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
     def test_the_prior_is_a_normal_distribution(self, schedule, dtype):
@@ -283,7 +283,7 @@ def test_bad_parameters_are_named(make, name):
 @pytest.mark.parametrize("values", [{"kind": "Linear"}, {"kind": "VP", "sigma_min": 1.0}, {}, None, "EDM"])
 def test_a_dictionary_that_is_no_schedule(values):
     with pytest.raises(ValueError, match=r"`schedule` (must be|has unknown)"):
-        settings_from_dict(values, *SCHEDULE)
+        KNOWN.from_dict(values)
 
 
 def test_only_schedules_of_this_package_are_saved():
@@ -291,9 +291,9 @@ def test_only_schedules_of_this_package_are_saved():
         pass
 
     with pytest.raises(TypeError, match=r"`schedule` must be one of Cosine, EDM, .* to be saved, got Mine"):
-        settings_to_dict(Mine(), *SCHEDULE)
+        KNOWN.to_dict(Mine())
 
 
 def test_every_schedule_is_known_by_its_name_and_tested():
-    assert {type(schedule) for schedule in SCHEDULES} == set(KINDS.values())
-    assert all(name == kind.__name__ for name, kind in KINDS.items())
+    assert {type(schedule) for schedule in SCHEDULES} == set(KNOWN.known)
+    assert KNOWN.types == SCHEDULES_BY_NAME

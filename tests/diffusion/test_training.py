@@ -134,7 +134,9 @@ class TestLosses:
             config = dataclasses.replace(SMALL, **changes)
             reference = POINTS if config.reference_size else None
             parameters = {"bias": jnp.ones((), "float32"), "features": jnp.zeros(9, "float32")}
-            return float(steps._point_loss(config, denoiser, parameters, reference, x, noise, sigma, v, None))
+            return float(
+                steps._point_loss(config.step_config, denoiser, parameters, reference, x, noise, sigma, v, None)
+            )
 
         losses = [loss(changes) for changes in ({}, *LOSSES.values())]
         assert len({round(value, 6) for value in losses}) == len(losses)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
-from scoregeo.diffusion import EDM, VP, Denoiser, denoising_loss, schedules
+from scoregeo.diffusion import EDM, VP, AbstractWeighting, Denoiser, denoising_loss, schedules
+from scoregeo.diffusion.config import KINDS
 from scoregeo.diffusion.training.weightings import (
     EDMWeighting,
     LearnedWeighting,
@@ -125,3 +126,14 @@ class TestLearned:
 def test_bad_gamma_is_named(gamma):
     with pytest.raises(ValueError, match="`gamma` must be a positive number, got"):
         MinSNRWeighting(gamma)
+
+
+def test_a_weight_without_parameters_is_a_factor():
+    weighting, sigma, data = MinSNRWeighting(), jnp.array(0.3), jnp.array(0.8)
+    assert weighting.initial() == {}
+    loss = weighting.apply({}, jnp.array(2.0), sigma, data, EDM())
+    np.testing.assert_array_equal(loss, 2 * weighting(sigma, data, EDM()))
+
+
+def test_every_weighting_is_one():
+    assert all(isinstance(kind(), AbstractWeighting) for kind in KINDS["weighting"].known)

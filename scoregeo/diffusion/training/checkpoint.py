@@ -27,7 +27,6 @@ from ..config import FitConfig
 from ..files import DamagedModelError, check_directory, flatten, unflatten
 from ..history import TrainingHistory
 from ..networks.registry import describe_network
-from .ema import takes_snapshots
 from .posthoc import remove_snapshots, write_snapshot
 from .state import TrainState
 
@@ -155,7 +154,7 @@ class Checkpoints:
             return TrainState.from_dict(restored), saved_history
         if unreadable:
             raise DamagedModelError(f"`checkpoint_dir` has no readable checkpoint: {'; '.join(unreadable)}")
-        if self._writes and takes_snapshots(self._config.ema):
+        if self._writes and self._config.ema.snapshots:
             remove_snapshots(self._path)  # of a run that left no checkpoint
         return state, history
 

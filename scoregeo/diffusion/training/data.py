@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from ..._checks import as_points
-from ..config import FitConfig
+from ..config import FitConfig, StepConfig
 
 HELD_OUT_DRAWS = 2048  # noisy points in the held-out loss: enough for a standard error of about two per cent
 _BLOCK = 2**16  # rows that are read at a time
@@ -41,7 +41,7 @@ def step_keys(key: PRNGKeyArray, step: Any) -> tuple[PRNGKeyArray, PRNGKeyArray]
     return batch_key, loss_key
 
 
-def points_drawn(config: FitConfig, n: int) -> int:
+def points_drawn(config: StepConfig, n: int) -> int:
     """How many of ``n`` points a step draws: the first ``points_per_step`` are trained on, and all are the reference
     set, unless that is all ``n`` points anyway."""
     return config.points_per_step if config.reference_size >= n else max(config.points_per_step, config.reference_size)
@@ -131,7 +131,7 @@ class _Rows(AbstractData):
         if self.resident is not None:
             return None
         n = len(self._train)
-        index = self._train[np.asarray(_draws(key, start, steps, points_drawn(self._config, n), n))]
+        index = self._train[np.asarray(_draws(key, start, steps, points_drawn(self._config.step_config, n), n))]
         # Each row once and in their order, which is what a disk does best.
         rows, place = np.unique(index, return_inverse=True)
         return self._take(rows).take(place.reshape(index.shape))
@@ -156,7 +156,7 @@ class _Batches(AbstractData):
     def __init__(self, data: Callable[[int], Iterable] | Iterable, config: FitConfig):
         self._open = data if callable(data) else None
         self._iterator = _iterator(data(0) if callable(data) else data)
-        self._config, self._size, self._read = config, points_drawn(config, 2**63), 0
+        self._config, self._size, self._read = config, points_drawn(config.step_config, 2**63), 0
         self._set_aside = -(-HELD_OUT_DRAWS // self._size)
         first = self._join(self._set_aside, np.concatenate)
         self.dtype = first.points.dtype

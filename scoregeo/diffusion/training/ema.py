@@ -24,6 +24,11 @@ from ..._types import Scalar
 class AbstractEMA(eqx.Module):
     """An average of the weights: one decay for each step."""
 
+    @property
+    def snapshots(self) -> int:
+        """How often in a run the averages are put beside the checkpoints; never by default, see `PowerEMA`."""
+        return 0
+
     @abc.abstractmethod
     def decays(self, step: Array) -> dict[str, Scalar]:
         """The decay of every average that is kept, by name, in the step after ``step`` steps (traced). The model keeps
@@ -95,17 +100,10 @@ class PowerEMA(AbstractEMA):
         log_ratio = jnp.log1p(-1 / (1 + step))
         return {name: jnp.exp((1 + exponent(width)) * log_ratio) for name, width in widths.items()}
 
-    def snapshot_due(self, step: int, before: int, steps: int) -> bool:
-        """Whether there is a snapshot between ``before`` (not counted) and ``step``, in a run of ``steps``."""
-        return step * self.snapshots // steps > before * self.snapshots // steps
-
 
 def takes_snapshots(ema: AbstractEMA) -> bool:
     """Whether a run with this average leaves snapshots."""
-    return isinstance(ema, PowerEMA) and ema.snapshots > 0
-
-
-EMAS = {kind.__name__: kind for kind in (ConstantEMA, WarmupEMA, PowerEMA)}
+    return ema.snapshots > 0
 
 
 def exponent(width: float) -> float:

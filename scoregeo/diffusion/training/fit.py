@@ -21,7 +21,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from ..config import FitConfig
+from ..config import FitConfig, RunConfig
 from ..history import TrainingHistory
 from ..model import DiffusionModel
 from ..networks.denoiser import Denoiser
@@ -29,7 +29,6 @@ from ..networks.mlp import MLP
 from ..networks.potential import Potential
 from ..networks.registry import takes_conditions
 from .data import AbstractData, as_data
-from .ema import takes_snapshots
 from .progress import Progress
 from .sharding import (
     check_agreement,
@@ -42,8 +41,7 @@ from .sharding import (
     replicated,
 )
 from .state import WEIGHTING, TrainState
-from .steps import Losses, optimiser, run_steps, with_weights
-from .weightings import LearnedWeighting
+from .steps import Losses, Training, optimiser, run_steps, with_weights
 
 # Samples start from noise without the data in it. At so many times the spread of the data, they end 3% too narrow.
 _SPREADS = 4
@@ -149,7 +147,7 @@ def fit(
     if not isinstance(config, FitConfig):
         raise TypeError(f"`config` must be a FitConfig, got {type(config).__name__}")
     check_mesh(mesh, config)
-    if takes_snapshots(config.ema) and checkpoint_dir is None:
+    if config.ema.snapshots and checkpoint_dir is None:
         raise ValueError("`checkpoint_dir` must be given with `ema=PowerEMA(snapshots=...)`, got None")
     callbacks = _as_callbacks(callbacks)
     data = as_data(data, conditions, config)
@@ -197,7 +195,7 @@ def _train(
     run: "_Run", state: TrainState, history: TrainingHistory, checkpoints: Any, callbacks: Sequence, progress: bool
 ) -> tuple[TrainState, TrainingHistory]:
     """State and history at the end of the run; with ``checkpoints`` (may be ``None``), the last one is on disk."""
-    config, mesh = run.config, run.mesh
+    config, mesh = run.config.run_config, run.mesh
     # Also of a history that was restored: a run that a callback has ended does not go on when started again.
     stopped = len(history.steps) > 0 and _asks_to_stop(callbacks, history, mesh)
     # The state after the last chunk and its losses: one name, so that an interrupt finds what belongs together.
@@ -261,7 +259,7 @@ def _keep(
     state: TrainState,
     history: TrainingHistory,
     checkpoints: Any,
-    config: FitConfig,
+    config: RunConfig,
     *,
     now: bool = False,
     ended: bool = False,
@@ -270,12 +268,11 @@ def _keep(
     step = history.last_step
     if checkpoints is None or step == 0:
         return
-    before = (step - 1) // config.chunk_steps * config.chunk_steps
     ended = ended or step == config.steps
     # First, so that a run that goes on from a checkpoint has all snapshots of the steps before it.
-    if takes_snapshots(config.ema) and (ended or config.ema.snapshot_due(step, before, config.steps)):
+    if config.snapshots and (ended or config.snapshot_due(step)):
         checkpoints.snapshot(state)
-    if now or ended or step // config.checkpoint_every > before // config.checkpoint_every:
+    if now or ended or config.checkpoint_due(step):
         checkpoints.save(state, history)
 
 
@@ -291,29 +288,21 @@ class _Run:
 
     def start(self, weights: dict[str, Any]) -> TrainState:
         """The state before the first step."""
-        if isinstance(self.config.weighting, LearnedWeighting):
-            weights = weights | {WEIGHTING: self.config.weighting.initial(self.data.dtype)}
+        weights = weights | {WEIGHTING: self.config.weighting.initial(self.data.dtype)}
         step = jnp.zeros((), jnp.int32)
         averages = dict.fromkeys(self.config.ema.decays(step), weights)
         key = jax.random.key_data(jax.random.fold_in(jax.random.key(self.config.seed), 1))
-        return TrainState(weights, averages, optimiser(self.config).init(weights), step, key)
+        return TrainState(weights, averages, optimiser(self.config.step_config).init(weights), step, key)
 
     def place(self, state: TrainState) -> TrainState:
         """A copy of ``state`` on the devices: the steps overwrite it."""
         return jax.tree.map(jnp.copy, state) if self.mesh is None else replicated(state, self.mesh)
 
     @functools.cached_property
-    def _arrays(self) -> tuple:
+    def training(self) -> Training:
         """What every chunk takes besides the state and the batches."""
-        return replicated((self.constants, self.data.resident, self.data.held_out), self.mesh)
-
-    @functools.cached_property
-    def _compiled(self) -> FitConfig:
-        """The settings with those fixed that reach the steps otherwise (the seed through the key, the network through
-        its structure) or not at all: where only they differ, nothing compiles again."""
-        network = {"width": 1, "depth": 1, "potential": False}
-        others = {"seed": 0, "holdout": 0.0, "chunk_steps": 1, "checkpoint_every": 1, "checkpoints_kept": 1}
-        return dataclasses.replace(self.config, **network, **others)
+        arrays = replicated((self.constants, self.data.resident, self.data.held_out), self.mesh)
+        return Training(self.graphdef, self.config.step_config, self.mesh, *arrays)
 
     def chunk(self, state: TrainState, steps: int) -> tuple[TrainState, Losses]:
         """The state after ``steps`` more steps, and the losses; ``state`` is used up."""
@@ -322,10 +311,10 @@ class _Run:
         if batches is not None:
             place = divided if self.config.reference_size == 0 else replicated
             batches = place(batches, self.mesh)
-        return run_steps(self.graphdef, self._compiled, steps, self.mesh, state, batches, *self._arrays)
+        return run_steps(self.training, state, batches, steps)
 
     def merge(self, weights: Any) -> Denoiser:
-        """The denoiser with the given weights; those of a learned weighting are thrown away."""
+        """The denoiser with the given weights; the parameters of a weighting are thrown away."""
         return with_weights(self.graphdef, local(weights, self.mesh), self.constants)
 
 
@@ -346,7 +335,7 @@ def _denoiser(data: AbstractData, config: FitConfig, network: nnx.Module | None)
         )
     denoiser = Denoiser(network, data.spread, jnp.asarray(data.mean, dtype))
     x, sigma = jnp.zeros(dim, dtype), jnp.ones((), dtype)
-    # Of all labels the largest: a network that knows it knows the others.
+    # The condition is the largest label: a network that knows this one knows the others.
     shape = jax.eval_shape(lambda: denoiser.network_output(x, sigma, condition)).shape
     if shape != (dim,):
         raise ValueError(f"`network` must return shape ({dim},) for a point of shape ({dim},), got {shape}")

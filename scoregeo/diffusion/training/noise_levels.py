@@ -91,9 +91,6 @@ class LogitNormalTimes(AbstractNoiseLevels):
         return schedule.noise_level(schedule.t_min + (schedule.t_max - schedule.t_min) * fraction)
 
 
-NOISE_LEVELS = {kind.__name__: kind for kind in (UniformTimes, LogNormalLevels, LogitNormalTimes)}
-
-
 def _check_fields(levels: AbstractNoiseLevels) -> None:
     for field in dataclasses.fields(levels):
         value = getattr(levels, field.name)

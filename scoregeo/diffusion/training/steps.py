@@ -3,27 +3,30 @@
 import functools
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..config import FitConfig
+from ..._types import Points, Scalar
+from ..config import StepConfig
 from ..networks.conditioning import drop_condition
 from ..networks.denoiser import Denoiser
-from .data import HELD_OUT_DRAWS, points_drawn, step_keys
+from .data import HELD_OUT_DRAWS, Sample, points_drawn, step_keys
 from .losses import asymmetry_penalty, denoising_loss, second_order_loss, stable_loss
 from .sharding import keep_divided, keep_replicated
 from .state import WEIGHTING, TrainState
 from .targets import Posterior
-from .weightings import LearnedWeighting
 
 _HELD_OUT_LEVELS = 8  # groups of noise levels in the held-out loss
 
 
 class Losses(NamedTuple):
-    """Of a chunk of steps: mean training loss, held-out loss, noise levels ``(m,)``, the held-out loss at each
-    ``(m,)``."""
+    """What a chunk of steps reports: mean training loss, held-out loss, noise levels ``(m,)``, and the held-out loss at
+    each of them, ``(m,)``."""
 
     train: Any
     held_out: Any
@@ -31,62 +34,38 @@ class Losses(NamedTuple):
     by_level: Any
 
 
-@functools.partial(jax.jit, static_argnames=("graphdef", "config", "steps", "mesh"), donate_argnames="state")
-def run_steps(graphdef, config, steps, mesh, state, batches, constants, train, held_out):
-    """The state after ``steps`` more steps, and their `Losses`; the memory of ``state`` is used again.
+class Training(eqx.Module):
+    """What all steps of a run have in common. Structure, settings and devices are static, the rest is arrays.
 
-    **Arguments**
+    **Fields**
 
-    - ``graphdef``, ``constants``: what `with_weights` needs besides the weights.
-    - ``config``, ``mesh``: as `fit` has them.
-    - ``batches``: a `Sample` with the points of each step, or ``None`` to draw them from ``train``.
-    - ``held_out``: a `Sample`, or ``None``.
+    - ``graphdef``, ``constants``: structure of the denoiser, and its variables that are not trained.
+    - ``config``: the settings of a step.
+    - ``mesh``: the devices that share a batch, or ``None``.
+    - ``train``: the training points, if they are in memory; else ``None``, and each step is given its batch.
+    - ``held_out``: the points that are not trained on, or ``None``.
     """
-    adam = optimiser(config)
-    key = jax.random.wrap_key_data(state.key)
 
-    def noise_and_levels(points, key):
-        level_key, noise_key = jax.random.split(key)
-        if config.levels is None:
-            levels = config.schedule.training_levels(level_key, len(points), points.dtype)
-        else:
-            levels = config.levels(level_key, len(points), config.schedule, points.dtype)
-        return jax.random.normal(noise_key, points.shape, points.dtype), levels
+    graphdef: Any = eqx.field(static=True)
+    config: StepConfig = eqx.field(static=True)
+    mesh: Mesh | None = eqx.field(static=True)
+    constants: Any
+    train: Sample | None
+    held_out: Sample | None
 
-    def mean_loss(weights, reference, sample, noise, levels, directions):
-        denoiser = with_weights(graphdef, weights, constants)
-        loss = functools.partial(_point_loss, config, denoiser, weights.get(WEIGHTING), reference)
-        return jnp.mean(jax.vmap(loss)(sample.points, noise, levels, directions, sample.conditions))
+    def denoiser(self, weights: dict[str, Any]) -> Denoiser:
+        """The denoiser with the given weights; the parameters of a weighting are left out."""
+        return with_weights(self.graphdef, weights, self.constants)
 
-    def loss_and_gradient(weights, reference, batch):
-        function = jax.value_and_grad(mean_loss)
-        if config.accumulation == 1:
-            return function(weights, reference, *keep_divided(batch, mesh))
-        parts = jax.tree.map(lambda a: a.reshape(config.accumulation, config.batch_size, *a.shape[1:]), batch)
-        zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(function, weights, reference, *batch))
-
-        def add(total, part):
-            return jax.tree.map(jnp.add, total, function(weights, reference, *part)), None
-
-        total, _ = jax.lax.scan(add, zero, keep_divided(parts, mesh, axis=1))
-        return jax.tree.map(lambda a: a / config.accumulation, total)
-
-    def one_step(state, sample):
-        batch_key, loss_key = step_keys(key, state.step)
-        every = train is not None and config.reference_size >= len(train.points)
-        if train is not None:
-            n = len(train.points)
-            sample = train.take(jax.random.randint(batch_key, (points_drawn(config, n),), 0, n))
-        reference = (train if every else sample).points if config.reference_size else None
-        count = config.points_per_step
-        sample = sample.take(slice(count))
-        if sample.conditions is not None:
-            drop = jax.random.bernoulli(jax.random.fold_in(loss_key, 3), config.condition_dropout, (count,))
-            sample = sample._replace(conditions=drop_condition(sample.conditions, drop))
-        noise, levels = noise_and_levels(sample.points, loss_key)
+    def step(self, state: TrainState, batch: Sample | None) -> tuple[TrainState, Scalar]:
+        """One step: the next state, and the training loss of the weights before it."""
+        config = self.config
+        batch_key, loss_key = step_keys(jax.random.wrap_key_data(state.key), state.step)
+        sample, reference = self._draw(batch, batch_key, loss_key)
+        noise, levels = self._noise(sample.points, loss_key)
         directions = jax.random.normal(jax.random.fold_in(loss_key, 2), noise.shape, noise.dtype)
-        loss, gradient = loss_and_gradient(state.weights, reference, (sample, noise, levels, directions))
-        updates, moments = adam.update(gradient, state.optimiser)
+        loss, gradient = self._loss_and_gradient(state.weights, reference, (sample, noise, levels, directions))
+        updates, moments = optimiser(config).update(gradient, state.optimiser)
         weights = optax.apply_updates(state.weights, updates)
         averages = {
             name: jax.tree.map(functools.partial(_averaged, decay), state.averages[name], weights)
@@ -94,39 +73,100 @@ def run_steps(graphdef, config, steps, mesh, state, batches, constants, train, h
         }
         return TrainState(weights, averages, moments, state.step + 1, state.key), loss
 
-    state, losses = jax.lax.scan(one_step, state, batches, length=steps)
-    state = keep_replicated(state, mesh)
+    def held_out_losses(self, weights: dict[str, Any]) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+        """Noise levels, and the plain loss at each; held-out points and noise are the same every time.
+
+        So the curve of losses shows the weights, not the draw; and as weighting and targets play no part, runs that
+        differ in them can be compared.
+        """
+        sample = self.held_out.take(jnp.arange(HELD_OUT_DRAWS) % len(self.held_out.points))
+        noise, levels = self._noise(sample.points, jax.random.key(0))
+        loss = functools.partial(denoising_loss, self.denoiser(weights))
+        sample, noise, levels = keep_divided((sample, noise, levels), self.mesh)
+        return levels, jax.vmap(loss)(sample.points, noise, levels, sample.conditions)
+
+    def _draw(
+        self, batch: Sample | None, batch_key: PRNGKeyArray, loss_key: PRNGKeyArray
+    ) -> tuple[Sample, Points | None]:
+        """The points of a step with some conditions dropped, and the reference set of their targets."""
+        config, train = self.config, self.train
+        every = train is not None and config.reference_size >= len(train.points)
+        if train is not None:
+            n = len(train.points)
+            batch = train.take(jax.random.randint(batch_key, (points_drawn(config, n),), 0, n))
+        reference = (train if every else batch).points if config.reference_size else None
+        count = config.points_per_step
+        sample = batch.take(slice(count))
+        if sample.conditions is not None:
+            drop = jax.random.bernoulli(jax.random.fold_in(loss_key, 3), config.condition_dropout, (count,))
+            sample = sample._replace(conditions=drop_condition(sample.conditions, drop))
+        return sample, reference
+
+    def _noise(self, points: Points, key: PRNGKeyArray) -> tuple[Points, Float[Array, " n"]]:
+        """Standard normal noise for each point, and its noise level."""
+        config = self.config
+        level_key, noise_key = jax.random.split(key)
+        if config.levels is None:
+            levels = config.schedule.training_levels(level_key, len(points), points.dtype)
+        else:
+            levels = config.levels(level_key, len(points), config.schedule, points.dtype)
+        return jax.random.normal(noise_key, points.shape, points.dtype), levels
+
+    def _loss_and_gradient(self, weights, reference, batch) -> tuple[Scalar, Any]:
+        """The mean loss of a batch and its gradient in the weights, with ``accumulation`` in as many parts."""
+        config, function = self.config, jax.value_and_grad(self._mean_loss)
+        if config.accumulation == 1:
+            return function(weights, reference, *keep_divided(batch, self.mesh))
+        parts = jax.tree.map(lambda a: a.reshape(config.accumulation, config.batch_size, *a.shape[1:]), batch)
+        zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(function, weights, reference, *batch))
+
+        def add(total, part):
+            return jax.tree.map(jnp.add, total, function(weights, reference, *part)), None
+
+        total, _ = jax.lax.scan(add, zero, keep_divided(parts, self.mesh, axis=1))
+        return jax.tree.map(lambda a: a / config.accumulation, total)
+
+    def _mean_loss(self, weights, reference, sample, noise, levels, directions) -> Scalar:
+        loss = functools.partial(
+            _point_loss, self.config, self.denoiser(weights), weights.get(WEIGHTING, {}), reference
+        )
+        return jnp.mean(jax.vmap(loss)(sample.points, noise, levels, directions, sample.conditions))
+
+
+@functools.partial(jax.jit, static_argnames="steps", donate_argnames="state")
+def run_steps(training: Training, state: TrainState, batches: Sample | None, steps: int) -> tuple[TrainState, Losses]:
+    """The state after ``steps`` more steps, and their `Losses`; the memory of ``state`` is used again.
+
+    ``batches`` has the points of each step, ``(steps, n, d)``, or is ``None`` to draw them from ``training.train``.
+    """
+    # A function of its own: JAX hashes what it scans, and a method would be hashed with the arrays of its module.
+    state, losses = jax.lax.scan(lambda *arguments: training.step(*arguments), state, batches, length=steps)
+    state = keep_replicated(state, training.mesh)
     held_out_loss, sigmas, by_level = jnp.full((), jnp.nan, losses.dtype), jnp.zeros(0), jnp.zeros(0)
-    if held_out is not None:
-        # The same noise every time: the curve shows the weights, not the draw. Always the plain loss, so that runs with
-        # other weightings and targets can be compared.
-        sample = held_out.take(jnp.arange(HELD_OUT_DRAWS) % len(held_out.points))
-        noise, levels = noise_and_levels(sample.points, jax.random.key(0))
-        average = with_weights(graphdef, state.average, constants)
-        loss = functools.partial(denoising_loss, average)
-        sample, noise, levels = keep_divided((sample, noise, levels), mesh)
-        values = jax.vmap(loss)(sample.points, noise, levels, sample.conditions)
+    if training.held_out is not None:
+        levels, values = training.held_out_losses(state.average)
         held_out_loss = jnp.mean(values)
         order = jnp.argsort(levels)
         sigmas = jnp.exp(jnp.mean(jnp.log(levels)[order].reshape(_HELD_OUT_LEVELS, -1), 1))
         by_level = jnp.mean(values[order].reshape(_HELD_OUT_LEVELS, -1), 1)
-    # A loss is that of the weights before its step: the last step shows in the weights alone.
+    # Each loss is that of the weights before its step, so only the weights show whether the last step was finite.
     finite = jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state.average)]))
     train_loss = jnp.where(finite, jnp.mean(losses), jnp.nan)
-    return state, keep_replicated(Losses(train_loss, held_out_loss, sigmas, by_level), mesh)
+    return state, keep_replicated(Losses(train_loss, held_out_loss, sigmas, by_level), training.mesh)
 
 
-def _averaged(decay, old, now):
+def _averaged(decay: Scalar, old: Array, now: Array) -> Array:
+    # Not optax.incremental_update, whose 1 - (1 - decay) rounds away digits of a decay close to 1.
     decay = decay.astype(old.dtype)  # weights may be of another type than the points
     return decay * old + (1 - decay) * now
 
 
-def with_weights(graphdef: Any, weights: dict, constants: Any) -> Denoiser:
-    """The denoiser with the given weights; those of a learned weighting are left out."""
+def with_weights(graphdef: Any, weights: dict[str, Any], constants: Any) -> Denoiser:
+    """The denoiser with the given weights; the parameters of a weighting are left out."""
     return nnx.merge(graphdef, {name: weights[name] for name in weights if name != WEIGHTING}, constants)
 
 
-def _point_loss(config, denoiser, parameters, reference, x, noise, sigma, v, condition):
+def _point_loss(config, denoiser, parameters, reference, x, noise, sigma, v, condition) -> Scalar:
     """The loss of one clean point, with everything that ``config`` adds to it, times its weight."""
     noisy = x + sigma * noise
     if reference is None:
@@ -138,12 +178,10 @@ def _point_loss(config, denoiser, parameters, reference, x, noise, sigma, v, con
             loss = loss + config.second_order * second_order_loss(denoiser, posterior, v)
     if config.asymmetry and not denoiser.conservative:
         loss = loss + config.asymmetry * asymmetry_penalty(denoiser, noisy, sigma, v, condition)
-    if isinstance(config.weighting, LearnedWeighting):
-        return config.weighting.apply(parameters, loss, sigma)
-    return config.weighting(sigma, denoiser.sigma_data[...], config.schedule) * loss
+    return config.weighting.apply(parameters, loss, sigma, denoiser.sigma_data[...], config.schedule)
 
 
-def optimiser(config: FitConfig) -> optax.GradientTransformation:
+def optimiser(config: StepConfig) -> optax.GradientTransformation:
     """Adam with a warm-up and a cosine decay of the rate, after clipping."""
     warmup = min(config.warmup_steps, config.steps // 2)
     rate = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup, config.steps)

@@ -24,11 +24,33 @@ from ..schedules import AbstractSchedule
 
 
 class AbstractWeighting(eqx.Module):
-    """A factor of `denoising_loss` that depends on the noise level."""
+    """A factor of `denoising_loss` that depends on the noise level.
+
+    Training asks for `initial` once and for `apply` at every point. What a subclass has to define is the call; one
+    whose weight is trained along with the network replaces the other two, as `LearnedWeighting` does.
+    """
+
+    def initial(self, dtype: Any = None) -> dict[str, Array]:
+        """Parameters that are trained along with the network, as they are at the start; none by default."""
+        return {}
+
+    def apply(
+        self,
+        parameters: Mapping[str, Array],
+        loss: Scalar,
+        sigma: Scalar,
+        sigma_data: Scalar,
+        schedule: AbstractSchedule,
+    ) -> Scalar:
+        """What is minimised at one noise level, given the ``loss`` there: by default the weight times the loss.
+
+        ``parameters`` are those that `initial` made, as training has changed them; the rest is as for the call.
+        """
+        return self(sigma, sigma_data, schedule) * loss
 
     @abc.abstractmethod
     def __call__(self, sigma: Scalar, sigma_data: Scalar, schedule: AbstractSchedule) -> Scalar:
-        """The weight, positive.
+        """The weight before training, positive.
 
         **Arguments**
 
@@ -84,7 +106,7 @@ class MinSNRWeighting(AbstractWeighting):
         return jnp.minimum(sigma_data**2, self.gamma * sigma**2) / (sigma**2 + sigma_data**2)
 
 
-class LearnedWeighting(eqx.Module):
+class LearnedWeighting(AbstractWeighting):
     """Every level counts the same to the network as it is now: the loss ``E`` becomes ``E/exp(u) + u`` with a function
     ``u(sigma)`` that is trained along with the network (Karras et al. 2024, arXiv 2312.02696, sec. 2.2).
 
@@ -93,6 +115,9 @@ class LearnedWeighting(eqx.Module):
     Fourier features of ``log(sigma)``) are trained with the weights, and thrown away at the end. The loss may be
     negative.
     """
+
+    def __call__(self, sigma, sigma_data, schedule):
+        return jnp.ones_like(sigma)
 
     def initial(self, dtype: Any = None) -> dict[str, Array]:
         """Parameters to start from, with ``u = 0`` at every level."""
@@ -103,16 +128,17 @@ class LearnedWeighting(eqx.Module):
         """``u(sigma)`` for one noise level."""
         return parameters["bias"] + jnp.vdot(parameters["features"], noise_features(jnp.log(sigma) / 4))
 
-    def apply(self, parameters: Mapping[str, Array], loss: Scalar, sigma: Scalar) -> Scalar:
-        """``loss/exp(u) + u`` at one noise level."""
+    def apply(
+        self,
+        parameters: Mapping[str, Array],
+        loss: Scalar,
+        sigma: Scalar,
+        sigma_data: Scalar | None = None,
+        schedule: AbstractSchedule | None = None,
+    ) -> Scalar:
+        """``loss/exp(u) + u`` at one noise level; the last two arguments make no difference."""
         u = self.log_variance(parameters, sigma)
         return loss * jnp.exp(-u) + u
-
-
-WEIGHTINGS = {
-    kind.__name__: kind
-    for kind in (EDMWeighting, SimpleWeighting, LikelihoodWeighting, MinSNRWeighting, LearnedWeighting)
-}
 
 
 def _check_positive(settings: Any, name: str) -> None:
