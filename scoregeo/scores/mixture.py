@@ -1,4 +1,4 @@
-"""The score of a Gaussian mixture: exact at every noise level, and what expectation maximisation fits to data."""
+"""The score of a Gaussian mixture: exact at every noise level, and fitted to data by expectation maximisation."""
 
 import warnings
 
@@ -107,17 +107,30 @@ class GaussianMixtureScore(AbstractScore):
         tolerance: float = 1e-6,
         floor: float = 1e-6,
     ) -> tuple["GaussianMixtureScore", np.ndarray]:
-        """Fit a mixture to ``data`` by expectation maximisation from a k-means++ start.
+        """Fit a mixture to ``data`` by expectation maximisation from a k-means start (`sklearn.mixture`).
 
         **Arguments**
 
-        - ``data``: ``(n, d)`` with at least ``n_components`` distinct points.
+        - ``data``: ``(n, d)`` with at least ``n_components`` distinct points, and at least two.
+        - ``key``: decides the start.
+        - ``max_steps``: the most steps.
         - ``tolerance``: stop when the mean log-likelihood rises by less than this (nats a point) in a step.
         - ``floor``: multiple of the mean variance of the data that is added to every covariance (keeps components from
           collapsing on single points; the fit is the exact maximiser only as ``floor`` goes to zero).
 
-        **Returns** the score, and the mean log-likelihood after each step, shape ``(steps,)``. Warns (``UserWarning``)
-        if ``max_steps`` ended the fit. Source: Dempster, Laird & Rubin 1977; start: Arthur & Vassilvitskii 2007.
+        **Returns** the score, in the precision of ``data``, and the mean log-likelihood after each step, shape
+        ``(steps,)``. The steps are computed in float64, on the host.
+
+        **Raises** ``ValueError`` for arguments that make no sense, and where a covariance becomes singular. Warns
+        (``UserWarning``) if ``max_steps`` ended the fit. Source: Dempster, Laird & Rubin 1977; start: Arthur &
+        Vassilvitskii 2007.
+
+        >>> import jax, jax.numpy as jnp
+        >>> from scoregeo import GaussianMixtureScore
+        >>> points = jax.random.normal(jax.random.key(0), (200, 2)) + jnp.repeat(jnp.array([[-5.0], [5.0]]), 100, 0)
+        >>> score, history = GaussianMixtureScore.fit(points, 2, key=jax.random.key(1))
+        >>> sorted(round(mean) for mean in score.means[:, 0].tolist())
+        [-5, 5]
         """
         data = as_points(data, "data")
         if max_steps < 1:
@@ -125,67 +138,38 @@ class GaussianMixtureScore(AbstractScore):
         for name, value in (("tolerance", tolerance), ("floor", floor)):
             if not 0 <= value < np.inf:
                 raise ValueError(f"`{name}` must be non-negative and finite, got {value}")
-        if not isinstance(n_components, int) or n_components < 1:
+        if isinstance(n_components, bool) or not isinstance(n_components, int | np.integer) or n_components < 1:
             raise ValueError(f"`n_components` must be a positive integer, got {n_components!r}")
         distinct = len(np.unique(np.asarray(data), axis=0))
         if distinct < n_components:
             raise ValueError(f"`data` must have at least n_components={n_components} distinct points, got {distinct}")
-        score, history, steps = _expectation_maximisation(data, n_components, key, max_steps, tolerance, floor)
-        if not bool(jnp.isfinite(history[: int(steps)]).all()):
-            raise ValueError(f"`floor` is too small for these data (got {floor}): a covariance became singular")
-        if int(steps) == max_steps:
-            warnings.warn(
-                f"expectation maximisation ended at max_steps={max_steps} before it met its tolerance", stacklevel=2
-            )
-        return score, np.asarray(history[: int(steps)])
+        if distinct < 2:
+            raise ValueError("`data` must have at least two distinct points to have a covariance, got one")
 
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.mixture import GaussianMixture
 
-def _plus_plus(data: Points, k: int, key: PRNGKeyArray) -> Points:
-    """k-means++: each next centre is a data point drawn with probability proportional to its squared distance."""
-
-    def add(i, carry):
-        centres, nearest, key = carry
-        key, draw = jax.random.split(key)
-        centre = data[jax.random.categorical(draw, jnp.log(nearest))]
-        return centres.at[i].set(centre), jnp.minimum(nearest, jnp.sum((data - centre) ** 2, -1)), key
-
-    key, draw = jax.random.split(key)
-    first = data[jax.random.randint(draw, (), 0, len(data))]
-    centres = jnp.zeros((k, data.shape[1]), data.dtype).at[0].set(first)
-    return jax.lax.fori_loop(1, k, add, (centres, jnp.sum((data - first) ** 2, -1), key))[0]
-
-
-@eqx.filter_jit
-def _expectation_maximisation(data, n_components, key, max_steps, tolerance, floor):
-    n, d = data.shape
-    ridge = floor * jnp.mean(jnp.var(data, 0)) * jnp.eye(d, dtype=data.dtype)
-    centres = _plus_plus(data, n_components, key)
-    nearest = jnp.argmin(jnp.sum((data[:, None] - centres) ** 2, -1), -1)
-
-    def maximise(responsibilities):
-        mass = jnp.sum(responsibilities, 0)
-        safe = jnp.maximum(mass, jnp.finfo(data.dtype).tiny)
-        means = (responsibilities.T @ data) / safe[:, None]
-
-        def cov(mean, r, m):
-            centred = data - mean
-            return (centred * r[:, None]).T @ centred / m + ridge
-
-        covs = jax.vmap(cov, in_axes=(0, 1, 0))(means, responsibilities, safe)
-        return GaussianMixtureScore(mass / n, means, covs)
-
-    def expect(score):
-        terms = jax.vmap(lambda x: score._terms(x)[1])(data)
-        return jax.nn.softmax(terms, -1), jnp.mean(jax.nn.logsumexp(terms, -1))
-
-    def step(state):
-        score, responsibilities, history, i, _ = state
-        score = maximise(responsibilities)
-        responsibilities, log_likelihood = expect(score)
-        rise = log_likelihood - jnp.where(i > 0, history[i - 1], -jnp.inf)
-        return score, responsibilities, history.at[i].set(log_likelihood), i + 1, rise
-
-    start = jax.nn.one_hot(nearest, n_components, dtype=data.dtype)
-    state = (maximise(start), start, jnp.full(max_steps, jnp.nan, data.dtype), 0, jnp.asarray(jnp.inf, data.dtype))
-    score, _, history, steps, _ = jax.lax.while_loop(lambda s: (s[3] < max_steps) & (s[4] > tolerance), step, state)
-    return score, history, steps
+        # About their mean: sklearn subtracts large numbers from each other where the data are far from the origin.
+        points = np.asarray(data, np.float64)
+        centre = points.mean(0)
+        mixture = GaussianMixture(
+            int(n_components),
+            tol=tolerance,
+            reg_covar=floor * points.var(0).mean(),
+            max_iter=max_steps,
+            random_state=int(jax.random.bits(key, dtype=jnp.uint32)),
+        )
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                mixture.fit(points - centre)
+            parts = mixture.weights_, mixture.means_ + centre, mixture.covariances_
+            score = GaussianMixtureScore(*(jnp.asarray(part, data.dtype) for part in parts))
+        except ValueError as error:  # everything else that could be wrong has been checked
+            message = f"`floor` is too small for these data (got {floor}): a covariance became singular"
+            raise ValueError(message) from error
+        if not mixture.converged_:
+            message = f"expectation maximisation ended at max_steps={max_steps} before it met its tolerance"
+            warnings.warn(message, stacklevel=2)
+        # The bound that a step reports is the likelihood before it.
+        return score, np.append(mixture.lower_bounds_[1:], mixture.score(points - centre))

@@ -198,8 +198,33 @@ class TestFit:
         assert np.isfinite(history).all()
         assert bool(jnp.isfinite(score(jnp.ones(2))).all())
 
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    def test_a_floor_that_is_too_small(self, dtype):
+        """Points on a line have no density in the plane."""
+        data = jnp.linspace(0, 1, 50, dtype=dtype)[:, None] * jnp.array([1.0, 0.5], dtype)
+        with pytest.raises(ValueError, match=r"`floor` is too small for these data \(got 0.0\): a covariance became"):
+            GaussianMixtureScore.fit(data, 2, key=jax.random.key(0), floor=0.0)
+
+    def test_the_key_decides_and_the_precision_is_that_of_the_data(self):
+        data = jax.random.normal(jax.random.key(0), (200, 2), "float32")
+        one, again, other = (
+            GaussianMixtureScore.fit(data, 4, key=jax.random.key(seed), tolerance=1e-3)[0] for seed in (0, 0, 1)
+        )
+        assert one.means.dtype == one.covs.dtype == jnp.float32
+        np.testing.assert_array_equal(one.means, again.means)
+        assert not np.array_equal(one.means, other.means)
+
+    def test_far_from_the_origin(self):
+        data = jax.random.normal(jax.random.key(0), (300, 2))
+        here, there = (
+            GaussianMixtureScore.fit(data + shift, 3, key=jax.random.key(0), tolerance=1e-4)[0] for shift in (0, 1e7)
+        )
+        np.testing.assert_allclose(there.covs, here.covs, rtol=1e-5)
+
     def test_bad_input(self):
         data = jnp.ones((10, 2))
+        with pytest.raises(ValueError, match=r"`data` must have at least two distinct points to have a covariance"):
+            GaussianMixtureScore.fit(data, 1, key=jax.random.key(0))
         with pytest.raises(ValueError, match=r"`data` must have at least n_components=2 distinct points, got 1"):
             GaussianMixtureScore.fit(data, 2, key=jax.random.key(0))
         with pytest.raises(ValueError, match=r"`n_components` must be a positive integer, got 0"):
