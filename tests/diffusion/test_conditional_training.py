@@ -152,6 +152,33 @@ class TestCallbacks:
         assert [line["held_out_loss"] for line in lines] == model.history.held_out_loss.tolist()
         assert [path.name for path in (tmp_path / "folder").iterdir()] == ["metrics.jsonl"]
 
+    def test_a_file_of_losses_grows_by_a_line(self, tmp_path):
+        path, columns = (
+            tmp_path / "losses.jsonl",
+            (np.arange(10, 50, 10), np.arange(4.0), np.array([0.5, np.nan, 2, 3])),
+        )
+        histories = [TrainingHistory(*(column[:k] for column in columns)) for k in range(1, 5)]
+        log = JSONLines(path)
+
+        def steps_after(history):
+            log(history)
+            return [json.loads(line)["step"] for line in path.read_text().splitlines()]
+
+        assert steps_after(histories[0]) == [10]
+        before = path.stat().st_ino
+        assert steps_after(histories[1]) == [10, 20]
+        assert path.stat().st_ino == before  # appended, not replaced
+        assert steps_after(histories[2]) == [10, 20, 30]
+        # A run that goes on from an earlier checkpoint, and one whose last line was cut off.
+        assert steps_after(histories[1]) == [10, 20]
+        path.write_bytes(path.read_bytes()[:-5])
+        assert steps_after(histories[2]) == [10, 20, 30]
+        assert steps_after(histories[2]) == [10, 20, 30]
+        # Another run with the same steps.
+        other = TrainingHistory(columns[0], 2 * columns[1], columns[2])
+        assert steps_after(other) == [10, 20, 30, 40]
+        assert [json.loads(line)["train_loss"] for line in path.read_text().splitlines()] == [0, 2, 4, 6]
+
     def test_early_stop(self):
         def stops(losses, patience):
             return EarlyStop(patience)(TrainingHistory(np.arange(len(losses)), np.zeros(len(losses)), np.array(losses)))

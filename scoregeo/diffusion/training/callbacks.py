@@ -10,7 +10,6 @@ import dataclasses
 import json
 import os
 import pathlib
-from typing import Any
 
 import jax
 import numpy as np
@@ -52,25 +51,51 @@ class JSONLines:
     """Keep the losses in a file, one JSON object a line: ``step``, ``train_loss``, ``held_out_loss`` (null for none),
     ``sigmas`` and ``held_out_losses`` at these noise levels.
 
-    The file is replaced as a whole after every chunk, so it is never cut off, and never holds steps twice. Of several
-    processes (`jax.distributed`), the one with index 0 writes it, also if each trains on its own.
+    A line is appended after every chunk. A file that does not end with the entry before is written anew: that of
+    another run, one that is longer than the history of a run that goes on from a checkpoint, or one whose last line was
+    cut off. So no file holds steps twice. Of several processes (`jax.distributed`), the one with index 0 writes it,
+    also if each trains on its own.
+
+    >>> import pathlib, tempfile
+    >>> import numpy as np
+    >>> from scoregeo.diffusion import JSONLines, TrainingHistory
+    >>> history = TrainingHistory(np.array([10, 20]), np.array([0.9, 0.5]), np.array([0.8, 0.6]))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     JSONLines(f"{folder}/losses.jsonl")(history)
+    ...     len(pathlib.Path(f"{folder}/losses.jsonl").read_text().splitlines())
+    2
     """
 
     path: str | os.PathLike
 
     def __call__(self, history: TrainingHistory) -> None:
-        """Write the file."""
+        """Bring the file up to date."""
         if jax.process_index() > 0:
             return
         path = pathlib.Path(self.path)
+        lines = _lines(history)
+        if len(lines) > 1 and _ends_with(path, lines[-2]):
+            with path.open("ab") as file:
+                file.write(lines[-1])
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in _lines(history)))
+            temporary.write_bytes(b"".join(lines))
 
 
-def _lines(history: TrainingHistory) -> list[dict[str, Any]]:
+def _lines(history: TrainingHistory) -> list[bytes]:
+    """The lines of a file, one for each entry."""
     columns = history.to_dict()
     sigmas = columns.pop("sigmas")
     rows = zip(*columns.values(), strict=True)
     names = ("step", "train_loss", "held_out_loss", "held_out_losses")
-    return [dict(zip(names, row, strict=True)) | {"sigmas": sigmas} for row in rows]
+    entries = [dict(zip(names, row, strict=True)) | {"sigmas": sigmas} for row in rows]
+    return [(json.dumps(entry) + "\n").encode() for entry in entries]
+
+
+def _ends_with(path: pathlib.Path, line: bytes) -> bool:
+    if not path.is_file() or path.stat().st_size < len(line):
+        return False
+    with path.open("rb") as file:
+        file.seek(-len(line), os.SEEK_END)
+        return file.read() == line
