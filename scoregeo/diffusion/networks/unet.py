@@ -69,11 +69,46 @@ class UNet(ConditionalNetwork):
         dtype: Any = jnp.float32,
     ):
         self.shape, self.multipliers = as_sizes("shape", shape, 3), as_sizes("multipliers", multipliers)
+        self.attention = as_sizes("attention", attention)
         check_count("width", width, 4)
         check_count("blocks", blocks)
         check_count("heads", heads)
         self.width, self.blocks, self.heads = width, blocks, heads
-        h, w, c = self.shape
+        self._check_resolutions()
+        super().__init__(math.prod(self.shape), classes, condition_dim, compute_dtype)
+
+        rngs, (*_, colours), channels = nnx.Rngs(key), self.shape, self._channels
+        settings = {"compute_dtype": self.compute_dtype, "dtype": dtype, "rngs": rngs}
+        self.embedding = LevelEmbedding(self._features, self, dtype=dtype, rngs=rngs)
+        self.stem = _convolution(colours, width, **settings)
+        down, skipped = self._way_down(settings)
+        self.down = nnx.List(down)
+        lowest = channels[-1]
+        self.middle = nnx.List([_Block(lowest, lowest, self._features, n, **settings) for n in (heads, 0)])
+        self.up = nnx.List(self._way_up(skipped, settings))
+        self.norm = _group_norm(channels[0], **settings)
+        # The head computes in the precision of the weights: it averages out how features were rounded before.
+        self.head = _convolution(
+            channels[0], colours, compute_dtype=None, dtype=dtype, rngs=rngs, kernel_init=nnx.initializers.zeros
+        )
+
+    @property
+    def _heights(self) -> list[int]:
+        """Height of the feature maps at each resolution."""
+        return [self.shape[0] // 2**i for i in range(len(self.multipliers))]
+
+    @property
+    def _channels(self) -> list[int]:
+        """Channels of the feature maps at each resolution."""
+        return [self.width * multiplier for multiplier in self.multipliers]
+
+    @property
+    def _features(self) -> int:
+        """Size of the embedding of the noise level."""
+        return 4 * self.width
+
+    def _check_resolutions(self) -> None:
+        h, w, _ = self.shape
         if not self.multipliers:
             raise ValueError("`multipliers` must have at least one entry, got none")
         factor = 2 ** (len(self.multipliers) - 1)
@@ -82,50 +117,41 @@ class UNet(ConditionalNetwork):
                 f"`shape` must have a height and a width divisible by {factor}, because {len(self.multipliers)} "
                 f"`multipliers` halve the resolution {len(self.multipliers) - 1} times; got {self.shape}"
             )
-        heights = [h // 2**i for i in range(len(self.multipliers))]
-        self.attention = as_sizes("attention", attention)
+        heights, channels = self._heights, self._channels
         if unknown := sorted(set(self.attention) - set(heights)):
             raise ValueError(f"`attention` must name heights of feature maps, {heights}, got {unknown}")
-        channels = [width * multiplier for multiplier in self.multipliers]
         attending = {channels[-1]} | {channels[heights.index(height)] for height in self.attention}
-        if indivisible := sorted(n for n in attending if n % heads):
-            raise ValueError(f"`heads` must divide the channels where blocks attend, {indivisible}, got {heads}")
-        super().__init__(h * w * c, classes, condition_dim, compute_dtype)
+        if indivisible := sorted(n for n in attending if n % self.heads):
+            raise ValueError(f"`heads` must divide the channels where blocks attend, {indivisible}, got {self.heads}")
 
-        rngs, features = nnx.Rngs(key), 4 * width
-        settings = {"compute_dtype": self.compute_dtype, "dtype": dtype, "rngs": rngs}
+    def _block(self, inputs: int, level: int, settings: dict[str, Any]) -> "_Block":
+        """A block at one resolution, from so many channels."""
+        heads = self.heads if self._heights[level] in self.attention else 0
+        return _Block(inputs, self._channels[level], self._features, heads, **settings)
 
-        def block(inputs: int, level: int, attends: bool = False) -> _Block:
-            attends = attends or heights[level] in self.attention
-            return _Block(inputs, channels[level], features, heads if attends else 0, **settings)
-
-        self.embedding = LevelEmbedding(features, self, dtype=dtype, rngs=rngs)
-        self.stem = _convolution(c, width, **settings)
-        skipped, down = [width], []  # channels of what the way up gets from the way down
+    def _way_down(self, settings: dict[str, Any]) -> tuple[list[nnx.Module], list[int]]:
+        """The layers from full resolution to the lowest, and the channels of what each hands to the way up."""
+        channels, layers, skipped = self._channels, [], [self.width]
         for level in range(len(channels)):
             if level > 0:
-                down.append(_Resample(channels[level - 1], _halve, **settings))
+                layers.append(_Resample(channels[level - 1], _halve, **settings))
                 skipped.append(channels[level - 1])
-            for _ in range(blocks):
-                down.append(block(skipped[-1], level))
+            for _ in range(self.blocks):
+                layers.append(self._block(skipped[-1], level, settings))
                 skipped.append(channels[level])
-        self.down = nnx.List(down)
-        self.middle = nnx.List(
-            [block(channels[-1], len(channels) - 1, True), _Block(channels[-1], channels[-1], features, 0, **settings)]
-        )
-        up, now = [], channels[-1]
+        return layers, skipped
+
+    def _way_up(self, skipped: list[int], settings: dict[str, Any]) -> list[nnx.Module]:
+        """The layers from the lowest resolution back to the full one; ``skipped`` is used up."""
+        channels, layers = self._channels, []
+        now = channels[-1]
         for level in reversed(range(len(channels))):
-            for _ in range(blocks + 1):
-                up.append(block(now + skipped.pop(), level))
+            for _ in range(self.blocks + 1):
+                layers.append(self._block(now + skipped.pop(), level, settings))
                 now = channels[level]
             if level > 0:
-                up.append(_Resample(now, _double, **settings))
-        self.up = nnx.List(up)
-        self.norm = _group_norm(width * self.multipliers[0], **settings)
-        # In the weights' own precision: the rounding of all features before it averages out.
-        self.head = _convolution(
-            channels[0], c, compute_dtype=None, dtype=dtype, rngs=rngs, kernel_init=nnx.initializers.zeros
-        )
+                layers.append(_Resample(now, _double, **settings))
+        return layers
 
     def output(self, x: Point, c_noise: Scalar, condition: Any) -> Vector:
         """The output for one flat image, shape ``(d,)``."""
