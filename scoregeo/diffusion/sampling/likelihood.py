@@ -207,25 +207,57 @@ def _check_sigma(sigma: Any, schedule: AbstractSchedule, dtype: Any) -> Scalar:
 
 @eqx.filter_jit
 def _log_prob(score, points, schedule, mean, variance, sigma, key, probes, gaussian, flow):
-    n, dim = points.shape
-    dtype = points.dtype
+    dim, dtype = points.shape[1], points.dtype
     basis = None
     if variance.ndim == 2:
         variance, basis = jnp.linalg.eigh(variance)
-    if probes is None:
-        directions = None
-    elif gaussian:
-        directions = jax.random.normal(key, (n, probes, dim), dtype)
-    else:
-        directions = jax.random.rademacher(key, (n, probes, dim), dtype)
+    directions = None if probes is None else _directions(key, (len(points), probes, dim), dtype, gaussian)
+    rates = diffrax.ODETerm(_rates(schedule, mean, variance, basis))
+    control = diffrax.PIDController(rtol=flow.rtol, atol=flow.atol, dtmin=1e-8, force_dtmin=False, norm=_largest_rms)
+    start, end = jnp.log(sigma), jnp.log(schedule.noise_level(jnp.asarray(schedule.t_max, dtype)))
+    z = points - mean if basis is None else (points - mean) @ basis
+    z = z / _spread(variance, sigma)
 
-    def spread(level):
-        return jnp.sqrt(variance + level**2)
+    def one(z, directions):
+        integrals = jnp.zeros(1 if directions is None else directions.shape[0], dtype)
+        solution = diffrax.diffeqsolve(
+            rates, flow.solver, start, end, 0.1, (z, integrals), (score, directions),
+            stepsize_controller=control, max_steps=flow.max_steps, throw=False,
+        )  # fmt: skip
+        z, integrals = (leaf[-1] for leaf in solution.ys)
+        # Equation (3).
+        normal = -0.5 * (jnp.vdot(z, z) + dim * jnp.log(2 * jnp.pi).astype(dtype))
+        volume = jnp.sum(jnp.broadcast_to(jnp.log(_spread(variance, sigma)), (dim,)))
+        value = normal + jnp.mean(integrals) - volume
+        error = jnp.zeros((), dtype) if directions is None else _standard_error(integrals)
+        failed = (solution.result != diffrax.RESULTS.successful) | ~jnp.isfinite(value)
+        return jnp.where(failed, jnp.nan, value), error, solution.stats["num_steps"], solution.result
+
+    values, errors, steps, results = jax.vmap(one)(z, directions)
+    tableau = flow.solver.tableau
+    # A method whose last stage is the first of the next step evaluates that one once.
+    evaluations = steps * (tableau.num_stages - 1) + 1 if tableau.fsal else steps * tableau.num_stages
+    return Likelihood(values, errors, evaluations, results, dim)
+
+
+def _directions(key: PRNGKeyArray, shape: tuple[int, int, int], dtype: Any, gaussian: bool) -> Float[Array, "n k d"]:
+    """Random directions for each point: normal ones, or signs."""
+    draw = jax.random.normal if gaussian else jax.random.rademacher
+    return draw(key, shape, dtype)
+
+
+def _spread(variance: Array, level: Scalar) -> Array:
+    """The standard deviation ``c`` of equation (1), a scalar or one for each coordinate."""
+    return jnp.sqrt(variance + level**2)
+
+
+def _rates(schedule: AbstractSchedule, mean: Point, variance: Array, basis: Array | None) -> Callable:
+    """The rates of ``z`` and of the integrals in (3), along the columns of ``basis`` (all axes for ``None``)."""
 
     def velocity(z, w, score):
         """Equation (2)."""
         level = jnp.exp(w)
-        c = spread(level)
+        c = _spread(variance, level)
         y = c * z if basis is None else basis @ (c * z)
         s = scaled_score(score, schedule)(mean + y, level)
         return -(level**2) / c * ((s if basis is None else s @ basis) + z / c)
@@ -238,32 +270,13 @@ def _log_prob(score, points, schedule, mean, variance, sigma, key, probes, gauss
             return value, jnp.trace(derivatives)[None]
         return value, jnp.sum(directions * derivatives, -1)
 
-    control = diffrax.PIDController(rtol=flow.rtol, atol=flow.atol, dtmin=1e-8, force_dtmin=False, norm=_largest_rms)
-    start, end = jnp.log(sigma), jnp.log(schedule.noise_level(jnp.asarray(schedule.t_max, dtype)))
-    z = points - mean if basis is None else (points - mean) @ basis
-    z = z / spread(sigma)
+    return rates
 
-    def one(z, directions):
-        integrals = jnp.zeros(1 if directions is None else directions.shape[0], dtype)
-        solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(rates), flow.solver, start, end, 0.1, (z, integrals), (score, directions),
-            stepsize_controller=control, max_steps=flow.max_steps, throw=False,
-        )  # fmt: skip
-        z, integrals = (leaf[-1] for leaf in solution.ys)
-        normal = -0.5 * (jnp.vdot(z, z) + dim * jnp.log(2 * jnp.pi).astype(dtype))
-        value = normal + jnp.mean(integrals) - jnp.sum(jnp.broadcast_to(jnp.log(spread(sigma)), (dim,)))
-        error = jnp.zeros((), dtype)
-        if directions is not None:
-            k = directions.shape[0]
-            error = jnp.std(integrals, ddof=1) / jnp.sqrt(k).astype(dtype) if k > 1 else jnp.full((), jnp.nan, dtype)
-        failed = (solution.result != diffrax.RESULTS.successful) | ~jnp.isfinite(value)
-        return jnp.where(failed, jnp.nan, value), error, solution.stats["num_steps"], solution.result
 
-    values, errors, steps, results = jax.vmap(one)(z, directions)
-    tableau = flow.solver.tableau
-    # A method whose last stage is the first of the next step evaluates that one once.
-    evaluations = steps * (tableau.num_stages - 1) + 1 if tableau.fsal else steps * tableau.num_stages
-    return Likelihood(values, errors, evaluations, results, dim)
+def _standard_error(integrals: Float[Array, " k"]) -> Scalar:
+    """The standard error of the mean over the probes; NaN for one probe."""
+    k, dtype = integrals.size, integrals.dtype
+    return jnp.std(integrals, ddof=1) / jnp.sqrt(k).astype(dtype) if k > 1 else jnp.full((), jnp.nan, dtype)
 
 
 def _derivatives(field: Callable, z: Point, directions: Points | None) -> tuple[Array, Array]:
