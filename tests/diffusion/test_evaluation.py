@@ -91,7 +91,10 @@ def test_the_report_can_be_kept_and_shown():
     assert kept["sigmas"] == [0.25]
     assert kept["n"] == 50
     assert kept["score_error"] == pytest.approx([0.1])
-    assert str(report).splitlines()[1].split() == ["0.25", "0.1000", "0.1000", "0.0000"]
+    title, heading, *rows = str(report).splitlines()
+    assert title.strip() == report.table().title
+    assert heading.split() == ["sigma", "score", "J", "v", "asymmetry", "of", "J"]
+    assert rows[0].split() == ["0.25", "0.1000", "0.1000", "0.0000"]
 
     from rich.console import Console
 

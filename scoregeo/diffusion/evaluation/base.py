@@ -1,11 +1,12 @@
 """How good a learned score is, measured against a reference whose score is known at every noise level.
 
 Geodesics feel the Jacobian of the score, not only the score, and samples do not show an error that is a rotation: so
-the relative error of ``J v`` and the asymmetry of ``J`` are reported beside that of the score (MATH.md section 8).
+the relative error of ``J v`` and the asymmetry of ``J`` are reported beside that of the score.
 """
 
 import abc
 import dataclasses
+import io
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -18,6 +19,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ..._checks import check_count
 from ..._types import Points, Scalar
 from ...scores import AbstractScore
+
+_WIDTH = 110  # columns that a table may take where there is no terminal
 
 
 class ScoreModel(Protocol):
@@ -38,7 +41,7 @@ class ScoreReference(Protocol):
 
 
 class AbstractReport(abc.ABC):
-    """What reports share: they print as tables, by ``rich`` and, more plainly, by ``str``."""
+    """What reports share: they print as one table, by ``rich``, and by ``str`` without lines and colours."""
 
     @abc.abstractmethod
     def _title(self) -> str: ...
@@ -56,7 +59,9 @@ class AbstractReport(abc.ABC):
         """The figures as a ``rich.table.Table``."""
         from rich.table import Table
 
-        table = Table(title=self._title(), caption=self._caption())
+        title, caption = self._title(), self._caption()
+        # As wide as the lines above and below, which would be broken otherwise.
+        table = Table(title=title, caption=caption, min_width=max(len(title), len(caption or "")))
         for column in self._columns():
             # Names of the rows have no heading.
             table.add_column(column, justify="right" if column else "left")
@@ -66,6 +71,14 @@ class AbstractReport(abc.ABC):
 
     def __rich__(self) -> Any:
         return self.table()
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        table, text = self.table(), io.StringIO()
+        table.box = None
+        Console(file=text, width=_WIDTH, color_system=None).print(table)
+        return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,10 +116,6 @@ class ScoreReport(AbstractReport):
     def _rows(self) -> list[list[str]]:
         columns = self.sigmas, self.score_error, self.jvp_error, self.asymmetry
         return [[f"{sigma:g}", *(f"{value:.4f}" for value in rest)] for sigma, *rest in zip(*columns, strict=True)]
-
-    def __str__(self) -> str:
-        lines = [("sigma", "score", "J v", "asymmetry"), *self._rows()]
-        return "\n".join(f"{s:>8} {a:>8} {b:>8} {c:>10}" for s, a, b, c in lines)
 
 
 def evaluate_score(

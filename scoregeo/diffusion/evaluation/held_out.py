@@ -79,11 +79,6 @@ class HeldOutReport(AbstractReport):
     def _columns(self) -> tuple[str, ...]:
         return "sigma", "loss", "of a Gaussian", "calibration", "detail"
 
-    def __str__(self) -> str:
-        lines = [self._columns(), *self._rows()]
-        rows = [f"{a:>8} {b:>8} {c:>14} {d:>16} {e:>8}" for a, b, c, d, e in lines]
-        return "\n".join([*rows, self._caption()])
-
 
 def evaluate_held_out(
     model: ScoreModel,
@@ -211,10 +206,6 @@ class MemorizationReport(AbstractReport):
 
     def _columns(self) -> tuple[str, ...]:
         return "", "median distance", "copies"
-
-    def __str__(self) -> str:
-        lines = [(self._title(), *self._columns()[1:]), *self._rows()]
-        return "\n".join([*(f"{a:<22} {b:>16} {c:>8}" for a, b, c in lines), self._caption()])
 
 
 def memorization(
