@@ -1,4 +1,3 @@
-import doctest
 import io
 
 import jax.numpy as jnp
@@ -7,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from scoregeo.metrics import EuclideanMetric, MatrixMetric, SteinMetric
-from scoregeo.plotting import density, fields, score_field, tissot
+from scoregeo.plotting import density, score_field, tissot
 from scoregeo.scores import GaussianScore
 
 LIMITS = (-2.0, 2.0), (-1.0, 1.0)
@@ -21,10 +20,6 @@ def ax():
 
 def draw(ax):
     ax.figure.savefig(io.BytesIO(), format="png")
-
-
-def test_examples():
-    assert doctest.testmod(fields).failed == 0
 
 
 def test_density_does_not_depend_on_the_constant(ax):
