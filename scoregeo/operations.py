@@ -32,7 +32,7 @@ def exp(metric: AbstractMetric, x: Point, v: Vector, **settings: Any) -> Point:
 
     >>> import jax.numpy as jnp
     >>> from scoregeo import EuclideanMetric, exp
-    >>> exp(EuclideanMetric(), jnp.zeros(2), jnp.array([1.0, 2.0])).tolist()
+    >>> exp(EuclideanMetric(), jnp.zeros(2), jnp.array([1.0, 2.0])).round(4).tolist()
     [1.0, 2.0]
     """
     return end_point(metric, x, v, **settings)
@@ -71,7 +71,7 @@ def dist(
 
     >>> import jax.numpy as jnp
     >>> from scoregeo import EuclideanMetric, dist
-    >>> float(dist(EuclideanMetric(), jnp.zeros(2), jnp.array([3.0, 4.0])))
+    >>> round(float(dist(EuclideanMetric(), jnp.zeros(2), jnp.array([3.0, 4.0]))), 4)
     5.0
     """
     solver = default_solver(metric, length_only=True) if solver is None else solver
@@ -124,7 +124,7 @@ def pairwise_dist(
     >>> import jax.numpy as jnp
     >>> from scoregeo import EuclideanMetric, pairwise_dist
     >>> matrix, results = pairwise_dist(EuclideanMetric(), jnp.array([[0.0, 0.0], [3.0, 4.0]]))
-    >>> matrix.tolist()
+    >>> matrix.round(4).tolist()
     [[0.0, 5.0], [5.0, 0.0]]
     """
     xs = as_points(xs, "xs")

@@ -8,10 +8,12 @@ import pathlib
 import pkgutil
 import re
 
+import jax
 import pytest
 
 import scoregeo
 
+PACKAGE = pathlib.Path(scoregeo.__file__).parent
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 # The command line, whose users read `scoregeo --help`.
 COMMAND_LINE = "cli"
@@ -69,6 +71,34 @@ def test_public_names_are_documented(name):
     assert not bare, f"without docstring: {bare} of {name}"
 
 
+def run_example(example: doctest.DocTest) -> None:
+    """Fail with doctest's own report where an example prints something else than it says."""
+    output = io.StringIO()
+    doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example, out=output.write, clear_globs=False)
+    assert not output.getvalue(), output.getvalue()
+
+
+# Their examples compile the default solver for metrics that are large programs: 15 seconds each.
+SLOW_EXAMPLES = {"fisher_rao/families/von_mises.py", "geodesics/multistart.py"}
+WITH_EXAMPLES = [
+    pytest.param(name, marks=pytest.mark.slow if name in SLOW_EXAMPLES else ())
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if ">>>" in path.read_text() and (name := path.relative_to(PACKAGE).as_posix())
+]
+
+
+@pytest.mark.parametrize("name", WITH_EXAMPLES)
+def test_examples_of_docstrings(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module("scoregeo." + name.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
+    examples = [test for test in doctest.DocTestFinder().find(module) if test.examples]
+    written = re.findall(r"^ *>>> ", (PACKAGE / name).read_text(), re.MULTILINE)
+    assert sum(len(example.examples) for example in examples) == len(written), "an example that doctest does not find"
+    with jax.enable_x64(False):  # readers see what JAX prints by default
+        for example in examples:
+            run_example(example)
+
+
 def blocks(page: pathlib.Path) -> list[tuple[int, str]]:
     """Python blocks of a page with the lines where they start."""
     text = page.read_text()
@@ -94,7 +124,5 @@ def test_examples_of_page(name, tmp_path, monkeypatch):
             exec(compile("\n" * line + shortened(code), DOCS / name, "exec"), names)
             continue
         example = doctest.DocTestParser().get_doctest(code, names, name, str(DOCS / name), line)
-        output = io.StringIO()
-        doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example, out=output.write, clear_globs=False)
-        assert not output.getvalue(), output.getvalue()
+        run_example(example)
         names = example.globs

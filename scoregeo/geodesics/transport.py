@@ -301,8 +301,8 @@ def parallel_transport(
     >>> from scoregeo import geodesic, models, parallel_transport
     >>> metric = models.HyperbolicHalfSpace()
     >>> up = geodesic(metric, jnp.array([0.0, 1.0]), jnp.array([0.0, 2.0]))
-    >>> parallel_transport(metric, up, jnp.array([0.0, 1.0])).round(4).tolist()
-    [0.0, 2.0]
+    >>> parallel_transport(metric, up, jnp.array([0.5, 1.0])).round(4).tolist()
+    [1.0, 2.0]
     """
     method = TransportODE() if method is None else method
     if not isinstance(method, AbstractTransport):

@@ -69,8 +69,8 @@ class FunctionScore(AbstractScore):
     >>> import jax.numpy as jnp
     >>> from scoregeo import FunctionScore
     >>> blur = FunctionScore(lambda image: -image / 2, shape=(2, 2, 1))  # someone's network on (h, w, c)
-    >>> blur(jnp.arange(4.0)).tolist()
-    [0.0, -0.5, -1.0, -1.5]
+    >>> blur(jnp.arange(1.0, 5.0)).tolist()
+    [-0.5, -1.0, -1.5, -2.0]
     """
 
     function: TracedFunction

@@ -1,17 +1,11 @@
 """Points and the change of units that they carry."""
 
-import doctest
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from scoregeo.datasets import Dataset, Standardization, base
-
-
-def test_examples():
-    assert doctest.testmod(base).failed == 0
 
 
 @pytest.mark.parametrize("per_feature", [True, False])

@@ -1,15 +1,9 @@
 """Real images."""
 
-import doctest
-
 import numpy as np
 import pytest
 
 from scoregeo.datasets import digits, images
-
-
-def test_examples():
-    assert doctest.testmod(images).failed == 0
 
 
 def test_digits():

@@ -1,6 +1,5 @@
 """Toy densities: what is drawn follows the density whose score is given."""
 
-import doctest
 import functools
 
 import jax
@@ -27,10 +26,6 @@ each_synthetic = pytest.mark.parametrize("name", SYNTHETIC)
 @functools.cache
 def synthetic(name):
     return SYNTHETIC[name](KEY, 2000)
-
-
-def test_examples():
-    assert doctest.testmod(datasets.toy).failed == 0
 
 
 @each_synthetic

@@ -41,7 +41,7 @@ def drop_condition(condition: Any, drop: Bool[Array, "..."]) -> Any:
     ``(n,)`` or vectors ``(n, m)`` with ``drop`` of shape ``(n,)`` gives a batch, to be mapped over with the network.
 
     >>> import jax.numpy as jnp
-    >>> from scoregeo.diffusion.conditioning import drop_condition
+    >>> from scoregeo.diffusion import drop_condition
     >>> drop_condition(jnp.array([3, 7]), jnp.array([True, False])).tolist()
     [-1, 7]
     """

@@ -35,8 +35,7 @@ class GuidedScore(eqx.Module):
     Raises ``ValueError`` naming the argument for anything else.
 
     >>> import jax.numpy as jnp
-    >>> from scoregeo.diffusion import EDM
-    >>> from scoregeo.diffusion.guidance import GuidedScore
+    >>> from scoregeo.diffusion import EDM, GuidedScore
     >>> guided = GuidedScore(lambda x, t: 1 - x, lambda x, t: -x, 2.0, interval=(0.1, 1.0), schedule=EDM())
     >>> [guided(jnp.zeros(1), jnp.asarray(t)).item() for t in (0.5, 5.0)]
     [2.0, 1.0]

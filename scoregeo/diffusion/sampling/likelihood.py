@@ -123,8 +123,7 @@ def log_prob(
     differentiated in reverse mode.
 
     >>> import jax.numpy as jnp
-    >>> from scoregeo.diffusion import VP
-    >>> from scoregeo.diffusion.likelihood import log_prob
+    >>> from scoregeo.diffusion import VP, log_prob
     >>> standard = lambda x, t: -x  # VP keeps N(0, I) as it is
     >>> likelihood = log_prob(standard, jnp.zeros((3, 2)), VP(), mean=jnp.zeros(2), variance=1.0)
     >>> bool((abs(likelihood.log_prob + jnp.log(2 * jnp.pi)) < 1e-3).all())

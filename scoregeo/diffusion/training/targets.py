@@ -38,7 +38,7 @@ class Posterior(eqx.Module):
     NaN: at noise too small to tell in this precision they are those of the nearest point, or all equal.
 
     >>> import jax.numpy as jnp
-    >>> from scoregeo.diffusion.targets import Posterior
+    >>> from scoregeo.diffusion import Posterior
     >>> posterior = Posterior(jnp.array([[-1.0], [1.0]]), jnp.array([0.0]), jnp.array(0.5))
     >>> posterior.mean().tolist(), float(posterior.effective_size())
     ([0.0], 2.0)
