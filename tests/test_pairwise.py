@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import linear_curl
 
 from scoregeo import RESULTS, Bend, SpectralNewton, SteinMetric, dist, models, pairwise_dist
 
@@ -19,7 +20,7 @@ SOLVER = SpectralNewton(degree=12, max_elements=1, rtol=1e-4, path_rtol=1.0, con
 
 def swirl(x):
     """A field with curl; NaN far to the right."""
-    return jnp.where(x[0] > 3, jnp.nan, jnp.array([[0.3, 1.0], [-1.2, 0.2]]) @ x - x)
+    return jnp.where(x[0] > 3, jnp.nan, linear_curl(x))
 
 
 def points(n, seed=0):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scoregeo.datasets import Dataset, Standardization, base
+from scoregeo.datasets import Dataset, Standardization
 
 
 @pytest.mark.parametrize("per_feature", [True, False])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from scoregeo.datasets import digits, images
+from scoregeo.datasets import digits
 
 
 def test_digits():

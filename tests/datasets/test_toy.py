@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import MODES, MODES_SD
 
 from scoregeo import datasets
 from scoregeo.scores import GaussianMixtureScore
@@ -117,8 +118,7 @@ def test_labels_of_a_mixture_are_its_components():
 
 def test_three_modes_is_the_reference_problem():
     score = synthetic("three_modes").score
-    means = jnp.array([[-1.5, 0.0], [1.5, 0.0], [0.0, 1.5]])
-    reference = jax.grad(lambda x: jax.nn.logsumexp(-0.5 * jnp.sum((x - means) ** 2, -1) / 0.25))
+    reference = jax.grad(lambda x: jax.nn.logsumexp(-0.5 * jnp.sum((x - MODES) ** 2, -1) / MODES_SD**2))
     x = jnp.array([0.3, 0.8])
     np.testing.assert_allclose(score(x), reference(x), rtol=1e-12)
 

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import three_modes
 from scipy import stats
 
-from scoregeo import Bend, KernelDensityScore, SpectralNewton, SteinMetric, models
+from scoregeo import Bend, SpectralNewton, models
 from scoregeo.comparison import Entry, _intervals, compare
 from scoregeo.fisher_rao import ClosedForm, FisherRaoMetric, Normal
 
@@ -196,8 +197,7 @@ def test_functions_that_raise_as_they_run():
 @pytest.mark.slow
 def test_starts():
     """Bent up by 3, the three-mode problem has a longer geodesic, among given pairs and among all."""
-    modes = jnp.array([[-1.5, 0.0], [1.5, 0.0], [0.0, 1.5]])
-    metric = SteinMetric(KernelDensityScore(modes, 0.5), 1.0)
+    metric = three_modes()
     xs, ys = np.array([[-1.5, 0.2], [-1.5, 0.25], [-1.45, 0.2]]), np.array([[1.4, -0.3], [1.4, -0.3], [1.45, -0.3]])
     solver = SpectralNewton(rtol=1e-2, path_rtol=1.0, max_elements=4)
     metrics = {"straight": metric, "bent": Entry(metric, init=Bend([0.0, 3.0]))}

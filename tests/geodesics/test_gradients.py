@@ -5,46 +5,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import CURL, X, Y, central_differences, tanh_field, tanh_metric
 
-from scoregeo import FunctionScore, SpectralNewton, SteinMetric, dist, geodesic, log, squared_dist
+from scoregeo import SpectralNewton, SteinMetric, dist, geodesic, log, squared_dist
 
 SOLVER = SpectralNewton(degree=32, max_elements=1)
-X, Y = jnp.array([-1.0, 0.5]), jnp.array([1.0, 0.7])
-W = jnp.array([[0.3, 1.0], [-1.2, 0.2]])
+X, Y, W = jnp.asarray(X), jnp.asarray(Y), jnp.asarray(CURL)
 STRENGTH = jnp.asarray(0.7)
-
-
-def field(x, w):
-    return jnp.tanh(w @ x) - x
-
-
-def metric_of(strength, w):
-    return SteinMetric(FunctionScore(field, w), strength)
 
 
 @jax.jit
 def distance(x, y, strength, w):
-    return dist(metric_of(strength, w), x, y, solver=SOLVER)
+    return dist(tanh_metric(strength, w), x, y, solver=SOLVER)
 
 
 @jax.jit
 def logarithm(x, y, strength, w):
-    return log(metric_of(strength, w), x, y, solver=SOLVER)
+    return log(tanh_metric(strength, w), x, y, solver=SOLVER)
 
 
 ARGS = (X, Y, STRENGTH, W)
-
-
-def central_differences(f, args, argnum, h=1e-5):
-    """Derivatives of ``f`` with respect to every entry of one argument; shape of the value + shape of the argument."""
-    a = args[argnum]
-
-    def shifted(delta):
-        return f(*args[:argnum], a + delta, *args[argnum + 1 :])
-
-    units = jnp.eye(a.size).reshape(a.size, *a.shape)
-    slopes = [(shifted(h * e) - shifted(-h * e)) / (2 * h) for e in units]
-    return jnp.moveaxis(jnp.stack(slopes), 0, -1).reshape(*slopes[0].shape, *a.shape)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +39,7 @@ def test_dist(gradients, argnum):
 
 def test_dist_envelope_formula(gradients):
     """The gradient at the end points is -G v(0) / length and G v(1) / length."""
-    metric = metric_of(STRENGTH, W)
+    metric = tanh_metric(STRENGTH, W)
     result = geodesic(metric, X, Y, solver=SOLVER)
     np.testing.assert_allclose(gradients[0], -metric.at(X).mv(result.velocities[0]) / result.length, atol=1e-6)
     np.testing.assert_allclose(gradients[1], metric.at(Y).mv(result.velocities[-1]) / result.length, atol=1e-6)
@@ -75,7 +55,7 @@ def test_log(jacobian):
 def test_path_points():
     @jax.jit
     def middle(x, y, strength, w):
-        return geodesic(metric_of(strength, w), x, y, solver=SOLVER).evaluate(0.4)
+        return geodesic(tanh_metric(strength, w), x, y, solver=SOLVER).evaluate(0.4)
 
     actual = jax.jacrev(middle, argnums=2)(*ARGS)
     np.testing.assert_allclose(actual, central_differences(middle, ARGS, 2), atol=1e-7)
@@ -85,7 +65,7 @@ def test_path_points():
 @pytest.mark.slow
 def test_second_derivative():
     """The Hessian of the squared distance: the envelope gradient, differentiated through the path."""
-    gradient = jax.jit(jax.grad(lambda x: squared_dist(metric_of(STRENGTH, W), x, Y, solver=SOLVER)))
+    gradient = jax.jit(jax.grad(lambda x: squared_dist(tanh_metric(STRENGTH, W), x, Y, solver=SOLVER)))
     hessian = jax.jacfwd(gradient)(X)
     np.testing.assert_allclose(hessian, central_differences(gradient, (X,), 0), atol=1e-6)
     np.testing.assert_allclose(hessian, hessian.T, atol=1e-7)
@@ -99,7 +79,7 @@ def test_batched_gradient(gradients):
 
 
 def test_coincident_points():
-    metric = metric_of(STRENGTH, W)
+    metric = tanh_metric(STRENGTH, W)
     for f in (dist, squared_dist):
         value, slope = jax.value_and_grad(lambda x, f=f: f(metric, x, X, solver=SOLVER))(X)
         assert float(value) == 0
@@ -111,7 +91,7 @@ def test_closure_over_traced_weights(gradients):
     """A score that closes over the weights differentiates like one that is given them as arguments."""
 
     def loss(w):
-        return dist(SteinMetric(lambda x: field(x, w), STRENGTH), X, Y, solver=SOLVER)
+        return dist(SteinMetric(lambda x: tanh_field(x, w), STRENGTH), X, Y, solver=SOLVER)
 
     np.testing.assert_allclose(jax.grad(loss)(W), gradients[3], atol=1e-12)
     np.testing.assert_allclose(jax.jit(jax.grad(loss))(W), gradients[3], atol=1e-12)
@@ -122,7 +102,7 @@ def test_float32():
     solver = SpectralNewton(degree=16, max_elements=1)
 
     def f(x, y, strength, w):
-        return dist(metric_of(strength, w), x, y, solver=solver)
+        return dist(tanh_metric(strength, w), x, y, solver=solver)
 
     for argnum, (single, double) in enumerate(
         zip(jax.grad(f, argnums=(0, 1, 2, 3))(*args), jax.grad(distance, argnums=(0, 1, 2, 3))(*ARGS), strict=True)

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 import optimistix as optx
 import pytest
+from helpers import CURL, X, Y, radial
 from jax.flatten_util import ravel_pytree
 
 from scoregeo import RESULTS, AbstractMetric, FunctionScore, MatrixMetric, SteinMetric, geodesic, models
@@ -38,9 +39,7 @@ def stein(a, b, w, strength=1.0):
     return SteinMetric(FunctionScore(field, (jnp.asarray(a), jnp.asarray(b), jnp.asarray(w))), strength)
 
 
-CURL = np.array([[0.3, 1.0], [-1.2, 0.2]])
 BOWL = stein(-1.0, np.zeros(2), np.zeros((2, 2)))
-X, Y = np.array([-1.0, 0.5]), np.array([1.0, 0.7])
 
 
 def solve(solver, metric, x, y, **settings):
@@ -75,11 +74,9 @@ COARSE, FINE = ({kind: kind(nodes=n, rtol=RTOL[kind]) for kind in SOLVERS} for n
 
 def problems():
     r = 2.0
-    # From the centre outwards (MATH 9), lengths of a parabola: 1/2 (r sqrt(1 + r^2) + asinh r).
-    radial = 0.5 * (r * np.sqrt(1 + r**2) + np.arcsinh(r))
     x, y = np.array([0.8, 0.1]), np.array([-0.2, 0.7])
     return [
-        pytest.param(BOWL, np.zeros(2), r * np.array([0.6, 0.8]), radial, id="gaussian"),
+        pytest.param(BOWL, np.zeros(2), r * np.array([0.6, 0.8]), radial(r), id="gaussian"),
         pytest.param(SPHERE, x, y, float(models.Sphere().closed_dist(x, y)), id="sphere"),
     ]
 

@@ -1,7 +1,7 @@
-"""Distances and geodesics against closed forms (MATH 9), invariants on random points, and an independent solver.
+"""Distances and geodesics against closed forms, invariants on random points, and an independent solver.
 
-Oracles and random points are NumPy. What is compiled is shared: metrics are arguments of a few jitted functions, and
-the tests that use one of them run in one worker (``xdist_group``).
+Oracles and random points are NumPy. What is compiled is shared: metrics are arguments of a few jitted functions at the
+top of the file, so that tests with metrics of one kind and dimension use one program.
 """
 
 import functools
@@ -12,6 +12,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import (
+    MODES,
+    MODES_LENGTH,
+    MODES_SD,
+    MODES_X,
+    MODES_Y,
+    half_space,
+    poincare_ball,
+    radial,
+    stereographic_sphere,
+)
 from scipy.integrate import solve_bvp
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
@@ -71,21 +82,12 @@ def shot(metric, x, v):
 check = jax.jit(verify)
 
 
-def group(name):
-    return pytest.mark.xdist_group(f"oracles-{name}")
-
-
 def frame(rng, d):
     """A random orthonormal basis, as columns."""
     return np.linalg.qr(rng.normal(size=(d, d)))[0]
 
 
 # --- Gaussian ---------------------------------------------------------------------------------------------------------
-
-
-def radial(r, c):
-    """d(0, r) = 1/2 (r sqrt(1 + c^2 r^2) + asinh(c r) / c): the length of a parabola; odd in r."""
-    return 0.5 * (r * np.sqrt(1 + (c * r) ** 2) + np.arcsinh(c * r) / c)
 
 
 def clairaut(k, w1, w2, c):
@@ -108,7 +110,7 @@ def gaussian_metric(rng, d, variance, strength, variances=None):
     return SteinMetric(GaussianScore(jnp.asarray(mean), jnp.asarray(cov)), strength), mean, rotation
 
 
-DIMENSIONS = [pytest.param(d, marks=group(f"gaussian-{d > 2}")) for d in (1, 2, 5, 100)]
+DIMENSIONS = (1, 2, 5, 100)
 
 
 @pytest.mark.parametrize("d", DIMENSIONS)
@@ -182,7 +184,6 @@ def test_strength_zero_is_euclid(d):
         np.testing.assert_allclose(distance(EuclideanMetric(), x, y), np.linalg.norm(x - y), rtol=1e-14)
 
 
-@group("gaussian-False")
 def test_clairaut_relation_along_geodesics():
     """r^2 theta' = x1 v2 - x2 v1 is constant along a geodesic of N(0, sigma^2 I), whether solved for or shot."""
     metric = SteinMetric(GaussianScore(jnp.zeros(2), 0.8 * jnp.eye(2)), 2.0)
@@ -200,7 +201,6 @@ def trajectory(metric, x, v):
     return shoot(metric, x, v, throw=False)
 
 
-@group("gaussian-False")
 def test_the_diameter_of_a_gaussian_stops_being_a_minimum_at_its_conjugate_point():
     """sqrt(1 + u^2)/u = asinh u with u = c r at u* = 1.50888: from there on it is shorter to go round the centre."""
     metric = SteinMetric(GaussianScore(jnp.zeros(2), jnp.eye(2)), 1.0)
@@ -229,7 +229,6 @@ def linear(x, s):
     return s @ x
 
 
-@group("flat")
 @pytest.mark.parametrize("strength", [0.0, 0.1, 1.0, 1000.0])
 def test_linear_log_density_is_flat(strength):
     """d^2 = dx^T (I + lam s s^T) dx, along straight lines."""
@@ -247,7 +246,6 @@ def score_jacobian(x, score):
     return jacobian.T @ jacobian
 
 
-@group("flat")
 def test_score_jacobian_of_a_gaussian():
     """G = J^T J with J = -Sigma^-1: d = |Sigma^-1 (x - y)|."""
     rng = np.random.default_rng(3)
@@ -262,7 +260,6 @@ def power_law(x, a):
     return (x @ x) ** a * jnp.eye(x.size)
 
 
-@group("flat")
 def test_power_law_is_a_flat_cone():
     """p = r^-a, G = p^-2 I: rho = r^(1+a)/(1+a) and angle (1+a) theta are polar coordinates of the plane."""
     for a, r1, r2, angle in [(0.5, 1.0, 1.5, 1.0), (0.5, 1.0, 0.4, 1.2), (1.0, 1.0, 2.0, 0.9), (-0.3, 0.7, 1.5, 2.0)]:
@@ -281,18 +278,6 @@ def epanechnikov(x):
     return jnp.eye(x.size) / p**2
 
 
-def poincare_ball(x, y):
-    return np.arccosh(1 + 2 * (x - y) @ (x - y) / ((1 - x @ x) * (1 - y @ y)))
-
-
-def sphere(x, y):
-    return 2 * np.arcsin(np.linalg.norm(x - y) / np.sqrt((1 + x @ x) * (1 + y @ y)))
-
-
-def half_space(x, y):
-    return np.arccosh(1 + (x - y) @ (x - y) / (2 * x[-1] * y[-1]))
-
-
 def in_ball(rng, d):
     x = rng.normal(size=d)
     return x / np.linalg.norm(x) * rng.uniform(0.0, 0.8)
@@ -304,12 +289,12 @@ def above(rng, d):
 
 SPACES = {
     "poincare": (MatrixMetric(epanechnikov), poincare_ball, in_ball, (2, 3)),
-    "sphere": (models.Sphere(), sphere, in_ball, (3,)),
+    "sphere": (models.Sphere(), stereographic_sphere, in_ball, (3,)),
     "half-space": (models.HyperbolicHalfSpace(), half_space, above, (2,)),
 }
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=group(f"space-{n}")) for n in SPACES])
+@pytest.mark.parametrize("name", list(SPACES))
 def test_model_spaces(name):
     """Closed distances: p^-2 I with p = (1 - |x|^2)/2 is the Poincare ball; stereographic sphere; half-space."""
     metric, oracle, draw, dimensions = SPACES[name]
@@ -320,7 +305,6 @@ def test_model_spaces(name):
             np.testing.assert_allclose(distance(metric, x, y), oracle(x, y), rtol=1e-8)
 
 
-@group("space-half-space")
 def test_half_space_in_float32():
     rng = np.random.default_rng(7)
     for _ in range(6):
@@ -350,7 +334,6 @@ def riemann(metric, x):
 compiled_riemann = jax.jit(riemann)
 
 
-@group("curvature")
 def test_gauss_equation_of_a_mixture():
     """R_ijkl = lam/L (H_ik H_jl - H_il H_jk); Ricci and scalar curvature are its traces (MATH 3)."""
     rng = np.random.default_rng(0)
@@ -380,7 +363,6 @@ def gaussian_conformal(x, b, variance):
     return jnp.exp(b * x @ x / variance) * jnp.eye(2)
 
 
-@group("curvature")
 def test_curvature_of_surfaces():
     """2-D K: Gaussian (lam/s^4)/(1 + lam r^2/s^4)^2; p^-2b I: -(2b/s^2) exp(-b r^2/s^2); constant on model spaces."""
     rng = np.random.default_rng(1)
@@ -398,7 +380,6 @@ def test_curvature_of_surfaces():
         np.testing.assert_allclose(sectional(MatrixMetric(power_law, b), y), 0.0, atol=1e-9)
 
 
-@group("curvature")
 def test_hessian_of_a_noised_density_is_bounded_below():
     """eig(H) >= -1/sigma^2 wherever the density is smoothed by a Gaussian of variance sigma^2."""
     rng = np.random.default_rng(1)
@@ -465,7 +446,7 @@ def random_points(d, n=4):
     return np.random.default_rng(40 + d).normal(size=(n, d))
 
 
-CASES = [pytest.param(f, d, marks=group(f"invariants-{d}")) for f, d in ((mixture, 2), (network, 3))]
+CASES = [(mixture, 2), (network, 3)]
 
 
 @functools.cache
@@ -552,7 +533,6 @@ def test_verify_rejects_what_is_no_geodesic(make, d):
     assert check(make(2.0), path) > 1e-4
 
 
-@group("invariants-3")
 def test_verify_sees_a_dropped_curl_term():
     """The wrong flag gives another equation, whose solutions have constant speed all the same (MATH 2)."""
     params = tuple(map(jnp.asarray, mlp_params()))
@@ -618,7 +598,6 @@ def test_dist_and_its_square_are_the_length(make, d):
 # --- The mixture as a graph -------------------------------------------------------------------------------------------
 
 
-@group("invariants-2")
 def test_length_is_that_of_the_lift_to_the_graph():
     """x -> (x, sqrt(lam) log p(x)) is an isometry: d is the Euclidean length of the lift, and at least its chord."""
     points, fine = random_points(2), jnp.asarray(np.linspace(0, 1, 2001))
@@ -631,7 +610,6 @@ def test_length_is_that_of_the_lift_to_the_graph():
         assert chord < path.length
 
 
-@group("invariants-2")
 def test_gauss_bonnet_on_geodesic_triangles():
     """Angle sum - pi = int K dA with K = lam det H / L^2 and dA = sqrt(L) dx, over triangles of geodesics."""
     metric, solved = mixture(), paths(mixture, 2)
@@ -659,7 +637,6 @@ def test_gauss_bonnet_on_geodesic_triangles():
     assert tested
 
 
-@group("invariants-2")
 def test_an_independent_solver_finds_the_same_geodesics():
     """SciPy's collocation with x'' = -lam (v^T H v) s / L in NumPy, from the straight line; length to 1e-7."""
     lam, points = 1.0, random_points(2)
@@ -688,23 +665,21 @@ def test_an_independent_solver_finds_the_same_geodesics():
 # --- The three-mode reference problem ---------------------------------------------------------------------------------
 
 
-@group("three-modes")
 def test_three_mode_reference_problem():
     """MATH 4: length 5.05502938; a worse local geodesic has 7.70. Also by the lift to the graph, in NumPy."""
-    means = np.array([[-1.5, 0.0], [1.5, 0.0], [0.0, 1.5]])
-    score = GaussianMixtureScore(jnp.ones(3) / 3, jnp.asarray(means), jnp.stack([0.25 * jnp.eye(2)] * 3))
-    path = geodesic(SteinMetric(score, 1.0), jnp.array([-1.5, 0.2]), jnp.array([1.4, -0.3]))
+    covs = jnp.stack([MODES_SD**2 * jnp.eye(2)] * 3)
+    score = GaussianMixtureScore(jnp.ones(3) / 3, jnp.asarray(MODES), covs)
+    path = geodesic(SteinMetric(score, 1.0), MODES_X, MODES_Y)
     assert path.result == RESULTS.successful
-    np.testing.assert_allclose(path.length, 5.05502938, rtol=2e-8)
+    np.testing.assert_allclose(path.length, MODES_LENGTH, rtol=2e-8)
     curve = np.asarray(jax.vmap(path.evaluate)(jnp.linspace(0, 1, 20001)))
-    lift = np.column_stack([curve, logsumexp(-2 * cdist(curve, means, "sqeuclidean"), axis=1)])
+    lift = np.column_stack([curve, logsumexp(-2 * cdist(curve, MODES, "sqeuclidean"), axis=1)])
     np.testing.assert_allclose(np.linalg.norm(np.diff(lift, axis=0), axis=1).sum(), path.length, rtol=1e-6)
 
 
 # --- float32 ----------------------------------------------------------------------------------------------------------
 
 
-@group("float32-gaussian")
 def test_gaussian_in_float32():
     """Radial and Clairaut distances to 1e-4, d = 5, with the default solver's float32 tolerances."""
     rng = np.random.default_rng(3)

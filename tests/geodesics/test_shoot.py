@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import CURL, X, tanh_metric
 
 from scoregeo import RESULTS, EuclideanMetric, GaussianScore, MatrixMetric, SteinMetric, exp, models, shoot
 from scoregeo.geodesics.initial_value import depends_on_point
@@ -14,18 +15,13 @@ def bowl(dtype=jnp.float64, strength=1.0):
     return SteinMetric(GaussianScore(jnp.zeros(2, dtype), jnp.eye(2, dtype=dtype)), strength)
 
 
-def swirl(x):
-    """A field with curl: not a gradient."""
-    return jnp.tanh(jnp.array([[0.3, 1.0], [-1.2, 0.2]]) @ x) - x
-
-
-X, V = jnp.array([-1.0, 0.5]), jnp.array([2.0, 0.3])
+X, V = jnp.asarray(X), jnp.array([2.0, 0.3])
 
 
 @pytest.mark.parametrize(("dtype", "tol"), [(jnp.float64, 1e-8), (jnp.float32, 1e-4)])
 @pytest.mark.parametrize("score", ["gradient", "curl"])
 def test_speed_is_constant(score, dtype, tol):
-    metric = bowl(dtype) if score == "gradient" else SteinMetric(swirl, 1.0)
+    metric = bowl(dtype) if score == "gradient" else tanh_metric(1.0, jnp.asarray(CURL, dtype))
     geodesic = shoot(metric, X.astype(dtype), V.astype(dtype))
     assert geodesic.result == RESULTS.successful
     assert geodesic.points.dtype == dtype

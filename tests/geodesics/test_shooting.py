@@ -4,6 +4,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import (
+    CURL,
+    MODES_LENGTH,
+    MODES_X,
+    MODES_Y,
+    X,
+    Y,
+    central_differences,
+    network_score,
+    radial,
+    tanh_field,
+    tanh_metric,
+    three_modes,
+)
 
 from scoregeo import (
     RESULTS,
@@ -11,7 +25,6 @@ from scoregeo import (
     EuclideanMetric,
     FunctionScore,
     GaussianScore,
-    KernelDensityScore,
     MatrixMetric,
     Refine,
     Shooting,
@@ -24,33 +37,15 @@ from scoregeo import (
     verify,
 )
 
-X, Y = jnp.array([-1.0, 0.5]), jnp.array([1.0, 0.7])
-W = jnp.array([[0.3, 1.0], [-1.2, 0.2]])
+X, Y, W = jnp.asarray(X), jnp.asarray(Y), jnp.asarray(CURL)
 ARGS = (X, Y, jnp.asarray(0.7), W)
 ENDS = jnp.array([0.0, 1.0])
 SOLVER = Shooting(segments=4, integration_steps=32)
 
 
-def field(x, w):
-    """Not a gradient."""
-    return jnp.tanh(w @ x) - x
-
-
-def metric_of(strength, w):
-    return SteinMetric(FunctionScore(field, w), strength)
-
-
-def network_score(seed, d, width=16):
-    keys = jax.random.split(jax.random.key(seed), 2)
-    w = jax.random.normal(keys[0], (d, width)) / np.sqrt(d)
-    u = jax.random.normal(keys[1], (width, d)) / np.sqrt(width)
-    return FunctionScore(lambda x, w, u: jnp.tanh(x @ w) @ u - x, w, u)
-
-
-def radial(metric, x, y):
-    """From the mean of a standard normal, strength 1 (MATH 9)."""
-    r = np.linalg.norm(y)
-    return (r * np.sqrt(1 + r**2) + np.arcsinh(r)) / 2
+def from_the_mean(metric, x, y):
+    """From the mean of a standard normal, strength 1."""
+    return radial(np.linalg.norm(y))
 
 
 def flat(metric, x, y):
@@ -58,7 +53,7 @@ def flat(metric, x, y):
 
 
 CLOSED = {
-    "gaussian": (SteinMetric(GaussianScore(jnp.zeros(2), jnp.eye(2))), radial, [0.0, 0.0], [1.2, 0.9]),
+    "gaussian": (SteinMetric(GaussianScore(jnp.zeros(2), jnp.eye(2))), from_the_mean, [0.0, 0.0], [1.2, 0.9]),
     "sphere": (models.Sphere(), lambda m, x, y: m.closed_dist(x, y), [0.1, 0.5, -0.2], [-0.4, 0.3, 0.3]),
     "half space": (
         models.HyperbolicHalfSpace(),
@@ -84,7 +79,7 @@ def test_closed_forms(name, segments):
 
 @pytest.fixture(scope="module")
 def solve():
-    return jax.jit(lambda x, y, strength, w: geodesic(metric_of(strength, w), x, y, solver=SOLVER, throw=False))
+    return jax.jit(lambda x, y, strength, w: geodesic(tanh_metric(strength, w), x, y, solver=SOLVER, throw=False))
 
 
 @pytest.fixture(scope="module")
@@ -95,18 +90,18 @@ def solved(solve):
 class TestAgreement:
     def test_verified(self, solved):
         assert solved.result == RESULTS.successful
-        assert float(verify(metric_of(*ARGS[2:]), solved)) < 1e-10
+        assert float(verify(tanh_metric(*ARGS[2:]), solved)) < 1e-10
         assert set(solved.stats) >= {"iterations", "defect", "path_error"}
         assert float(solved.stats["defect"]) < 1e-10
         assert float(solved.stats["path_error"]) < 1e-9
 
     def test_single_and_multiple(self, solved):
-        single = geodesic(metric_of(*ARGS[2:]), X, Y, solver=Shooting(segments=1, integration_steps=96))
+        single = geodesic(tanh_metric(*ARGS[2:]), X, Y, solver=Shooting(segments=1, integration_steps=96))
         np.testing.assert_allclose(single.length, solved.length, rtol=1e-11)
         np.testing.assert_allclose(single.points, solved.points, atol=1e-9)
 
     def test_spectral(self, solved):
-        spectral = geodesic(metric_of(*ARGS[2:]), X, Y, solver=SpectralNewton(degree=48, max_elements=1))
+        spectral = geodesic(tanh_metric(*ARGS[2:]), X, Y, solver=SpectralNewton(degree=48, max_elements=1))
         np.testing.assert_allclose(solved.length, spectral.length, rtol=1e-10)
         np.testing.assert_allclose(solved.points, spectral.points, atol=1e-9)
 
@@ -136,15 +131,6 @@ class TestCurve:
         np.testing.assert_allclose(again, x[0], atol=1e-14)
 
 
-def central_differences(f, args, argnum, h=1e-5):
-    """Derivatives of ``f`` with respect to every entry of one argument; shape of the value + shape of the argument."""
-    a = args[argnum]
-    units = jnp.eye(a.size).reshape(a.size, *a.shape)
-    shift = lambda delta: f(*args[:argnum], a + delta, *args[argnum + 1 :])  # noqa: E731
-    slopes = [(shift(h * e) - shift(-h * e)) / (2 * h) for e in units]
-    return jnp.moveaxis(jnp.stack(slopes), 0, -1).reshape(*slopes[0].shape, *a.shape)
-
-
 def summary(result):
     """Length, energy, initial velocity and a point on the way; a vector."""
     return jnp.concatenate([result.length[None], result.energy[None], result.velocities[0], result.curve(0.4)[0]])
@@ -152,7 +138,7 @@ def summary(result):
 
 def quantities(x, y, strength, w):
     """With a score that closes over its weights: they must differentiate like arguments."""
-    metric = SteinMetric(lambda z: field(z, w), strength)
+    metric = SteinMetric(lambda z: tanh_field(z, w), strength)
     return summary(geodesic(metric, x, y, solver=SOLVER, ts=ENDS, throw=False))
 
 
@@ -181,7 +167,7 @@ class TestDerivatives:
 
         def gradient(x, strength):
             def energy(x, strength):
-                return geodesic(metric_of(strength, W), x, Y, solver=SOLVER, ts=ENDS, throw=False).energy
+                return geodesic(tanh_metric(strength, W), x, Y, solver=SOLVER, ts=ENDS, throw=False).energy
 
             return jnp.append(*jax.grad(energy, argnums=(0, 1))(x, strength))
 
@@ -190,7 +176,7 @@ class TestDerivatives:
         )
         np.testing.assert_allclose(hessian, hessian.T, atol=1e-7)
         # d(energy)/dx = -G v(0), of which `differences` knows the change with the strength, at fixed x.
-        s = field(X, W)
+        s = tanh_field(X, W)
         v, dv = solved.velocities[0], differences[2][2:4]
         expected = -(dv + ARGS[2] * s * (s @ dv) + s * (s @ v))
         np.testing.assert_allclose(hessian[:2, 2], expected, atol=1e-6)
@@ -200,7 +186,7 @@ class TestDerivatives:
         solver = Shooting(segments=2, integration_steps=48, max_dense=0)
 
         def velocity(x, w):
-            result = geodesic(metric_of(ARGS[2], w), x, Y, solver=solver, ts=ENDS, throw=False)
+            result = geodesic(tanh_metric(ARGS[2], w), x, Y, solver=solver, ts=ENDS, throw=False)
             return result.velocities[0], result.stats["defect"]
 
         (dx, dw), defect = jax.jit(jax.jacrev(velocity, argnums=(0, 1), has_aux=True))(X, W)
@@ -223,7 +209,7 @@ class TestFailures:
         ys = jnp.stack([Y, jnp.array([2.0, 0.0]), jnp.array([0.2, -1.0]), jnp.array([1.0, 0.65])])
 
         def score(x, w):
-            return jnp.where((x[0] > 1.5) | (jnp.linalg.norm(x - ys[3]) < 1e-12), jnp.nan, field(x, w))
+            return jnp.where((x[0] > 1.5) | (jnp.linalg.norm(x - ys[3]) < 1e-12), jnp.nan, tanh_field(x, w))
 
         def lane(y):
             metric = SteinMetric(FunctionScore(score, W), ARGS[2])
@@ -263,7 +249,7 @@ class TestFailures:
         assert float(found.error) > 0.1 * float(found.length)
 
     def test_limits(self, solved):
-        metric = metric_of(*ARGS[2:])
+        metric = tanh_metric(*ARGS[2:])
         one = geodesic(metric, X, Y, solver=Shooting(segments=4, integration_steps=32, max_steps=1), throw=False)
         assert one.result == RESULTS.solver_steps_reached
         assert float(one.error) > abs(float(one.length - solved.length)) > 1e-3
@@ -289,7 +275,7 @@ class TestFailures:
 
 def test_float32(solved):
     args = [a.astype(jnp.float32) for a in ARGS]
-    result = geodesic(metric_of(*args[2:]), *args[:2], solver=SOLVER)
+    result = geodesic(tanh_metric(*args[2:]), *args[:2], solver=SOLVER)
     assert result.points.dtype == result.length.dtype == result.error.dtype == jnp.float32
     assert abs(float(result.length) - float(solved.length)) <= float(result.error) < 1e-4
     np.testing.assert_allclose(result.velocities, solved.velocities, atol=1e-4)
@@ -299,17 +285,15 @@ def test_float32(solved):
 class TestRefine:
     def test_three_modes(self):
         """The reference problem (MATH 4)."""
-        modes = jnp.array([[-1.5, 0.0], [1.5, 0.0], [0.0, 1.5]])
-        metric = SteinMetric(KernelDensityScore(modes, 0.5), 1.0)
-        x, y = jnp.array([-1.5, 0.2]), jnp.array([1.4, -0.3])
-        result = geodesic(metric, x, y, solver=Refine(SpectralNewton(), Shooting()))
-        np.testing.assert_allclose(result.length, 5.0550293851, atol=1e-10)
+        metric = three_modes()
+        result = geodesic(metric, MODES_X, MODES_Y, solver=Refine(SpectralNewton(), Shooting()))
+        np.testing.assert_allclose(result.length, MODES_LENGTH, atol=1e-10)
         assert float(result.error) < 1e-10
         # Quadratic convergence: little is left to do.
         assert int(result.stats["iterations"]) <= 2
         assert float(result.stats["path_error"]) < 1e-10 < float(result.stats["first_path_error"])
         assert float(verify(metric, result)) < 2e-10
-        np.testing.assert_allclose(exp(metric, x, result.velocities[0]), y, atol=1e-8)
+        np.testing.assert_allclose(exp(metric, MODES_X, result.velocities[0]), MODES_Y, atol=1e-8)
 
     def test_network(self):
         """A random network in 8-D, not a gradient; the first solve is rough, and does not reach its accuracy."""

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import MODES, MODES_LENGTH, MODES_SD, MODES_X, MODES_Y, X, Y, radial
 
 from scoregeo import (
     RESULTS,
@@ -32,21 +33,15 @@ SOLVERS = {
     "georce": (Georce(), 1e-3, None),
 }
 TOLERANCE_32 = 2e-4
-THREE = np.array([[-1.5, 0.0], [1.5, 0.0], [0.0, 1.5]])
 ONE = np.zeros((3, 2))
-
-
-def radial(r, c):
-    """Distance from the mode of an isotropic Gaussian (MATH 9), with c = sqrt(strength) / variance."""
-    return 0.5 * (r * np.sqrt(1 + (c * r) ** 2) + np.arcsinh(c * r) / c)
 
 
 # centres, bandwidth, strength, x, y, length
 PROBLEMS = {
-    "euclid": (THREE, 0.5, 0.0, (-1.0, 0.5), (1.0, 0.7), np.hypot(2.0, 0.2)),
+    "euclid": (MODES, MODES_SD, 0.0, X, Y, np.hypot(2.0, 0.2)),
     "gaussian radial": (ONE, 1.0, 2.0, (0.0, 0.0), (1.2, 0.9), radial(1.5, np.sqrt(2.0))),
     "gaussian ray": (ONE, 2.0, 4.0, (0.6, 0.8), (1.8, 2.4), radial(3.0, 0.5) - radial(1.0, 0.5)),
-    "three modes": (THREE, 0.5, 1.0, (-1.5, 0.2), (1.4, -0.3), 5.0550293850979),
+    "three modes": (MODES, MODES_SD, 1.0, MODES_X, MODES_Y, MODES_LENGTH),
 }
 
 
@@ -89,15 +84,15 @@ def test_lengths(solver, problem):
 
 def test_equal_end_points(solver):
     _, solve = solver
-    result = solve(THREE, 0.5, 1.0, (-1.0, 0.5), (-1.0, 0.5))
+    result = solve(MODES, MODES_SD, 1.0, X, X)
     assert float(result.length) < 1e-12
     assert result.result == RESULTS.successful
-    np.testing.assert_allclose(result.points, np.broadcast_to((-1.0, 0.5), (5, 2)), atol=1e-9)
+    np.testing.assert_allclose(result.points, np.broadcast_to(X, (5, 2)), atol=1e-9)
 
 
 def test_nan_on_the_path(solver):
     _, solve = solver
-    result = solve(THREE * np.nan, 0.5, 1.0, (-1.0, 0.5), (1.0, 0.7))
+    result = solve(MODES * np.nan, MODES_SD, 1.0, X, Y)
     assert result.result == RESULTS.metric_nonfinite
 
 
@@ -132,9 +127,9 @@ def test_gradients_of_compositions(name):
         metric = SteinMetric(KernelDensityScore(centres, 0.8), strength)
         return geodesic(metric, x, y, solver=solver, ts=(0.0, 1.0), throw=False).length
 
-    x, y = jnp.array([-1.0, 0.5]), jnp.array([1.0, 0.7])
+    x, y = jnp.asarray(X), jnp.asarray(Y)
     both = jax.jit(jax.vmap(jax.value_and_grad(length, argnums=(0, 1, 2, 3)), in_axes=(0, None, None, None)))
-    h, strength, centres = 1e-4, jnp.asarray(0.5), jnp.asarray(THREE)
+    h, strength, centres = 1e-4, jnp.asarray(0.5), jnp.asarray(MODES)
     side = jnp.array([0.3, -0.8])
     starts = jnp.stack([x, x + h * side, x - h * side])
     values, slopes = both(starts, y, strength, centres)

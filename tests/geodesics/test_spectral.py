@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import MODES_X, MODES_Y, X, Y, linear_curl, network, network_score, three_modes
 
 from scoregeo import (
     RESULTS,
@@ -37,19 +38,7 @@ from scoregeo.geodesics.spectral.preconditioners import (
 
 SMALL = SpectralNewton(max_elements=4)
 ONE_LEVEL = SpectralNewton(degree=24, max_elements=1, rtol=1e-6, path_rtol=1.0, tolerance=1e-10, continuation=0)
-X, Y = jnp.array([-1.0, 0.5]), jnp.array([1.0, 0.7])
-
-
-def network_score(seed, d, dtype=jnp.float64, width=16):
-    """A random network: a smooth field that is not a gradient."""
-    keys = jax.random.split(jax.random.key(seed), 2)
-    w = jax.random.normal(keys[0], (d, width), dtype) / np.sqrt(d)
-    u = jax.random.normal(keys[1], (width, d), dtype) / np.sqrt(width)
-    return FunctionScore(network, w, u)
-
-
-def network(x, w, u):
-    return jnp.tanh(x @ w) @ u - x
+X, Y = jnp.asarray(X), jnp.asarray(Y)
 
 
 BREAKS = jnp.array([0.0, 0.1, 0.45, 0.5, 1.0])
@@ -343,9 +332,7 @@ class TestGeodesic:
 
     def test_init_selects_the_basin(self):
         """On the three-mode problem, starts bent up by 3 descend to the longer local geodesic."""
-        modes = jnp.array([[-1.5, 0.0], [1.5, 0.0], [0.0, 1.5]])
-        metric = SteinMetric(KernelDensityScore(modes, 0.5), 1.0)
-        x, y = jnp.array([-1.5, 0.2]), jnp.array([1.4, -0.3])
+        metric, x, y = three_modes(), MODES_X, MODES_Y
         t = jnp.linspace(0, 1, 33)[:, None]
         bent = x + t * (y - x) + 4 * t * (1 - t) * jnp.array([0.0, 3.0])
         solver = SpectralNewton(rtol=1e-2, path_rtol=1.0, max_elements=4)
@@ -377,11 +364,6 @@ def geodesic_at(result, ts):
 def ring():
     angle = np.linspace(0, 2 * np.pi, 200, endpoint=False)
     return jnp.asarray(np.stack([np.cos(angle), np.sin(angle)], -1))
-
-
-def swirl(x):
-    """A field with curl."""
-    return jnp.array([[0.3, 1.0], [-1.2, 0.2]]) @ x - x
 
 
 @pytest.mark.slow
@@ -477,13 +459,9 @@ class TestOutOfReach:
 
     def test_a_stiff_metric(self):
         """The continuation moves its elements with the path: with equal ones, it ended at 157.5 and 1677."""
-        modes = jnp.array([[-1.5, 0.0], [1.5, 0.0], [0.0, 1.5]])
-        solve = jax.jit(
-            lambda strength, x, y: geodesic(SteinMetric(KernelDensityScore(modes, 0.5), strength), x, y, throw=False)
-        )
-        x, y = jnp.array([-1.5, 0.2]), jnp.array([1.4, -0.3])
+        solve = jax.jit(lambda strength, x, y: geodesic(three_modes(strength), x, y, throw=False))
         for strength, longest in [(3e3, 157.2), (1e4, 290)]:
-            found = solve(strength, x, y)
+            found = solve(strength, MODES_X, MODES_Y)
             assert found.result != RESULTS.successful
             assert float(found.length) < longest
             assert float(found.error) < float(found.length)
@@ -532,7 +510,7 @@ class TestFailures:
         np.testing.assert_array_equal(results == RESULTS.successful, np.eye(2, dtype=bool))
 
     def test_traced_negative_strength(self):
-        length = jax.jit(lambda strength: dist(SteinMetric(swirl, strength), X, Y, solver=ONE_LEVEL, throw=False))
+        length = jax.jit(lambda strength: dist(SteinMetric(linear_curl, strength), X, Y, solver=ONE_LEVEL, throw=False))
         assert np.isnan(length(-0.3))
         assert length(0.3) > 0
 
@@ -556,9 +534,7 @@ class TestFailures:
             dist(SteinMetric(network_score(0, 2), 5.0), X, Y, solver=solver)
 
     def test_a_bad_lane_leaves_the_others_alone(self):
-        metric = SteinMetric(
-            lambda x: jnp.where(x[0] > 1.5, jnp.nan, jnp.array([[0.3, 1.0], [-1.2, 0.2]]) @ x - x), 1.0
-        )
+        metric = SteinMetric(lambda x: jnp.where(x[0] > 1.5, jnp.nan, linear_curl(x)), 1.0)
         ys = jnp.stack([Y, jnp.array([2.0, 0.0]), -Y])
         results = jax.vmap(lambda y: geodesic(metric, X, y, solver=ONE_LEVEL, throw=False))(ys)
         np.testing.assert_array_equal(results.result == RESULTS.successful, [True, False, True])

@@ -4,26 +4,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import MODES, MODES_X, MODES_Y, three_modes
 
 from scoregeo import (
     RESULTS,
     Bend,
     EuclideanMetric,
     GraphInit,
-    KernelDensityScore,
     MatrixMetric,
     MultiStart,
     SpectralNewton,
-    SteinMetric,
     StraightLine,
     dist,
     geodesic,
     models,
 )
 
-MODES = jnp.array([[-1.5, 0.0], [1.5, 0.0], [0.0, 1.5]])
-THREE = SteinMetric(KernelDensityScore(MODES, 0.5), 1.0)
-X, Y = jnp.array([-1.5, 0.2]), jnp.array([1.4, -0.3])
+THREE = three_modes()
+X, Y = jnp.asarray(MODES_X), jnp.asarray(MODES_Y)
 QUICK = SpectralNewton(rtol=1e-3, path_rtol=1.0, max_elements=4)
 T = jnp.linspace(0, 1, 65)
 
