@@ -40,34 +40,6 @@ jax.config.update("jax_compilation_cache_dir", os.environ["SCOREGEO_TEST_CACHE"]
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
-# The files that take longest, longest first: started last, one of them would keep a single worker busy at the end.
-LONGEST = (
-    "test_oracles.py",
-    "test_solvers.py",
-    "test_spectral.py",
-    "test_shooting.py",
-    "test_nodal.py",
-    "test_transport.py",
-    "test_demo.py",
-    "test_pairwise.py",
-    "test_training.py",
-    "test_training_scale.py",
-    "test_training_data.py",
-    "test_samplers.py",
-    "test_likelihood.py",
-    "test_image_scores.py",
-    "test_examples.py",
-    "test_docs.py",
-    "test_readme.py",
-)
-
-
-def pytest_collection_modifyitems(items):
-    """Put the longest files first; `--dist loadfile` hands files out in this order."""
-    order = {name: i for i, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: order.get(item.path.name, len(order)))
-
-
 @pytest.fixture(scope="module", autouse=True)
 def _release_programs():
     """Drop what a file compiled when it is done: each program takes memory maps, of which a process has only 65,530.

@@ -206,7 +206,6 @@ def test_bits_per_dimension():
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("trained")
 def test_a_trained_model_knows_its_density(modes, trained):
     """In float32, by its own path and by another up to the same noise level; nearly as likely as under the truth."""
     mixture = modes[1]

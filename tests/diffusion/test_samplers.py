@@ -310,7 +310,6 @@ def test_a_score_that_is_not_finite_is_reported_by_every_sampler(sampler):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("trained")
 def test_a_trained_model_samples_by_any_sampler(modes, trained):
     samples = trained.sample(jax.random.key(0), 2000, sampler=DPMSolver(steps=20))
     assert samples.dtype == jnp.float32

@@ -74,7 +74,6 @@ def test_more_steps_of_the_stochastic_sampler_are_closer():
     assert fine < 0.04
 
 
-@pytest.mark.xdist_group("trained")
 def test_the_learned_marginal_is_that_of_the_path(modes, trained):
     """s_t(x) = s(x/alpha; sigma/alpha)/alpha: compared with the exact marginal at a time of VP."""
     _, mixture = modes
@@ -87,7 +86,6 @@ def test_the_learned_marginal_is_that_of_the_path(modes, trained):
     assert jnp.sqrt(jnp.mean((got - wanted) ** 2) / jnp.mean(wanted**2)) < 0.1
 
 
-@pytest.mark.xdist_group("trained")
 @pytest.mark.parametrize("sampler", [None, ReverseSDE(steps=64)], ids=["default", "ReverseSDE"])
 def test_a_trained_model_samples_its_data(sampler, modes, trained):
     samples = trained.sample(jax.random.key(0), 2000, sampler=sampler)
@@ -99,7 +97,6 @@ def test_a_trained_model_samples_its_data(sampler, modes, trained):
     assert energy_statistic(samples, data[:2000]) < 10
 
 
-@pytest.mark.xdist_group("trained")
 def test_samples_are_decided_by_the_key(trained):
     sampler = ReverseSDE(steps=8)
     first, again, other = (
@@ -109,7 +106,6 @@ def test_samples_are_decided_by_the_key(trained):
     assert not np.allclose(first, other)
 
 
-@pytest.mark.xdist_group("trained")
 def test_a_fresh_model_does_not_compile_again(trained):
     traces = []
 
@@ -132,13 +128,11 @@ def test_a_score_that_is_not_finite_is_reported(sampler):
     assert jnp.isnan(under_jit()).all()
 
 
-@pytest.mark.xdist_group("trained")
 def test_running_out_of_steps_is_reported(trained):
     with pytest.raises(RuntimeError, match="ProbabilityFlow ran out of steps"):
         trained.sample(jax.random.key(0), 3, sampler=ProbabilityFlow(max_steps=4))
 
 
-@pytest.mark.xdist_group("trained")
 def test_bad_arguments_are_named(trained):
     for n in (0, 2.0, True):
         with pytest.raises(ValueError, match="`n` must be an integer of at least 1, got"):

@@ -63,7 +63,6 @@ def plain():
 
 @pytest.mark.slow
 class TestAccuracy:
-    @pytest.mark.xdist_group("trained")
     def test_a_short_training_learns_the_score_of_the_mixture(self, modes, trained):
         """0.14 and 0.28 are the limits for 4000 steps (docs/diffusion.md measures 0.05 and 0.13); this run has 1200."""
         report = evaluate_score(trained, modes[1], key=jax.random.key(1))
@@ -72,7 +71,6 @@ class TestAccuracy:
         assert report.jvp_error[at] < 0.28
         assert report.asymmetry.max() < 1e-5
 
-    @pytest.mark.xdist_group("trained")
     def test_the_history_shows_it(self, trained):
         history = trained.history
         np.testing.assert_array_equal(history.steps, np.arange(200, 1201, 200))
@@ -215,7 +213,6 @@ class TestLosses:
         np.testing.assert_allclose(other.held_out_loss, plain.held_out_loss, rtol=1e-6)
         np.testing.assert_allclose(other.held_out_losses, plain.held_out_losses, rtol=1e-6)
 
-    @pytest.mark.xdist_group("trained")
     def test_the_held_out_loss_of_each_noise_level(self, modes, trained):
         """Against the same loss of the final model, with other noise, at each of these levels."""
         history = trained.history
