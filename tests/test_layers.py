@@ -115,3 +115,40 @@ def test_no_import_circle():
     for name in sorted(modules):
         visit(name, [])
     assert len(order) == len(modules)
+
+
+# --- Sizes: what is longer has two subjects ---------------------------------------------------------------------------
+
+LONGEST_FILE, LONGEST_FUNCTION, MOST_FILES = 400, 60, 16
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def body_lines(function) -> int:
+    """Lines from the first statement after the docstring to the last, with functions inside it."""
+    statements = function.body[1:] if ast.get_docstring(function) is not None else function.body
+    return statements[-1].end_lineno - statements[0].lineno + 1 if statements else 0
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_and_functions_are_short(path):
+    text = path.read_text()
+    length = len(text.splitlines())
+    assert length <= LONGEST_FILE, f"{path.name} has {length} lines"
+    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, FUNCTIONS)]
+    long = {f"{f.name} (line {f.lineno})": body_lines(f) for f in functions if body_lines(f) > LONGEST_FUNCTION}
+    assert not long, f"bodies of more than {LONGEST_FUNCTION} lines: {long}"
+
+
+def test_folders_are_small():
+    folders = {path.parent for path in FILES}
+    counts = {str(folder.relative_to(ROOT.parent)): len(list(folder.glob("*.py"))) for folder in folders}
+    large = {folder: count for folder, count in counts.items() if count > MOST_FILES}
+    assert not large, f"folders of more than {MOST_FILES} files: {large}"
+
+
+def test_body_lines():
+    """The docstring does not count; blank lines and functions inside do."""
+    source = 'def f():\n    """One.\n\n    Two."""\n    x = 1\n\n    def g():\n        return x\n\n    return g\n'
+    (function,) = ast.parse(source).body
+    assert body_lines(function) == 6
+    assert body_lines(ast.parse('def f():\n    """Only this."""\n').body[0]) == 0
