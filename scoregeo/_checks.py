@@ -5,9 +5,10 @@ traced value has none yet. Inside ``jit`` a non-finite value shows up as a statu
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,30 +70,86 @@ def as_points(x: Any, name: str, dim: int | None = None) -> Array:
     return x
 
 
-def check_count(name: str, value: Any, least: int = 1) -> None:
-    """Raise ``ValueError`` naming the argument unless ``value`` is an integer of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+def is_integer(value: Any) -> bool:
+    """Whether ``value`` is one integer, of Python or NumPy; booleans and arrays are not."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Whether ``value`` is one finite real number, of Python or NumPy; booleans and arrays are not."""
+    return (
+        isinstance(value, int | float | np.integer | np.floating)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+    )
+
+
+def plain(value: Any) -> Any:
+    """A NumPy number as Python's, anything else as it is: static settings are hashed, printed and written to JSON."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def setting(default: Any) -> Any:
+    """A static field with a default, which takes NumPy's numbers too; its owner checks it in ``__check_init__``."""
+    return eqx.field(static=True, default=default, converter=plain)
+
+
+def check_count(name: str, value: Any, least: int = 1) -> int:
+    """``value`` as a Python integer; raises ``ValueError`` naming the argument unless it is at least ``least``."""
+    if not is_integer(value) or value < least:
         raise ValueError(f"`{name}` must be an integer of at least {least}, got {value!r}")
+    return int(value)
 
 
 def check_counts(settings: Any, **least: int | None) -> None:
-    """`check_count` of the named fields of ``settings``; one with ``None`` is not looked at."""
+    """`check_count` of the named fields of ``settings``; NumPy integers become Python's; ``None`` skips a field."""
     for name, bound in least.items():
         if bound is not None:
             check_count(name, getattr(settings, name), bound)
+            _make_plain(settings, name)
 
 
 def check_number(settings: Any, name: str, accept: Callable[[float], bool], expected: str) -> None:
-    """Raise ``ValueError`` unless the field ``name`` of ``settings`` is a finite number that ``accept`` likes."""
+    """Raise ``ValueError`` unless the field ``name`` of ``settings`` is a finite number that ``accept`` likes.
+
+    A NumPy number is kept as Python's.
+    """
     value = getattr(settings, name)
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not (good and accept(value)):
+    if not (is_number(value) and accept(value)):
         raise ValueError(f"`{name}` must be a number that is {expected}, got {value!r}")
+    _make_plain(settings, name)
+
+
+def check_finite_numbers(settings: Any, *names: str) -> None:
+    """Raise ``ValueError`` unless the named fields of ``settings`` are finite numbers; NumPy's are kept as Python's."""
+    for name in names:
+        value = getattr(settings, name)
+        if not is_number(value):
+            raise ValueError(f"`{name}` must be a finite number, got {value!r}")
+        _make_plain(settings, name)
 
 
 def check_fractions(settings: Any, *names: str) -> None:
-    """Raise ``ValueError`` unless the named settings of ``settings`` are ``None``, or positive and at most 1."""
+    """Raise ``ValueError`` unless the named fields of ``settings`` are ``None``, or positive and at most 1."""
     for name in names:
         value = getattr(settings, name)
-        if value is not None and not 0 < value <= 1:
+        if value is None:
+            continue
+        if not (is_number(value) and 0 < value <= 1):
             raise ValueError(f"`{name}` must be positive and at most 1, got {value!r}")
+        _make_plain(settings, name)
+
+
+def check_choice(name: str, value: Any, choices: Collection[Any]) -> Any:
+    """``value`` if it is one of ``choices``; raises ``ValueError`` that lists them otherwise."""
+    if value not in choices:
+        listed = ", ".join(map(str, choices))
+        raise ValueError(f"`{name}` must be one of {listed}, got {value!r}")
+    return value
+
+
+def _make_plain(settings: Any, name: str) -> None:
+    """Keep a NumPy number in a field of ``settings``, frozen or not, as Python's."""
+    value = getattr(settings, name)
+    if isinstance(value, np.generic):
+        object.__setattr__(settings, name, plain(value))

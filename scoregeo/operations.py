@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
-from ._checks import as_points, is_concrete
+from ._checks import as_points, check_count, is_concrete
 from ._results import RESULTS
 from ._types import Point, Points, Scalar, Vector
 from .geodesics import AbstractBoundarySolver, AbstractStart, Geodesic, geodesic
@@ -134,8 +134,7 @@ def pairwise_dist(
     xs, ys = xs.astype(dtype), ys.astype(dtype)
     if batch_size is None:
         batch_size = max(1, 2**28 // (_NUMBERS_PER_DIMENSION * xs.shape[1] * dtype.itemsize))
-    if not isinstance(batch_size, int | np.integer) or isinstance(batch_size, bool) or batch_size < 1:
-        raise ValueError(f"`batch_size` must be a positive integer, got {batch_size!r}")
+    batch_size = check_count("batch_size", batch_size)
     if mesh is not None and not (isinstance(mesh, Mesh) and len(mesh.axis_names) == 1):
         raise ValueError(f"`mesh` must be a jax.sharding.Mesh with one axis, got {mesh!r}")
     check_metric(metric, xs[0])

@@ -95,7 +95,7 @@ def test_progress_reaches_the_end(capfd):
 def test_bad_arguments():
     with pytest.raises(ValueError, match=r"`mesh` must be a jax.sharding.Mesh with one axis, got 8"):
         pairwise_dist(METRIC, points(3), mesh=8)
-    with pytest.raises(ValueError, match=r"`batch_size` must be a positive integer, got -1"):
+    with pytest.raises(ValueError, match=r"`batch_size` must be an integer of at least 1, got -1"):
         pairwise_dist(METRIC, points(3), batch_size=-1)
     with pytest.raises(TypeError, match=r"`init` must be a starting rule such as StraightLine\(\), got ndarray"):
         pairwise_dist(METRIC, points(3), init=points(3))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._checks import as_float
+from .._checks import as_float, check_count
 from .._types import Point, Scalar
 from ..scores import DensityScore, GaussianMixtureScore
 from .base import Dataset
@@ -36,7 +36,7 @@ def gaussian_mixture(
     ((100, 3), -2.757)
     """
     score = GaussianMixtureScore(weights, means, covs)
-    components, noise = _draw_components(key, _count(n), score)
+    components, noise = _draw_components(key, check_count("n", n), score)
     lower = jnp.linalg.cholesky(as_float(covs, "covs"))
     points = score.means[components] + jnp.einsum("nij,nj->ni", lower[components], noise)
     return Dataset(points, name, labels=components, score=score)
@@ -125,8 +125,8 @@ def checkerboard(key: PRNGKeyArray, n: int, noise: float = 0.05, *, cells: int =
     positive everywhere, and so ``score`` is exact. ``labels`` number the squares. Raises ``ValueError`` for an ``n`` or
     ``noise`` that is not positive, or fewer than 2 ``cells``.
     """
-    n, noise = _count(n), _positive(noise, "noise")
-    if _count(cells, "cells") < 2:
+    n, noise = check_count("n", n), _positive(noise, "noise")
+    if check_count("cells", cells) < 2:
         raise ValueError(f"`cells` must be at least 2, got {cells!r}")
     corners = jnp.array([[i, j] for i in range(cells) for j in range(cells) if (i + j) % 2 == 0]) - cells / 2
     which, inside, blur = jax.random.split(key, 3)
@@ -141,7 +141,7 @@ def banana(key: PRNGKeyArray, n: int, *, curvature: float = 0.5, scales: Sequenc
     The map has a constant Jacobian determinant, so the density and ``score`` are exact. The mean is zero. Raises
     ``ValueError`` for an ``n`` or scale that is not positive. Source: Haario, Saksman & Tamminen 1999.
     """
-    n, scales = _count(n), np.asarray(scales, float)
+    n, scales = check_count("n", n), np.asarray(scales, float)
     if scales.shape != (2,) or not np.all(np.isfinite(scales) & (scales > 0)):
         raise ValueError(f"`scales` must be two positive numbers, got {scales.tolist()}")
     if not np.isfinite(curvature):
@@ -149,12 +149,6 @@ def banana(key: PRNGKeyArray, n: int, *, curvature: float = 0.5, scales: Sequenc
     first, second = (jax.random.normal(key, (n, 2)) * jnp.asarray(scales)).T
     points = jnp.stack([first, second + curvature * (first**2 - scales[0] ** 2)], -1)
     return Dataset(points, "banana", score=DensityScore(_banana_log_prob, curvature, scales))
-
-
-def _count(n: int, name: str = "n") -> int:
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-        raise ValueError(f"`{name}` must be a positive integer, got {n!r}")
-    return int(n)
 
 
 def _positive(value: float, name: str) -> float:
@@ -184,7 +178,7 @@ def _around_curves(key: PRNGKeyArray, n: int, curves: list[np.ndarray], noise: f
     owner = jnp.asarray(np.repeat(np.arange(len(curves)), [len(curve) for curve in curves]))
     means = np.concatenate(curves)
     score = GaussianMixtureScore(weights, means, np.tile(noise**2 * np.eye(2), (len(means), 1, 1)))
-    components, blur = _draw_components(key, _count(n), score)
+    components, blur = _draw_components(key, check_count("n", n), score)
     return Dataset(score.means[components] + noise * blur, name, labels=owner[components], score=score)
 
 

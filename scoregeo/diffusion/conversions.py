@@ -33,7 +33,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._checks import as_float
+from .._checks import as_float, check_choice
 from .._types import Scalar
 from .schedules import AbstractSchedule
 
@@ -75,8 +75,7 @@ def convert(
     [-0.5 -3. ]
     """
     for name, kind in (("source", source), ("target", target)):
-        if kind not in PREDICTIONS:
-            raise ValueError(f"`{name}` must be one of {', '.join(PREDICTIONS)}, got {kind!r}")
+        check_choice(name, kind, PREDICTIONS)
     if not isinstance(schedule, AbstractSchedule):
         raise TypeError(f"`schedule` must be a schedule such as EDM() or VP(), got {schedule!r}")
     value, x_t, t = as_float(value, "value"), as_float(x_t, "x_t"), as_float(t, "t")

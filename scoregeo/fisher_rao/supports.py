@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._checks import as_float, check_count, check_finite, is_concrete
+from .._checks import as_float, check_count, check_finite, is_concrete, plain
 from .._types import Scalar, Vector
 
 
@@ -195,7 +195,7 @@ class UnitInterval(AbstractSupport):
 class Simplex(AbstractSupport):
     """``count`` probabilities that sum to one; coordinates are all of them, unconstrained log ratios to the last."""
 
-    count: int = eqx.field(static=True)
+    count: int = eqx.field(static=True, converter=plain)
     closed = True
 
     def __check_init__(self):
@@ -261,7 +261,7 @@ class PositiveDefinite(AbstractSupport):
     row; unconstrained, those of the Cholesky factor with logarithms on its diagonal.
     """
 
-    dim: int = eqx.field(static=True)
+    dim: int = eqx.field(static=True, converter=plain)
 
     def __check_init__(self):
         check_count("dim", self.dim)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from .._checks import check_count
 from .._numerics import frozen
 from .._results import RESULTS
 from .._types import Point, Points, Scalar, Vector
@@ -58,9 +59,7 @@ class MultiStart(AbstractBoundarySolver):
     ):
         self.solver = SpectralNewton() if solver is None else solver
         check_solver(self.solver)
-        if not isinstance(bends, int | np.integer) or isinstance(bends, bool) or bends < 0:
-            raise ValueError(f"`bends` must be a non-negative integer, got {bends!r}")
-        self.bends = int(bends)
+        self.bends = check_count("bends", bends, 0)
         self.starts = tuple(starts)
         for start in self.starts:
             if not isinstance(start, AbstractStart):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .._checks import as_point, as_points, is_concrete
+from .._checks import as_point, as_points, is_concrete, is_integer
 from .._numerics import frozen, safe_sqrt
 from .._types import Point, Points, Vector
 from ..metrics import AbstractMetric
@@ -94,7 +94,7 @@ class GraphInit(AbstractStart):
         # Copies would only be one another's neighbours.
         values = np.unique(np.asarray(self.points), axis=0)
         self.points, n = jnp.asarray(values), len(values)
-        if not isinstance(neighbors, int | np.integer) or isinstance(neighbors, bool) or not 1 <= neighbors < n:
+        if not (is_integer(neighbors) and 1 <= neighbors < n):
             raise ValueError(
                 f"`neighbors` must be an integer from 1 to {n - 1} for {n} different points, got {neighbors!r}"
             )

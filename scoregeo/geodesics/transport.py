@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from .._checks import as_point
+from .._checks import as_point, check_counts, setting
 from .._results import RESULTS, raise_if_failed
 from .._types import Point, Points, Scalar, Vector
 from ..metrics import AbstractMetric
@@ -83,7 +83,7 @@ class TransportODE(AbstractTransport):
     solver: diffrax.AbstractSolver | None = None
     stepsize_controller: diffrax.AbstractStepSizeController | None = None
     adjoint: diffrax.AbstractAdjoint | None = None
-    max_steps: int = eqx.field(static=True, default=4096)
+    max_steps: int = setting(4096)
 
     def transport(
         self, metric: AbstractMetric, curve: AbstractCurve, w: Vector, ts: Float[Array, " n"], t_end: Scalar
@@ -179,12 +179,11 @@ class PoleLadder(AbstractTransport):
     [1.0, 2.0]
     """
 
-    rungs: int = eqx.field(static=True, default=64)
-    order: int = eqx.field(static=True, default=2)
+    rungs: int = setting(64)
+    order: int = setting(2)
 
     def __check_init__(self):
-        if not isinstance(self.rungs, int) or isinstance(self.rungs, bool) or self.rungs < 1:
-            raise ValueError(f"`rungs` must be a positive integer, got {self.rungs!r}")
+        check_counts(self, rungs=1)
         if self.order not in (2, 4):
             raise ValueError(f"`order` must be 2 or 4, got {self.order!r}")
 

@@ -11,7 +11,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.contour import QuadContourSet
 from matplotlib.quiver import Quiver
 
-from .._checks import as_float
+from .._checks import as_float, check_count
 from .._types import Point, Scalar, Vector
 from ..metrics import AbstractMetric
 from ..scores import AbstractScore
@@ -186,8 +186,7 @@ def grid(
         if np.shape(lim) != (2,) or not np.isfinite(lim).all() or not lim[0] < lim[1]:
             raise ValueError(f"`{lim_name}` must be a pair (low, high) of finite numbers with low < high, got {lim!r}")
     smallest = 1 if inset else 2
-    if not isinstance(n, int | np.integer) or n < smallest:
-        raise ValueError(f"`{name}` must be an integer of at least {smallest}, got {n!r}")
+    check_count(name, n, smallest)
     ticks, cell = [], spacing(xlim, ylim, n)
     for low, high in (xlim, ylim):
         k = max(smallest, round((high - low) / cell))

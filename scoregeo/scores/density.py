@@ -7,8 +7,8 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from .._checks import is_integer
 from .._function import TracedFunction
 from .._types import Point, Scalar, Vector
 from .base import AbstractScore, check_score_value
@@ -90,7 +90,7 @@ class FunctionScore(AbstractScore):
         self.function = TracedFunction(fn, "fn")
         self.args = jax.tree.map(jnp.asarray, args)
         self.conservative = conservative
-        if shape is not None and not all(isinstance(n, int | np.integer) and n > 0 for n in shape):
+        if shape is not None and not all(is_integer(n) and n > 0 for n in shape):
             raise ValueError(f"`shape` must be a tuple of positive integers, got {shape!r}")
         self.shape = None if shape is None else tuple(int(n) for n in shape)
         if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):

@@ -134,7 +134,7 @@ def test_four_modes_is_standardised():
 @each_synthetic
 @pytest.mark.parametrize("n", [0, -3, 2.5, True])
 def test_synthetic_sets_refuse_bad_counts(name, n):
-    with pytest.raises(ValueError, match="`n` must be a positive integer"):
+    with pytest.raises(ValueError, match="`n` must be an integer of at least 1"):
         SYNTHETIC[name](KEY, n)
 
 

@@ -546,7 +546,10 @@ class TestConfig:
                 {"levels": {"kind": "UniformTimes", "mean": 1}},
                 r"`levels` has unknown fields \['mean'\]; UniformTimes has",
             ),
-            ({"weighting": {"kind": "MinSNRWeighting", "gamma": -1}}, "`gamma` must be a positive number, got -1"),
+            (
+                {"weighting": {"kind": "MinSNRWeighting", "gamma": -1}},
+                "`gamma` must be a number that is positive, got -1",
+            ),
         ],
     )
     def test_damaged_dictionaries_are_named(self, values, message):

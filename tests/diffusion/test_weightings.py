@@ -124,7 +124,7 @@ class TestLearned:
 
 @pytest.mark.parametrize("gamma", [0.0, -1.0, float("inf"), float("nan"), True, "5"])
 def test_bad_gamma_is_named(gamma):
-    with pytest.raises(ValueError, match="`gamma` must be a positive number, got"):
+    with pytest.raises(ValueError, match="`gamma` must be a number that is positive, got"):
         MinSNRWeighting(gamma)
 
 

@@ -584,7 +584,7 @@ class TestFailures:
             geodesic(EuclideanMetric(), X, Y, solver="newton")
         with pytest.raises(ValueError, match=r"`init` must have shape \(n, 2\)"):
             geodesic(EuclideanMetric(), X, Y, init=jnp.zeros((5, 3)))
-        with pytest.raises(ValueError, match=r"`batch_size` must be a positive integer, got 0"):
+        with pytest.raises(ValueError, match=r"`batch_size` must be an integer of at least 1, got 0"):
             pairwise_dist(EuclideanMetric(), jnp.zeros((3, 2)), batch_size=0)
         with pytest.raises(
             ValueError, match=r"`score` must return shape \(2,\) for a point of shape \(2,\), got \(3,\)"

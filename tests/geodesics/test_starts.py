@@ -114,7 +114,7 @@ class TestMultiStart:
         np.testing.assert_allclose(several, single, rtol=1e-4)
 
     def test_bad_arguments(self):
-        with pytest.raises(ValueError, match="`bends` must be a non-negative integer, got -1"):
+        with pytest.raises(ValueError, match="`bends` must be an integer of at least 0, got -1"):
             MultiStart(bends=-1)
         with pytest.raises(TypeError, match="`starts` must be rules such as GraphInit"):
             MultiStart(starts=(jnp.zeros((3, 2)),))

@@ -182,7 +182,7 @@ class TestPoleLadder:
         np.testing.assert_allclose(both, 2 * a - 3 * b, rtol=1e-12, atol=1e-13)
 
     def test_bad_settings(self):
-        with pytest.raises(ValueError, match="`rungs` must be a positive integer, got 0"):
+        with pytest.raises(ValueError, match="`rungs` must be an integer of at least 1, got 0"):
             PoleLadder(0)
         with pytest.raises(ValueError, match="`order` must be 2 or 4, got 3"):
             PoleLadder(8, order=3)

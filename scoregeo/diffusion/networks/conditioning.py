@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool
 
-from ..._checks import check_count, is_concrete
+from ..._checks import check_count, is_concrete, is_integer
 from ..._types import Point, Scalar, Vector
 
 # Angular frequencies of the noise features. log(sigma)/4 runs over about [-1.6, 1.1]: the highest one resolves a factor
@@ -75,9 +75,8 @@ class ConditionalNetwork(nnx.Module):
     shared_settings = ("classes", "condition_dim", "compute_dtype")
 
     def __init__(self, dim: int, classes: int | None, condition_dim: int | None, compute_dtype: Any):
-        for name, value in (("classes", classes), ("condition_dim", condition_dim)):
-            if value is not None:
-                check_count(name, value)
+        classes = None if classes is None else check_count("classes", classes)
+        condition_dim = None if condition_dim is None else check_count("condition_dim", condition_dim)
         if classes is not None and condition_dim is not None:
             raise ValueError(
                 "`classes` and `condition_dim` are two kinds of condition, and a network takes one: "
@@ -185,9 +184,9 @@ def as_sizes(name: str, values: Any, length: int | None = None) -> tuple[int, ..
     """A tuple of integers of at least 1, of the given length if one is given; raises ``ValueError`` naming it."""
     expected = "a sequence" if length is None else f"{length}"
     good = isinstance(values, list | tuple) and (length is None or len(values) == length)
-    if not good or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in values):
+    if not good or not all(is_integer(v) and v >= 1 for v in values):
         raise ValueError(f"`{name}` must be {expected} of integers of at least 1, got {values!r}")
-    return tuple(values)
+    return tuple(int(v) for v in values)
 
 
 def _as_compute_dtype(value: Any) -> Any:

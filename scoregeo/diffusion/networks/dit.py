@@ -59,9 +59,8 @@ class DiT(ConditionalNetwork):
         dtype: Any = jnp.float32,
     ):
         self.shape = as_sizes("shape", shape, 3)
-        for name, value in (("patch", patch), ("width", width), ("depth", depth), ("heads", heads)):
-            check_count(name, value)
-        self.patch, self.width, self.depth, self.heads = patch, width, depth, heads
+        patch, width = self.patch, self.width = check_count("patch", patch), check_count("width", width)
+        depth, heads = self.depth, self.heads = check_count("depth", depth), check_count("heads", heads)
         h, w, c = self.shape
         if h % patch or w % patch:
             raise ValueError(f"`patch` must divide the height and the width of `shape` {self.shape}, got {patch}")

@@ -46,8 +46,7 @@ class MLP(ConditionalNetwork):
         key: PRNGKeyArray,
         dtype: Any = jnp.float32,
     ):
-        for name, value in (("dim", dim), ("width", width), ("depth", depth)):
-            check_count(name, value)
+        dim, width, depth = check_count("dim", dim), check_count("width", width), check_count("depth", depth)
         super().__init__(dim, classes, condition_dim, compute_dtype)
         self.width, self.depth = width, depth
         rngs = nnx.Rngs(key)

@@ -70,10 +70,8 @@ class UNet(ConditionalNetwork):
     ):
         self.shape, self.multipliers = as_sizes("shape", shape, 3), as_sizes("multipliers", multipliers)
         self.attention = as_sizes("attention", attention)
-        check_count("width", width, 4)
-        check_count("blocks", blocks)
-        check_count("heads", heads)
-        self.width, self.blocks, self.heads = width, blocks, heads
+        width = self.width = check_count("width", width, 4)
+        blocks, heads = self.blocks, self.heads = check_count("blocks", blocks), check_count("heads", heads)
         self._check_resolutions()
         super().__init__(math.prod(self.shape), classes, condition_dim, compute_dtype)
 

@@ -27,7 +27,7 @@ import numpy as np
 import optimistix as optx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from ..._checks import as_float, check_finite, is_concrete
+from ..._checks import as_float, check_finite, is_concrete, is_integer
 from ..._types import Point, Points, Scalar
 from ..schedules import AbstractSchedule
 from .base import LearnedMarginalScore, MarginalScore, ProbabilityFlow
@@ -135,7 +135,7 @@ def log_prob(
         raise ValueError(f"`x` must have shape ({mean.size},) or (n, {mean.size}), got {x.shape}")
     check_finite(x, "x")
     sigma = _check_sigma(sigma, schedule, x.dtype)
-    if probes is not None and (isinstance(probes, bool) or not isinstance(probes, int) or probes < 1):
+    if probes is not None and not (is_integer(probes) and probes >= 1):
         raise ValueError(f"`probes` must be None (exact trace) or an integer of at least 1, got {probes!r}")
     if probes is not None and key is None:
         raise ValueError("`key` is needed for the random directions of `probes`")

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
-from ..._checks import check_counts, check_number
+from ..._checks import check_counts, check_number, is_number
 from ..._types import Point, Scalar, Vector
 from ..schedules import AbstractSchedule
 from .base import AbstractSampler, MarginalScore
@@ -54,7 +54,7 @@ class Heun(AbstractSampler):
         for name in ("churn", "churn_min"):
             check_number(self, name, lambda value: value >= 0, "not negative")
         check_number(self, "churn_noise", lambda value: value > 0, "positive")
-        if isinstance(self.churn_max, bool) or not isinstance(self.churn_max, int | float):
+        if not (is_number(self.churn_max) or self.churn_max == math.inf):
             raise ValueError(f"`churn_max` must be a number, got {self.churn_max!r}")
         if not self.churn_max > self.churn_min:
             raise ValueError(f"`churn_max` must be greater than `churn_min` = {self.churn_min}, got {self.churn_max}")

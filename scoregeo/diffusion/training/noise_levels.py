@@ -5,7 +5,6 @@ A schedule has a distribution of its own (``training_levels``). These are for ch
 
 import abc
 import dataclasses
-import math
 from typing import Any
 
 import equinox as eqx
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 from jax.scipy.special import ndtri
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ..._checks import check_finite_numbers
 from ..._types import Scalar
 from ..schedules import AbstractSchedule, uniform_draws
 
@@ -97,7 +97,7 @@ def _check_fields(levels: AbstractNoiseLevels) -> None:
         if field.name == "stratified":
             if not isinstance(value, bool):
                 raise ValueError(f"`stratified` must be True or False, got {value!r}")
-        elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise ValueError(f"`{field.name}` must be a finite number, got {value!r}")
-        elif field.name == "std" and value <= 0:
+            continue
+        check_finite_numbers(levels, field.name)
+        if field.name == "std" and value <= 0:
             raise ValueError(f"`std` must be positive, got {value!r}")

@@ -10,7 +10,6 @@ them differ. What a level counts in the end is the weight times how often the le
 """
 
 import abc
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from ..._checks import check_number
 from ..._types import Scalar
 from ..networks.conditioning import noise_features
 from ..schedules import AbstractSchedule
@@ -100,7 +100,7 @@ class MinSNRWeighting(AbstractWeighting):
     gamma: float = 5.0
 
     def __check_init__(self):
-        _check_positive(self, "gamma")
+        check_number(self, "gamma", lambda value: value > 0, "positive")
 
     def __call__(self, sigma, sigma_data, schedule):
         return jnp.minimum(sigma_data**2, self.gamma * sigma**2) / (sigma**2 + sigma_data**2)
@@ -139,10 +139,3 @@ class LearnedWeighting(AbstractWeighting):
         """``loss/exp(u) + u`` at one noise level; the last two arguments make no difference."""
         u = self.log_variance(parameters, sigma)
         return loss * jnp.exp(-u) + u
-
-
-def _check_positive(settings: Any, name: str) -> None:
-    value = getattr(settings, name)
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not (good and value > 0):
-        raise ValueError(f"`{name}` must be a positive number, got {value!r}")

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.scipy.special import digamma, gammaln
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..._checks import check_count
+from ..._checks import check_count, plain
 from ..._types import Point, Scalar, Vector
 from ...metrics.inner_products import DenseInnerProduct
 from ..base import AbstractExponentialFamily
@@ -86,7 +86,7 @@ class Dirichlet(_Concentrations):
     logarithms.
     """
 
-    k: int = eqx.field(static=True)
+    k: int = eqx.field(static=True, converter=plain)
 
     def __check_init__(self):
         check_count("k", self.k, 2)

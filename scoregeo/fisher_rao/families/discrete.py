@@ -19,7 +19,7 @@ import numpy as np
 from jax.scipy.special import gammaln, xlog1py, xlogy
 from jaxtyping import Array, Bool, Int, Num, PRNGKeyArray
 
-from ..._checks import check_count, is_concrete
+from ..._checks import check_count, is_concrete, plain
 from ..._numerics import safe_sqrt
 from ..._types import Point, Scalar, Vector
 from ...metrics import DiagonalInnerProduct
@@ -395,7 +395,7 @@ class Categorical(AbstractSimplexFamily):
     2.0944
     """
 
-    k: int = eqx.field(static=True)
+    k: int = eqx.field(static=True, converter=plain)
     factor = 1.0
     sample_shape = ()
 
@@ -432,7 +432,7 @@ class Multinomial(AbstractSimplexFamily):
     """
 
     n: Int[Array, ""] = eqx.field(converter=as_trials)
-    k: int = eqx.field(static=True)
+    k: int = eqx.field(static=True, converter=plain)
 
     def __check_init__(self):
         check_count("k", self.k, 2)

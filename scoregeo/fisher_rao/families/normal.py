@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Num, PRNGKeyArray
 
-from ..._checks import check_count
+from ..._checks import check_count, plain
 from ..._types import Matrix, Point, Scalar, Vector
 from ...metrics import DenseInnerProduct, DiagonalInnerProduct
 from ..base import AbstractExactFamily, AbstractExponentialFamily
@@ -116,7 +116,7 @@ class DiagonalNormal(AbstractIndependentNormal):
     - ``dim``: the number of components, an integer; raises ``ValueError`` if it is not positive.
     """
 
-    dim: int = eqx.field(static=True)
+    dim: int = eqx.field(static=True, converter=plain)
 
     def __check_init__(self):
         check_count("dim", self.dim)
@@ -152,7 +152,7 @@ class CenteredNormal(AbstractExactFamily, AbstractExponentialFamily):
     1.3863
     """
 
-    dim: int = eqx.field(static=True)
+    dim: int = eqx.field(static=True, converter=plain)
 
     def __check_init__(self):
         check_count("dim", self.dim)

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..._checks import check_count, check_finite, is_concrete
+from ..._checks import check_count, check_finite, is_concrete, setting
 from ..._function import TracedFunction
 from ..._types import Matrix, Point, Points, Scalar
 from ...metrics.inner_products import DenseInnerProduct
@@ -84,7 +84,7 @@ class Quadrature(AbstractExpectation):
 
     low: float | tuple[float, ...] = eqx.field(static=True, default=-math.inf)
     high: float | tuple[float, ...] = eqx.field(static=True, default=math.inf)
-    nodes: int = eqx.field(static=True, default=400)
+    nodes: int = setting(400)
 
     def __check_init__(self):
         check_count("nodes", self.nodes, 3)

@@ -7,7 +7,7 @@ import numpy as np
 from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..._checks import check_count, check_fractions
+from ..._checks import check_count, check_fractions, plain, setting
 from ..._numerics import safe_sqrt
 from ..._results import RESULTS
 from ..._types import Matrix, Point, Scalar, Vector
@@ -76,7 +76,7 @@ class MultivariateNormal(AbstractExponentialFamily):
     2.00747
     """
 
-    dim: int = eqx.field(static=True)
+    dim: int = eqx.field(static=True, converter=plain)
 
     def __check_init__(self):
         check_count("dim", self.dim)
@@ -230,8 +230,8 @@ class FibreSolver(AbstractBoundarySolver):
     1.38629
     """
 
-    tolerance: float | None = eqx.field(static=True, default=None)
-    max_steps: int = eqx.field(static=True, default=60)
+    tolerance: float | None = setting(None)
+    max_steps: int = setting(60)
 
     def __check_init__(self):
         check_fractions(self, "tolerance")

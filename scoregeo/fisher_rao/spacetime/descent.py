@@ -18,7 +18,7 @@ import numpy as np
 import optimistix as optx
 from jaxtyping import Array, Float
 
-from ..._checks import as_point, as_points, check_counts, check_fractions
+from ..._checks import as_point, as_points, check_counts, check_fractions, setting
 from ..._numerics import safe_sqrt
 from ..._results import RESULTS
 from ..._types import Point, Points, Scalar
@@ -139,11 +139,11 @@ class SpacetimeDescent(AbstractBoundarySolver):
     of the path are not given (it counts as constant).
     """
 
-    nodes: int = eqx.field(static=True, default=65)
+    nodes: int = setting(65)
     minimiser: optx.AbstractMinimiser | None = None
-    max_steps: int = eqx.field(static=True, default=1000)
-    tolerance: float | None = eqx.field(static=True, default=None)
-    rtol: float = eqx.field(static=True, default=1e-4)
+    max_steps: int = setting(1000)
+    tolerance: float | None = setting(None)
+    rtol: float = setting(1e-4)
 
     def __check_init__(self):
         check_counts(self, nodes=9, max_steps=1)

@@ -1,9 +1,9 @@
 """Geodesics by minimising the energy of a chain of segments with any optimiser that optimistix knows."""
 
-import equinox as eqx
 import jax.numpy as jnp
 import optimistix as optx
 
+from ..._checks import setting
 from ..._numerics import safe_sqrt
 from ..spectral.energy import PathEnergy
 from ..spectral.legendre import Basis, Coefficients, uniform_breaks
@@ -42,10 +42,10 @@ class EnergyDescent(AbstractNodalSolver):
     """
 
     minimiser: optx.AbstractMinimiser | None = None
-    nodes: int = eqx.field(static=True, default=65)
-    max_steps: int = eqx.field(static=True, default=1000)
-    tolerance: float | None = eqx.field(static=True, default=None)
-    rtol: float = eqx.field(static=True, default=1e-4)
+    nodes: int = setting(65)
+    max_steps: int = setting(1000)
+    tolerance: float | None = setting(None)
+    rtol: float = setting(1e-4)
 
     def __check_init__(self):
         if not (self.minimiser is None or isinstance(self.minimiser, optx.AbstractMinimiser)):

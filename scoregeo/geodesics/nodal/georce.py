@@ -11,13 +11,13 @@ alone, P = int c'^T G(gamma(t)) c' dt. That is how it is computed here; the form
 
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from ..._batching import compacted_while_loop, select
+from ..._checks import setting
 from ..._types import Points, Scalar
 from ...metrics import IdentityPlusRankOne
 from ..spectral.energy import PathEnergy
@@ -57,10 +57,10 @@ class Georce(AbstractNodalSolver):
     0.693
     """
 
-    nodes: int = eqx.field(static=True, default=129)
-    max_steps: int = eqx.field(static=True, default=1000)
-    tolerance: float | None = eqx.field(static=True, default=None)
-    rtol: float = eqx.field(static=True, default=1e-3)
+    nodes: int = setting(129)
+    max_steps: int = setting(1000)
+    tolerance: float | None = setting(None)
+    rtol: float = setting(1e-3)
 
     def basis(self, dtype) -> Basis:
         """Segments with the rule that looks at the start of each."""

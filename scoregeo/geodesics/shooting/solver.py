@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..._checks import check_counts, check_fractions
+from ..._checks import check_counts, check_fractions, setting
 from ..._numerics import frozen, safe_sqrt
 from ..._results import RESULTS
 from ..._types import Point, Points, Scalar
@@ -92,14 +92,14 @@ class Shooting(AbstractBoundarySolver):
     2.2213
     """
 
-    segments: int = eqx.field(static=True, default=8)
-    rtol: float | None = eqx.field(static=True, default=None)
-    tolerance: float | None = eqx.field(static=True, default=None)
-    max_steps: int = eqx.field(static=True, default=40)
-    integration_steps: int | None = eqx.field(static=True, default=None)
+    segments: int = setting(8)
+    rtol: float | None = setting(None)
+    tolerance: float | None = setting(None)
+    max_steps: int = setting(40)
+    integration_steps: int | None = setting(None)
     solver: diffrax.AbstractERK = eqx.field(default_factory=diffrax.Dopri8)
-    max_dense: int = eqx.field(static=True, default=512)
-    max_gmres: int = eqx.field(static=True, default=200)
+    max_dense: int = setting(512)
+    max_gmres: int = setting(200)
 
     def __check_init__(self):
         least = None if self.integration_steps is None else 2

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..._checks import check_counts, check_fractions
+from ..._checks import check_counts, check_fractions, setting
 from ..._numerics import safe_sqrt
 from ..._results import RESULTS
 from ..._types import Point
@@ -75,17 +75,17 @@ class SpectralNewton(AbstractBoundarySolver):
     finished make room for others.
     """
 
-    rtol: float | None = eqx.field(static=True, default=None)
-    path_rtol: float | None = eqx.field(static=True, default=None)
-    degree: int = eqx.field(static=True, default=16)
-    max_elements: int = eqx.field(static=True, default=12)
-    quadrature: int = eqx.field(static=True, default=2)
-    tolerance: float | None = eqx.field(static=True, default=None)
-    max_steps: int = eqx.field(static=True, default=60)
-    max_cg: int = eqx.field(static=True, default=100)
-    continuation: int = eqx.field(static=True, default=13)
-    adaptations: int = eqx.field(static=True, default=4)
-    batch_size: int | None = eqx.field(static=True, default=None)
+    rtol: float | None = setting(None)
+    path_rtol: float | None = setting(None)
+    degree: int = setting(16)
+    max_elements: int = setting(12)
+    quadrature: int = setting(2)
+    tolerance: float | None = setting(None)
+    max_steps: int = setting(60)
+    max_cg: int = setting(100)
+    continuation: int = setting(13)
+    adaptations: int = setting(4)
+    batch_size: int | None = setting(None)
     checkpoint: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
