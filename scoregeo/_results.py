@@ -1,5 +1,6 @@
 """How a solve ended: result codes that extend diffrax's, each with advice on what to try next."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import diffrax
@@ -63,3 +64,11 @@ def raise_if_failed(value: Any, result: RESULTS) -> Any:
             raise RuntimeError(RESULTS[result])
         return value
     return result.error_if(value, failed)
+
+
+def first_failure(failures: Sequence[tuple[Any, RESULTS]]) -> RESULTS:
+    """The code of the first condition in ``failures`` that is true, ``successful`` if none is."""
+    result = RESULTS.successful
+    for condition, code in reversed(failures):
+        result = RESULTS.where(condition, code, result)
+    return result

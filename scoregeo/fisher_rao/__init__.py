@@ -1,8 +1,9 @@
 """Fisher-Rao geometry: points are the parameters of distributions, the metric is Fisher information."""
 
 from ..comparison import Comparison, Correlations, Entry, compare
-from .base import AbstractExactFamily, AbstractExponentialFamily, AbstractFamily
+from .base import AbstractExponentialFamily, AbstractFamily
 from .bridge import location_fisher, location_fisher_trace, marginal_dist, marginal_length
+from .exact import AbstractExactFamily, ClosedForm
 from .families.beta import Beta, Dirichlet
 from .families.discrete import Bernoulli, Binomial, Categorical, Geometric, Multinomial, Poisson
 from .families.exponential import Exponential
@@ -18,7 +19,7 @@ from .families.parametric import (
     empirical_fisher,
 )
 from .families.von_mises import VonMises
-from .metric import ClosedForm, FisherRaoMetric
+from .metric import FisherRaoMetric
 from .multivariate_normal.family import FibreSolver, MultivariateNormal
 from .network import (
     AbstractLikelihood,
@@ -30,6 +31,7 @@ from .network import (
     PoissonLogRates,
 )
 from .normal_distances import calvo_oller, hellinger, jeffreys, kullback_leibler, sqrt_jeffreys, wasserstein
+from .parameter_space import AbstractParameterSpace
 from .spacetime.descent import (
     FlatPriorStart,
     SpacetimeDescent,
@@ -46,6 +48,7 @@ __all__ = [
     "AbstractExponentialFamily",
     "AbstractFamily",
     "AbstractLikelihood",
+    "AbstractParameterSpace",
     "AbstractSupport",
     "Bernoulli",
     "BernoulliLogits",

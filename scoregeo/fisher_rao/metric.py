@@ -1,17 +1,18 @@
 """Fisher information as a metric of the library: every solver and operation applies to families of distributions."""
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from .._types import Point, Scalar, Vector
-from ..geodesics import AbstractBoundarySolver, Geodesic
-from ..geodesics.curves import AbstractCurve
+from ..geodesics import AbstractBoundarySolver
+from ..geodesics.base import default_solver
 from ..metrics import AbstractMetric
 from ..metrics.inner_products import AbstractInnerProduct, DenseInnerProduct
 from ..metrics.lagrangian import lagrangian_acceleration
-from .base import AbstractExactFamily, AbstractFamily, closed_geodesic
+from .parameter_space import AbstractParameterSpace
 
 
 class FisherRaoMetric(AbstractMetric):
@@ -20,23 +21,23 @@ class FisherRaoMetric(AbstractMetric):
     With ``unconstrained=True`` points are ``family.to_unconstrained(theta)``: the same manifold in coordinates without
     a boundary, in which solvers find paths between far ends more easily.
 
-    Geodesics are solved numerically; where the family has them in closed form, ``solver=ClosedForm()`` takes those.
-    The numbers of the family (of trials, of a Monte Carlo estimate) are traced like those of any metric.
+    Without a ``solver``, geodesics between two points are in closed form where the family has one (`ClosedForm`), by
+    `FibreSolver` between multivariate normal distributions, and by `SpectralNewton` otherwise and in unconstrained
+    coordinates. The numbers of the family (of trials, of a Monte Carlo estimate) are traced like those of any metric.
 
-    >>> import jax.numpy as jnp
-    >>> from scoregeo import dist
-    >>> from scoregeo.fisher_rao import ClosedForm, FisherRaoMetric, Normal
+    >>> from scoregeo import SpectralNewton, dist
+    >>> from scoregeo.fisher_rao import FisherRaoMetric, Normal
     >>> metric = FisherRaoMetric(Normal())
     >>> a, b = Normal().pack(mean=0.0, sd=1.0), Normal().pack(mean=1.0, sd=2.0)
-    >>> round(float(dist(metric, a, b)), 5), round(float(dist(metric, a, b, solver=ClosedForm())), 5)
+    >>> round(float(dist(metric, a, b)), 5), round(float(dist(metric, a, b, solver=SpectralNewton())), 5)
     (1.18938, 1.18938)
     """
 
-    family: AbstractFamily
+    family: AbstractParameterSpace
     unconstrained: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
-        if not isinstance(self.family, AbstractFamily):
+        if not isinstance(self.family, AbstractParameterSpace):
             raise TypeError(f"`family` must be a family such as Normal(), got {type(self.family).__name__}")
 
     def at(self, x: Point) -> AbstractInnerProduct:
@@ -62,21 +63,16 @@ class FisherRaoMetric(AbstractMetric):
         return lagrangian_acceleration(self, x, v) if closed is None else closed
 
 
-class ClosedForm(AbstractBoundarySolver):
-    """The closed form of geodesics of a `FisherRaoMetric` whose family has one; exact up to rounding.
+@functools.singledispatch
+def family_solver(family: AbstractParameterSpace) -> AbstractBoundarySolver | None:
+    """The solver made for the geodesics of ``family`` in its own parameters; ``None`` if there is none.
 
-    Raises ``TypeError`` for any other metric. The starting path is not used.
+    A family with a solver of its own registers it: ``@family_solver.register(MyFamily)``.
     """
+    return None
 
-    def solve(
-        self, metric: AbstractMetric, x: Point, y: Point, init: AbstractCurve, ts: Float[Array, " n"]
-    ) -> Geodesic:
-        """The geodesic from ``x`` to ``y``, sampled at ``ts``."""
-        if not isinstance(metric, FisherRaoMetric) or metric.unconstrained:
-            raise TypeError("`ClosedForm` solves for a FisherRaoMetric in the parameters of its family only")
-        if not isinstance(metric.family, AbstractExactFamily):
-            raise TypeError(
-                f"the geodesics of {type(metric.family).__name__} have no closed form: use SpectralNewton(), or "
-                "FibreSolver() for MultivariateNormal"
-            )
-        return closed_geodesic(metric.family, x, y, ts)
+
+@default_solver.register(FisherRaoMetric)
+def _(metric: FisherRaoMetric, *, length_only: bool = False) -> AbstractBoundarySolver:
+    own = None if metric.unconstrained else family_solver(metric.family)
+    return default_solver.dispatch(AbstractMetric)(metric, length_only=length_only) if own is None else own

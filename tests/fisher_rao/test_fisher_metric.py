@@ -9,7 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scoregeo import RESULTS, dist, geodesic
+from scoregeo import (
+    RESULTS,
+    EnergyDescent,
+    EuclideanMetric,
+    GaussianScore,
+    SpectralNewton,
+    dist,
+    geodesic,
+    log,
+    pairwise_dist,
+    squared_dist,
+)
+from scoregeo.diffusion import VP
 from scoregeo.fisher_rao import (
     Bernoulli,
     Binomial,
@@ -19,14 +31,20 @@ from scoregeo.fisher_rao import (
     ClosedForm,
     DiagonalNormal,
     Exponential,
+    FibreSolver,
     FisherRaoMetric,
+    Gamma,
     Geometric,
     Laplace,
     Multinomial,
+    MultivariateNormal,
     Normal,
     Poisson,
+    SpacetimeMetric,
     Weibull,
 )
+from scoregeo.fisher_rao.metric import family_solver
+from scoregeo.geodesics.base import default_solver
 from scoregeo.geodesics.curves import Polyline
 
 
@@ -112,7 +130,7 @@ def test_solver_finds_closed_form(family, unconstrained):
     @eqx.filter_jit
     @jax.vmap
     def solve(x, y):
-        return geodesic(metric, x, y, ts=jnp.linspace(0, 1, 5), throw=False)
+        return geodesic(metric, x, y, solver=SpectralNewton(), ts=jnp.linspace(0, 1, 5), throw=False)
 
     found = solve(*ends)
     assert (found.result == RESULTS.successful).all()
@@ -177,3 +195,47 @@ def test_closed_form_solver():
     line = Polyline(jnp.stack([a, b]))
     with pytest.raises(TypeError, match="solves for a FisherRaoMetric"):
         ClosedForm().solve(None, a, b, line, jnp.linspace(0, 1, 3))
+
+
+def test_default_solvers():
+    """Closed forms and special solvers are taken by themselves, by the type of the family."""
+    for family, own in (
+        (Normal(), ClosedForm),
+        (Categorical(3), ClosedForm),
+        (CenteredNormal(2), ClosedForm),
+        (MultivariateNormal(2), FibreSolver),
+        (Gamma(), SpectralNewton),
+    ):
+        for length_only in (False, True):
+            assert type(default_solver(FisherRaoMetric(family), length_only=length_only)) is own
+            free = default_solver(FisherRaoMetric(family, unconstrained=True), length_only=length_only)
+            assert free == default_solver(EuclideanMetric(), length_only=length_only)
+    spacetime = SpacetimeMetric(GaussianScore(jnp.zeros(1), jnp.eye(1)), VP())
+    assert type(default_solver(spacetime)) is SpectralNewton
+
+    # A family of one's own joins by registering.
+    class Special(Gamma):
+        pass
+
+    @family_solver.register(Special)
+    def _(family):
+        return EnergyDescent()
+
+    assert type(default_solver(FisherRaoMetric(Special()))) is EnergyDescent
+
+
+def test_closed_form_is_the_default():
+    family, metric = Normal(), FisherRaoMetric(Normal())
+    a, b = family.pack(0.0, 1.0), family.pack(1.0, 2.0)
+    exact = family.dist(a, b)
+    np.testing.assert_allclose(dist(metric, a, b), exact, rtol=1e-14)
+    np.testing.assert_allclose(squared_dist(metric, a, b), exact**2, rtol=1e-14)
+    np.testing.assert_allclose(log(metric, a, b), family.log(a, b), rtol=1e-14)
+    matrix, results = pairwise_dist(metric, jnp.stack([a, b]))
+    np.testing.assert_allclose(matrix, [[0, exact], [exact, 0]], rtol=1e-14)
+    assert (results == RESULTS.successful).all()
+    found = geodesic(metric, a, b)
+    assert set(found.stats) == {"path_error"}  # no Newton steps, no elements
+    np.testing.assert_allclose(found.points, family.geodesic(a, b).points, rtol=1e-14)
+    with pytest.raises(RuntimeError, match="An end point lies outside the domain"):
+        dist(metric, a, jnp.array([0.0, -1.0]))

@@ -23,7 +23,8 @@ from ..._checks import check_count, is_concrete, plain
 from ..._numerics import safe_sqrt
 from ..._types import Point, Scalar, Vector
 from ...metrics import DiagonalInnerProduct
-from ..base import AbstractExactFamily, AbstractExponentialFamily
+from ..base import AbstractExponentialFamily
+from ..exact import AbstractExactFamily
 from ..supports import AbstractSupport, Positive, Simplex, UnitInterval
 from .model_spaces import AbstractLineFamily, log_ratio, simplex_exp, simplex_path, simplex_squared_dist
 

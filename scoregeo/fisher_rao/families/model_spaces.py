@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 
 from ..._numerics import safe_sqrt
 from ..._types import Point, Scalar, Vector
-from ..base import AbstractExactFamily
+from ..exact import AbstractExactFamily
 
 
 def sinhc(x: Scalar) -> Scalar:

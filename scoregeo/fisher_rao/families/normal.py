@@ -17,7 +17,8 @@ from jaxtyping import Array, Bool, Float, Num, PRNGKeyArray
 from ..._checks import check_count, plain
 from ..._types import Matrix, Point, Scalar, Vector
 from ...metrics import DenseInnerProduct, DiagonalInnerProduct
-from ..base import AbstractExactFamily, AbstractExponentialFamily
+from ..base import AbstractExponentialFamily
+from ..exact import AbstractExactFamily
 from ..matrix_functions import gram_log, squared_log_norm, symmetric_expm
 from ..supports import AbstractSupport, Positive, PositiveDefinite, Real
 from .model_spaces import AbstractHalfPlaneFamily

@@ -16,7 +16,7 @@ from ...geodesics.curves import AbstractCurve
 from ...metrics import AbstractMetric
 from ...metrics.inner_products import AbstractInnerProduct, DenseInnerProduct
 from ..base import AbstractExponentialFamily
-from ..metric import FisherRaoMetric
+from ..metric import FisherRaoMetric, family_solver
 from ..supports import AbstractSupport, PositiveDefinite, Real
 from .lift import NONFINITE, RUNNING, STALLED, energy, geodesic_from_identity, initial_velocity, minimise
 
@@ -292,6 +292,11 @@ class FibreSolver(AbstractBoundarySolver):
             stats={"newton_steps": found.steps, "path_error": path_error},
             curve=curve,
         )
+
+
+@family_solver.register(MultivariateNormal)
+def _(family: MultivariateNormal) -> FibreSolver:
+    return FibreSolver()
 
 
 # Coordinates. A tangent vector has the entries of dS below the diagonal once; a covector has them twice.

@@ -1,0 +1,145 @@
+"""Families whose geodesics are known in closed form, and that closed form as a solver."""
+
+import abc
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from .._numerics import safe_sqrt
+from .._results import RESULTS, first_failure
+from .._types import Point, Scalar, Vector
+from ..geodesics import AbstractBoundarySolver, Geodesic
+from ..geodesics.checks import check_times
+from ..geodesics.curves import AbstractCurve
+from ..geodesics.solution import speed_deviation
+from ..metrics import AbstractMetric
+from .base import AbstractFamily
+from .metric import FisherRaoMetric, family_solver
+
+
+class AbstractExactFamily(AbstractFamily):
+    """A family whose geodesics are known in closed form. Everything below is differentiable, costs a handful of
+    operations, and is exact up to rounding: that of the coordinates included.
+
+    Which loses digits where one parameter says little about its distribution: covariances lose those of their condition
+    number (paths of `CenteredNormal` all of them, from about 1e14, in float32 from 1e6), probabilities next to one
+    those of ``1 - p``. The squares of numbers below 1e-154 or above 1e154 (float32: 1e-19 and 1e19) do not exist. A
+    `geodesic` measures how constant its speed is, and its result is ``accuracy_not_reached`` if it is not.
+    """
+
+    @abc.abstractmethod
+    def path(self, a: Point, b: Point, t: Scalar) -> Point:
+        """The geodesic from ``a`` to ``b`` at time ``t``: ``a`` at 0, ``b`` at 1, of constant speed."""
+
+    @abc.abstractmethod
+    def squared_dist(self, a: Point, b: Point) -> Scalar:
+        """The square of `dist`, of points of the family: smooth at coincident points too, where its Hessian is twice
+        the Fisher information."""
+
+    def dist(self, a: Point, b: Point) -> Scalar:
+        """The Fisher-Rao distance; its gradient at coincident points is zero. NaN outside the family."""
+        a, b = self.check_pair(a, b)
+        inside = jnp.all(jax.vmap(self.contains)(jnp.stack([a, b])))
+        # The distance is made to wait for `inside`: both may factorise matrices, and batched factorisations that run
+        # side by side can block each other in jaxlib 0.10 (see `multivariate_normal.lift`).
+        distance = safe_sqrt(self.squared_dist(jnp.where(inside, a, jnp.nan), b))
+        return jnp.where(inside, distance, jnp.nan)
+
+    @abc.abstractmethod
+    def exp(self, theta: Point, v: Vector) -> Point:
+        """The exponential map: where the geodesic with velocity ``v`` is at time 1; NaN if it has left the family, or
+        starts on its boundary."""
+
+    def log(self, a: Point, b: Point) -> Vector:
+        """The logarithmic map: the velocity at ``a`` of the geodesic to ``b``; NaN where ``a`` is on the boundary of
+        the family (a probability that is zero), where no velocity tells geodesics apart."""
+        a, b = self.check_pair(a, b)
+        zero = jnp.zeros((), a.dtype)
+        velocity = jax.jvp(lambda t: self.path(a, b, t), (zero,), (jnp.ones_like(zero),))[1]
+        if any(support.closed for support in self.parameters.values()):
+            return jnp.where(self.domain(a) > 0, velocity, jnp.nan)
+        return velocity
+
+    def geodesic(self, a: Point, b: Point, ts: Float[Array, " n"] | None = None) -> Geodesic:
+        """The geodesic from ``a`` to ``b``, sampled at ``ts`` (default 65 equal times), as solvers return it."""
+        a, b = self.check_pair(a, b)
+        return closed_geodesic(self, a, b, check_times(ts, a.dtype))
+
+    def contains(self, theta: Point) -> Bool[Array, ""]:
+        """Whether ``theta`` is in the family, or on its boundary; what `check` raises for where values are known."""
+        return self.domain(theta) >= 0
+
+
+class ClosedCurve(AbstractCurve):
+    """The geodesic of a family between two points, from its closed form."""
+
+    family: AbstractExactFamily
+    a: Point
+    b: Point
+
+    def __call__(self, t: Scalar) -> tuple[Point, Vector]:
+        return jax.jvp(lambda t: self.family.path(self.a, self.b, t), (t,), (jnp.ones_like(t),))
+
+    def reverse(self) -> "ClosedCurve":
+        return ClosedCurve(self.family, self.b, self.a)
+
+
+def closed_geodesic(family: AbstractExactFamily, a: Point, b: Point, ts: Float[Array, " n"]) -> Geodesic:
+    """The geodesic of ``family``, with the status and the residual that its own numbers give."""
+    curve = ClosedCurve(family, a, b)
+    points, velocities = jax.vmap(curve)(ts)
+    length, squared = family.dist(a, b), family.squared_dist(a, b)
+    squared_speed = jax.vmap(lambda x, v: family.inner_product(x).squared_norm(v))(points, velocities)
+    # Some families have distributions on their boundary (probabilities that are zero), but no Fisher matrix there.
+    inner = jax.vmap(family.domain)(points) > 0
+    mean = jnp.mean(squared_speed, where=inner)
+    residual = speed_deviation(squared_speed, mean, inner)
+    # The test is one of the path (the length is known to many more digits), and NaN does not pass it.
+    accurate = (residual <= 10 * jnp.finfo(a.dtype).eps ** 0.25) & jnp.all(jax.vmap(family.contains)(points))
+    inside = family.contains(a) & family.contains(b)
+    finite = jnp.isfinite(length) & jnp.all(jnp.isfinite(points))
+    failures = [
+        (~inside, RESULTS.outside_domain),
+        (~finite, RESULTS.metric_nonfinite),
+        (~accurate, RESULTS.accuracy_not_reached),
+    ]
+    # Both terms are rounding: that of the length itself, and that of the point where the speed varies most.
+    error = length * (jnp.finfo(a.dtype).eps + residual)
+    return Geodesic(
+        ts,
+        points,
+        velocities,
+        length,
+        squared / 2,
+        error,
+        residual,
+        first_failure(failures),
+        {"path_error": safe_sqrt(residual)},
+        curve,
+    )
+
+
+class ClosedForm(AbstractBoundarySolver):
+    """The closed form of geodesics of a `FisherRaoMetric` whose family has one; exact up to rounding.
+
+    Raises ``TypeError`` for any other metric. The starting path is not used.
+    """
+
+    def solve(
+        self, metric: AbstractMetric, x: Point, y: Point, init: AbstractCurve, ts: Float[Array, " n"]
+    ) -> Geodesic:
+        """The geodesic from ``x`` to ``y``, sampled at ``ts``."""
+        if not isinstance(metric, FisherRaoMetric) or metric.unconstrained:
+            raise TypeError("`ClosedForm` solves for a FisherRaoMetric in the parameters of its family only")
+        if not isinstance(metric.family, AbstractExactFamily):
+            raise TypeError(
+                f"the geodesics of {type(metric.family).__name__} have no closed form: use SpectralNewton(), or "
+                "FibreSolver() for MultivariateNormal"
+            )
+        return closed_geodesic(metric.family, x, y, ts)
+
+
+@family_solver.register(AbstractExactFamily)
+def _(family: AbstractExactFamily) -> ClosedForm:
+    return ClosedForm()
