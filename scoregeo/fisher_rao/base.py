@@ -1,15 +1,27 @@
 """Families of distributions, as manifolds: the points are parameters, the metric is Fisher information."""
 
 import abc
+from typing import Any
 
-from jaxtyping import Array, Num, PRNGKeyArray
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Num, PRNGKeyArray
 
-from .._types import Point, Scalar, Vector
+from .._results import RESULTS
+from .._types import Point, Points, Scalar, Vector
+from ..geodesics import AbstractBoundarySolver, AbstractStart, Geodesic, geodesic
+from ..geodesics.base import default_solver
+from ..operations import exp
+from .metric import FisherRaoMetric
 from .parameter_space import AbstractParameterSpace
 
 
 class AbstractFamily(AbstractParameterSpace):
     """A family of distributions with parameters ``theta``, flat ``(size,)``.
+
+    `exp`, `log`, `dist`, `squared_dist` and `geodesic` are those of ``FisherRaoMetric(family)``: in closed form where
+    the family has one, otherwise by a solver. Points are flat; for batches use ``jax.vmap``. All of them raise
+    ``ValueError`` for points outside the family, where values are known, and ``RuntimeError`` with advice if a solve
+    fails; with ``throw=False`` a failed solve is NaN, or for `geodesic` a code in ``result``.
 
     Families are pytrees, some with traced arrays (numbers of trials, outcomes): compile a method with
     ``equinox.filter_jit(family.dist)`` or ``jax.jit(lambda a, b: family.dist(a, b))``, not ``jax.jit(family.dist)``.
@@ -27,6 +39,96 @@ class AbstractFamily(AbstractParameterSpace):
     @abc.abstractmethod
     def sample(self, key: PRNGKeyArray, theta: Point, n: int) -> Num[Array, "n ..."]:
         """``n`` independent samples, shape ``(n, *sample_shape)``; integers from families of counts."""
+
+    def closed_exp(self, theta: Point, v: Vector) -> Point | None:
+        """`exp` where it is known in closed form, else ``None``; of a point and a vector that have been checked."""
+        return None
+
+    def exp(self, theta: Point, v: Vector, *, throw: bool = True, **settings: Any) -> Point:
+        """The exponential map: where the geodesic with velocity ``v`` is at time 1, shape ``(size,)``.
+
+        In closed form where there is one, unless ``settings`` are given: those of `scoregeo.shoot`, which then solves
+        the geodesic equation.
+        """
+        theta, v = self.check_tangent(theta, v)
+        closed = None if settings else self.closed_exp(theta, v)
+        return exp(FisherRaoMetric(self), theta, v, throw=throw, **settings) if closed is None else closed
+
+    def log(
+        self,
+        a: Point,
+        b: Point,
+        *,
+        solver: AbstractBoundarySolver | None = None,
+        init: AbstractStart | Geodesic | Points | None = None,
+        throw: bool = True,
+    ) -> Vector:
+        """The logarithmic map: the velocity at ``a`` of the geodesic to ``b``, shape ``(size,)``. Arguments as in
+        `geodesic`."""
+        found = self.geodesic(a, b, (0.0, 1.0), solver=solver, init=init, throw=throw)
+        return _unless_failed(found, found.velocities[0])
+
+    def dist(
+        self,
+        a: Point,
+        b: Point,
+        *,
+        solver: AbstractBoundarySolver | None = None,
+        init: AbstractStart | Geodesic | Points | None = None,
+        throw: bool = True,
+    ) -> Scalar:
+        """The Fisher-Rao distance, the length of the geodesic from ``a`` to ``b``; its gradient at coincident points is
+        zero. Arguments as in `geodesic`.
+
+        >>> from scoregeo.fisher_rao import Gamma
+        >>> family = Gamma()
+        >>> a, b = family.pack(shape=1.0, rate=1.0), family.pack(shape=3.0, rate=2.0)
+        >>> round(float(family.dist(a, b)), 4)
+        0.9915
+        """
+        found = self._ends(a, b, solver, init, throw)
+        return _unless_failed(found, found.length)
+
+    def squared_dist(
+        self,
+        a: Point,
+        b: Point,
+        *,
+        solver: AbstractBoundarySolver | None = None,
+        init: AbstractStart | Geodesic | Points | None = None,
+        throw: bool = True,
+    ) -> Scalar:
+        """The square of `dist`, smooth at coincident points, where its Hessian is twice the Fisher information.
+        Arguments as in `geodesic`."""
+        found = self._ends(a, b, solver, init, throw)
+        return _unless_failed(found, 2 * found.energy)
+
+    def geodesic(
+        self,
+        a: Point,
+        b: Point,
+        ts: Float[Array, " n"] | None = None,
+        *,
+        solver: AbstractBoundarySolver | None = None,
+        init: AbstractStart | Geodesic | Points | None = None,
+        throw: bool = True,
+    ) -> Geodesic:
+        """The geodesic from ``a`` to ``b``, sampled at ``ts`` (default 65 equal times).
+
+        ``solver``: default the one made for the family (`ClosedForm`, `FibreSolver`), else `SpectralNewton`. ``init``
+        and ``throw`` as in `scoregeo.geodesic`; solvers made for a family do not need ``init``, and leave it unused.
+        """
+        a, b = self.check_pair(a, b)
+        return geodesic(FisherRaoMetric(self), a, b, solver=solver, init=init, ts=ts, throw=throw)
+
+    def _ends(self, a: Point, b: Point, solver: Any, init: Any, throw: bool) -> Geodesic:
+        """The geodesic at its two ends, by a solver that aims at the length alone unless one is given."""
+        solver = default_solver(FisherRaoMetric(self), length_only=True) if solver is None else solver
+        return self.geodesic(a, b, (0.0, 1.0), solver=solver, init=init, throw=throw)
+
+
+def _unless_failed(found: Geodesic, value: Array) -> Array:
+    return jnp.where(found.result == RESULTS.successful, value, jnp.nan)
 
 
 class AbstractExponentialFamily(AbstractFamily):

@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from .._checks import is_concrete
 from .._numerics import safe_sqrt
 from .._results import RESULTS, first_failure
-from .._types import Point, Scalar, Vector
-from ..geodesics import AbstractBoundarySolver, Geodesic
+from .._types import Point, Points, Scalar, Vector
+from ..geodesics import AbstractBoundarySolver, AbstractStart, Geodesic
 from ..geodesics.checks import check_times
 from ..geodesics.curves import AbstractCurve
-from ..geodesics.solution import speed_deviation
+from ..geodesics.solution import raise_unless_successful, speed_deviation
 from ..metrics import AbstractMetric
 from .base import AbstractFamily
 from .metric import FisherRaoMetric, family_solver
@@ -20,12 +21,14 @@ from .metric import FisherRaoMetric, family_solver
 
 class AbstractExactFamily(AbstractFamily):
     """A family whose geodesics are known in closed form. Everything below is differentiable, costs a handful of
-    operations, and is exact up to rounding: that of the coordinates included.
+    operations, and is exact up to rounding, which includes the rounding of the coordinates.
 
-    Which loses digits where one parameter says little about its distribution: covariances lose those of their condition
-    number (paths of `CenteredNormal` all of them, from about 1e14, in float32 from 1e6), probabilities next to one
-    those of ``1 - p``. The squares of numbers below 1e-154 or above 1e154 (float32: 1e-19 and 1e19) do not exist. A
-    `geodesic` measures how constant its speed is, and its result is ``accuracy_not_reached`` if it is not.
+    The coordinates lose digits where a parameter says little about its distribution: covariances lose those of their
+    condition number (paths of `CenteredNormal` all of them, from about 1e14, in float32 from 1e6), probabilities next
+    to one those of ``1 - p``. The squares of numbers below 1e-154 or above 1e154 (float32: 1e-19 and 1e19) overflow or
+    vanish. A `geodesic` measures how constant its speed is, and its result is ``accuracy_not_reached`` if it is not.
+
+    A subclass writes three formulas, `path`, `closed_squared_dist` and `closed_exp`; the rest follows from them.
     """
 
     @abc.abstractmethod
@@ -33,27 +36,63 @@ class AbstractExactFamily(AbstractFamily):
         """The geodesic from ``a`` to ``b`` at time ``t``: ``a`` at 0, ``b`` at 1, of constant speed."""
 
     @abc.abstractmethod
-    def squared_dist(self, a: Point, b: Point) -> Scalar:
-        """The square of `dist`, of points of the family: smooth at coincident points too, where its Hessian is twice
-        the Fisher information."""
-
-    def dist(self, a: Point, b: Point) -> Scalar:
-        """The Fisher-Rao distance; its gradient at coincident points is zero. NaN outside the family."""
-        a, b = self.check_pair(a, b)
-        inside = jnp.all(jax.vmap(self.contains)(jnp.stack([a, b])))
-        # The distance is made to wait for `inside`: both may factorise matrices, and batched factorisations that run
-        # side by side can block each other in jaxlib 0.10 (see `multivariate_normal.lift`).
-        distance = safe_sqrt(self.squared_dist(jnp.where(inside, a, jnp.nan), b))
-        return jnp.where(inside, distance, jnp.nan)
+    def closed_squared_dist(self, a: Point, b: Point) -> Scalar:
+        """The formula of `squared_dist`, for points that have been checked: smooth at coincident points too."""
 
     @abc.abstractmethod
-    def exp(self, theta: Point, v: Vector) -> Point:
-        """The exponential map: where the geodesic with velocity ``v`` is at time 1; NaN if it has left the family, or
-        starts on its boundary."""
+    def closed_exp(self, theta: Point, v: Vector) -> Point:
+        """The formula of `exp`, for a point and a vector that have been checked; NaN if the geodesic has left the
+        family, or starts on its boundary."""
 
-    def log(self, a: Point, b: Point) -> Vector:
+    def squared_dist(
+        self,
+        a: Point,
+        b: Point,
+        *,
+        solver: AbstractBoundarySolver | None = None,
+        init: AbstractStart | Geodesic | Points | None = None,
+        throw: bool = True,
+    ) -> Scalar:
+        """The square of `dist`: smooth at coincident points too, where its Hessian is twice the Fisher information. NaN
+        outside the family. A ``solver`` replaces the closed form."""
+        if solver is not None:
+            return super().squared_dist(a, b, solver=solver, init=init, throw=throw)
+        a, b = self.check_pair(a, b)
+        inside = jnp.all(jax.vmap(self.contains)(jnp.stack([a, b])))
+        # The formula is made to wait for `inside`: both may factorise matrices, and batched factorisations that run
+        # side by side can block each other in jaxlib 0.10 (see `multivariate_normal.lift`).
+        squared = self.closed_squared_dist(jnp.where(inside, a, jnp.nan), b)
+        return jnp.where(inside, squared, jnp.nan)
+
+    def dist(
+        self,
+        a: Point,
+        b: Point,
+        *,
+        solver: AbstractBoundarySolver | None = None,
+        init: AbstractStart | Geodesic | Points | None = None,
+        throw: bool = True,
+    ) -> Scalar:
+        """The Fisher-Rao distance; its gradient at coincident points is zero. NaN outside the family. A ``solver``
+        replaces the closed form."""
+        if solver is not None:
+            return super().dist(a, b, solver=solver, init=init, throw=throw)
+        return safe_sqrt(self.squared_dist(a, b))
+
+    def log(
+        self,
+        a: Point,
+        b: Point,
+        *,
+        solver: AbstractBoundarySolver | None = None,
+        init: AbstractStart | Geodesic | Points | None = None,
+        throw: bool = True,
+    ) -> Vector:
         """The logarithmic map: the velocity at ``a`` of the geodesic to ``b``; NaN where ``a`` is on the boundary of
-        the family (a probability that is zero), where no velocity tells geodesics apart."""
+        the family (a probability that is zero), where no velocity tells geodesics apart. A ``solver`` replaces the
+        closed form."""
+        if solver is not None:
+            return super().log(a, b, solver=solver, init=init, throw=throw)
         a, b = self.check_pair(a, b)
         zero = jnp.zeros((), a.dtype)
         velocity = jax.jvp(lambda t: self.path(a, b, t), (zero,), (jnp.ones_like(zero),))[1]
@@ -61,10 +100,26 @@ class AbstractExactFamily(AbstractFamily):
             return jnp.where(self.domain(a) > 0, velocity, jnp.nan)
         return velocity
 
-    def geodesic(self, a: Point, b: Point, ts: Float[Array, " n"] | None = None) -> Geodesic:
-        """The geodesic from ``a`` to ``b``, sampled at ``ts`` (default 65 equal times), as solvers return it."""
+    def geodesic(
+        self,
+        a: Point,
+        b: Point,
+        ts: Float[Array, " n"] | None = None,
+        *,
+        solver: AbstractBoundarySolver | None = None,
+        init: AbstractStart | Geodesic | Points | None = None,
+        throw: bool = True,
+    ) -> Geodesic:
+        """The geodesic from ``a`` to ``b``, sampled at ``ts`` (default 65 equal times), as solvers return it.
+
+        A ``solver`` replaces the closed form. ``throw``: raise ``RuntimeError`` if the closed form has lost its digits;
+        under ``jit`` nothing is raised, and ``result`` says so.
+        """
+        if solver is not None:
+            return super().geodesic(a, b, ts, solver=solver, init=init, throw=throw)
         a, b = self.check_pair(a, b)
-        return closed_geodesic(self, a, b, check_times(ts, a.dtype))
+        found = closed_geodesic(self, a, b, check_times(ts, a.dtype))
+        return raise_unless_successful(found) if throw and is_concrete(found.length) else found
 
     def contains(self, theta: Point) -> Bool[Array, ""]:
         """Whether ``theta`` is in the family, or on its boundary; what `check` raises for where values are known."""
@@ -89,7 +144,7 @@ def closed_geodesic(family: AbstractExactFamily, a: Point, b: Point, ts: Float[A
     """The geodesic of ``family``, with the status and the residual that its own numbers give."""
     curve = ClosedCurve(family, a, b)
     points, velocities = jax.vmap(curve)(ts)
-    length, squared = family.dist(a, b), family.squared_dist(a, b)
+    length, squared = family.dist(a, b), family.closed_squared_dist(a, b)
     squared_speed = jax.vmap(lambda x, v: family.inner_product(x).squared_norm(v))(points, velocities)
     # Some families have distributions on their boundary (probabilities that are zero), but no Fisher matrix there.
     inner = jax.vmap(family.domain)(points) > 0

@@ -338,7 +338,7 @@ class AbstractSimplexFamily(AbstractExactFamily, AbstractExponentialFamily):
         """The square of an arc of a great circle between the roots of the probabilities."""
         return simplex_path(a, b, t)
 
-    def squared_dist(self, a: Point, b: Point) -> Scalar:
+    def closed_squared_dist(self, a: Point, b: Point) -> Scalar:
         """The square of ``2 sqrt(n) arccos(sum sqrt(p_i q_i))``."""
         return self._draws(a) * simplex_squared_dist(a, b)
 
@@ -348,9 +348,8 @@ class AbstractSimplexFamily(AbstractExactFamily, AbstractExponentialFamily):
         total = Simplex(self.k).rounding(theta.dtype)
         return (self.domain(theta) >= 0) & (jnp.abs(jnp.sum(theta) - 1) <= total)
 
-    def exp(self, theta: Point, v: Vector) -> Point:
+    def closed_exp(self, theta: Point, v: Vector) -> Point:
         """Along a great circle of the roots of the probabilities; NaN where one has become zero before."""
-        theta, v = self.check_tangent(theta, v)
         if is_concrete(v):
             values = np.asarray(v)
             if abs(values.sum()) > np.finfo(values.dtype).eps ** 0.5 * np.abs(values).sum():

@@ -194,7 +194,7 @@ class CenteredNormal(AbstractExactFamily, AbstractExponentialFamily):
         products = outer(rows, rows) * outer(columns, columns) + outer(rows, columns) * outer(columns, rows)
         return DenseInnerProduct(products / np.outer(self._halves, self._halves).astype(theta.dtype))
 
-    def squared_dist(self, a: Point, b: Point) -> Scalar:
+    def closed_squared_dist(self, a: Point, b: Point) -> Scalar:
         """``1/2 sum log^2 eig(A^-1 B)``."""
         return squared_log_norm(*self._relative(a, b)[1:])
 
@@ -202,9 +202,8 @@ class CenteredNormal(AbstractExactFamily, AbstractExponentialFamily):
         """Whether the covariance has a Cholesky factor, as everything here needs."""
         return jnp.all(jnp.isfinite(jnp.linalg.cholesky(self._support.value(theta))))
 
-    def exp(self, theta: Point, v: Vector) -> Point:
+    def closed_exp(self, theta: Point, v: Vector) -> Point:
         """``L expm(L^-1 V L^-T) L^T`` with ``L L^T`` the covariance; never leaves the family."""
-        theta, v = self.check_tangent(theta, v)
         lower = jnp.linalg.cholesky(self._support.value(theta))
         return self._congruent(lower, symmetric_expm(_whiten(lower, self._support.value(v))))
 

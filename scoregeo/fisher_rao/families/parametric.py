@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._checks import check_count, check_finite, is_concrete, setting
 from ..._function import TracedFunction
-from ..._types import Matrix, Point, Points, Scalar
+from ..._types import Matrix, Point, Points, Scalar, Vector
 from ...metrics.inner_products import DenseInnerProduct
 from ..base import AbstractFamily
 from ..supports import AbstractSupport, Real
@@ -314,6 +314,24 @@ class ParametricFamily(AbstractFamily):
         inside = self.domain(theta) > 0
         if is_concrete(inside) and inside:
             self._checked(theta)
+
+    def check_pair(self, a: Any, b: Any) -> tuple[Point, Point]:
+        """``a`` and ``b`` as points of the family. Raises ``ValueError`` if its coordinates have a sum to keep."""
+        self._check_coordinates()
+        return super().check_pair(a, b)
+
+    def check_tangent(self, theta: Any, v: Any) -> tuple[Point, Vector]:
+        """``theta`` as a point and ``v`` as a vector at it. Raises ``ValueError`` if coordinates have a sum to keep."""
+        self._check_coordinates()
+        return super().check_tangent(theta, v)
+
+    def _check_coordinates(self) -> None:
+        # The log density is defined beside the simplex too, and geodesics of its Fisher matrix would leave the simplex.
+        if self.dof < self.size:
+            raise ValueError(
+                "geodesics of this family need coordinates in which probabilities keep summing to one: take "
+                "FisherRaoMetric(family, unconstrained=True), with points family.to_unconstrained(theta)"
+            )
 
     def _checked(self, theta: Point) -> tuple[Matrix, Matrix]:
         x, weights = self.expectation.points(self, theta)

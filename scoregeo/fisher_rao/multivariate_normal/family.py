@@ -11,7 +11,7 @@ from ..._checks import check_count, check_fractions, plain, setting
 from ..._numerics import safe_sqrt
 from ..._results import RESULTS
 from ..._types import Matrix, Point, Scalar, Vector
-from ...geodesics import AbstractBoundarySolver, Geodesic, geodesic
+from ...geodesics import AbstractBoundarySolver, Geodesic
 from ...geodesics.curves import AbstractCurve
 from ...metrics import AbstractMetric
 from ...metrics.inner_products import AbstractInnerProduct, DenseInnerProduct
@@ -147,39 +147,14 @@ class MultivariateNormal(AbstractExponentialFamily):
         change = ds @ jnp.linalg.inv(cov)
         return _join(change @ dm, change @ ds - jnp.outer(dm, dm))
 
-    def exp(self, theta: Point, v: Vector) -> Point:
-        """The exponential map: where the geodesic with velocity ``v`` is at time 1, in closed form."""
-        theta, v = self.check_tangent(theta, v)
+    def closed_exp(self, theta: Point, v: Vector) -> Point:
+        """The formula of `exp`, for a point and a vector that have been checked."""
         mean, cov = self.unpack(theta)
         dm, ds = self.unpack(v)
         lower = jnp.linalg.cholesky(cov)
         half = solve_triangular(lower, jnp.concatenate([dm[:, None], ds], 1), lower=True)
         w = solve_triangular(lower, half[:, 1:].T, lower=True)
         return NormalCurve(mean, lower, half[:, 0], w)(jnp.ones((), theta.dtype))[0]
-
-    def geodesic(self, a: Point, b: Point, ts: Float[Array, " n"] | None = None, *, throw: bool = True) -> Geodesic:
-        """The geodesic from ``a`` to ``b`` by `FibreSolver`, sampled at ``ts`` (default 65 equal times).
-
-        Raises ``RuntimeError`` if the solve fails; with ``throw=False`` read ``result``.
-        """
-        a, b = self.check(a, "a"), self.check(b, "b")
-        return geodesic(FisherRaoMetric(self), a, b, solver=FibreSolver(), ts=ts, throw=throw)
-
-    def dist(self, a: Point, b: Point, *, throw: bool = True) -> Scalar:
-        """The Fisher-Rao distance, by `FibreSolver`; its gradient at coincident points is zero.
-
-        Raises ``RuntimeError`` if the solve fails; with ``throw=False``, NaN.
-        """
-        found = self.geodesic(a, b, (0.0, 1.0), throw=throw)
-        return jnp.where(found.result == RESULTS.successful, found.length, jnp.nan)
-
-    def log(self, a: Point, b: Point, *, throw: bool = True) -> Vector:
-        """The logarithmic map: the velocity at ``a`` of the geodesic to ``b``, by `FibreSolver`.
-
-        Raises ``RuntimeError`` if the solve fails; with ``throw=False``, NaN.
-        """
-        found = self.geodesic(a, b, (0.0, 1.0), throw=throw)
-        return jnp.where(found.result == RESULTS.successful, found.velocities[0], jnp.nan)
 
 
 class NormalCurve(AbstractCurve):
