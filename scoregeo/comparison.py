@@ -13,6 +13,7 @@ all pairs among 4 points 75%, 88%; among 5 points 97%, 99%; among 20 points 92%,
 
 import csv
 import dataclasses
+import io
 import operator
 import os
 import pathlib
@@ -35,8 +36,10 @@ from .geodesics.checks import check_metric
 from .metrics import AbstractMetric
 from .operations import pairwise_dist
 
-# Solved side by side, of pairs that are given as such.
+# How many geodesics are solved side by side where pairs are given one by one.
 _BATCH = 256
+# The width of a printed comparison, which no table reaches.
+_PAGE = 10_000
 # Given pairs, or points, below which a bootstrap interval is no interval (see above).
 _FEWEST_PAIRS, _FEWEST_POINTS = 10, 5
 
@@ -114,28 +117,50 @@ class Comparison:
             writer.writerow(self.table.dtype.names)
             writer.writerows(self.table.tolist())
 
+    def __rich__(self) -> Any:
+        """Two tables for ``rich``: what each distance is, and how each two of them agree."""
+        from rich.console import Group
+        from rich.text import Text
+
+        sizes = []
+        for name, failed in self.failed.items():
+            known = self.table[name][np.isfinite(self.table[name])]
+            numbers = np.quantile(known, [0, 0.5, 1]) if known.size else np.full(3, np.nan)
+            sizes.append([name, str(len(self.table)), str(failed), *(f"{x:.4g}" for x in numbers)])
+        agreement = []
+        for i, j in zip(*np.tril_indices(len(self.names), -1), strict=True):
+            both = self.spearman, self.pearson
+            spans = [f"{c.values[i, j]:6.3f} [{c.low[i, j]:6.3f},{c.high[i, j]:6.3f}]" for c in both]
+            same = [] if self.nearest is None else [f"{self.nearest[i, j]:.0%}"]
+            agreement.append([f"{self.names[j]}, {self.names[i]}", *spans, *same])
+        headings = ["correlations", "rank (Spearman)", "linear (Pearson)", "same nearest neighbour"]
+        counts = f"over {int(self.complete.sum())} of {len(self.table)} pairs"
+        return Group(
+            _rich_table(["distance", "pairs", "failed", "smallest", "median", "largest"], sizes),
+            "",
+            _rich_table(headings if self.nearest is not None else headings[:3], agreement),
+            Text(f"{counts}; in brackets {100 * self.level:g}% bootstrap intervals"),
+        )
+
     def __str__(self) -> str:
-        pairs, complete = len(self.table), int(self.complete.sum())
-        width = max(map(len, (*self.names, "distance")))
-        lines = [f"{'distance':{width}}  pairs  failed   smallest     median    largest"]
-        for name in self.names:
-            values = self.table[name][np.isfinite(self.table[name])]
-            numbers = np.quantile(values, [0, 0.5, 1]) if values.size else np.full(3, np.nan)
-            failed = self.failed[name]
-            lines.append(f"{name:{width}} {pairs:6d} {failed:7d} " + " ".join(f"{x:10.4g}" for x in numbers))
-        names = [(i, j) for i in range(len(self.names)) for j in range(i)]
-        titles = [f"{self.names[j]}, {self.names[i]}" for i, j in names]
-        width = max(map(len, (*titles, "correlations")))
-        header = f"{'correlations':{width}}  {'rank (Spearman)':22}  {'linear (Pearson)':22}"
-        lines += ["", header + (" same nearest neighbour" if self.nearest is not None else "")]
-        for (i, j), title in zip(names, titles, strict=True):
-            cells = [
-                f"{c.values[i, j]:6.3f} [{c.low[i, j]:6.3f},{c.high[i, j]:6.3f}]" for c in (self.spearman, self.pearson)
-            ]
-            cells += [] if self.nearest is None else [f"{self.nearest[i, j]:.0%}"]
-            lines.append(f"{title:{width}}  " + "  ".join(cells))
-        lines.append(f"over {complete} of {pairs} pairs; in brackets {100 * self.level:g}% bootstrap intervals")
-        return "\n".join(lines)
+        from rich.console import Console
+
+        console = Console(file=io.StringIO(), width=_PAGE, color_system=None, force_jupyter=False)
+        console.print(self)
+        return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
+
+
+def _rich_table(headings: list[str], rows: list[list[str]]) -> Any:
+    """A ``rich.table.Table`` without lines; its cells are plain text, so that no name is taken for markup."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for i, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if i else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
 
 
 def compare(
@@ -157,9 +182,8 @@ def compare(
     - ``xs``, ``ys``: points ``(n, d)``; the pairs are ``(xs[i], ys[i])``, or without ``ys`` all pairs among ``xs``. For
       distances that are functions, any pytrees of arrays with a leading axis of length n.
     - ``metrics``: from names to metrics (geodesic distances, solved side by side), functions ``(x, y) -> distance``,
-      or an `Entry` where one needs other points or another solver. ``family.dist`` is such a function for families
-      with a closed form; others are metrics, `MultivariateNormal` with a solver of its own:
-      ``Entry(FisherRaoMetric(MultivariateNormal(d)), thetas, solver=FibreSolver())``.
+      or an `Entry` where one needs other points or another solver. Families of distributions are metrics too, with
+      their parameters as points: ``Entry(FisherRaoMetric(MultivariateNormal(d)), thetas)``.
     - ``solver``: for the metrics; default that of `scoregeo.dist`.
     - ``resamples``: of the bootstrap; 0 for no intervals (NaN). ``seed``: of its random numbers.
     - ``level``: the nominal coverage of its intervals. With few pairs they cover less: those of 95% covered 88% with 10
@@ -176,7 +200,7 @@ def compare(
     Raises ``ValueError`` for numbers of points that do not agree, fewer than three pairs or two metrics.
 
     >>> import jax, jax.numpy as jnp
-    >>> from scoregeo.fisher_rao import compare
+    >>> from scoregeo.comparison import compare
     >>> xs = jax.random.normal(jax.random.key(0), (6, 2))
     >>> taxi = lambda x, y: jnp.sum(jnp.abs(x - y))
     >>> result = compare(xs, metrics={"straight": lambda x, y: jnp.linalg.norm(x - y), "taxi": taxi})

@@ -1,6 +1,7 @@
 """Comparison of distances: the numbers are those of SciPy and of closed forms, failures are counted and left out."""
 
 import csv
+import io
 import itertools
 import re
 
@@ -10,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import three_modes
+from rich.console import Console
 from scipy import stats
 
-from scoregeo import Bend, SpectralNewton, models
+from scoregeo import Bend, SpectralNewton, comparison, fisher_rao, models
 from scoregeo.comparison import Entry, _intervals, compare
 from scoregeo.fisher_rao import ClosedForm, FisherRaoMetric, Normal
 
@@ -89,6 +91,32 @@ def test_all_pairs(among_points, tmp_path):
     assert re.search(r"^half-plane +21 +6 ", text, re.MULTILINE)
     assert re.search(rf"^straight, half-plane +{result.spearman.values[0, 1]:.3f} \[", text, re.MULTILINE)
     assert "over 15 of 21 pairs; in brackets 95% bootstrap intervals" in text
+    console = Console(file=io.StringIO(), width=200)
+    console.print(result)
+    assert [line.split() for line in console.file.getvalue().splitlines()] == [
+        line.split() for line in text.split("\n")
+    ]
+
+
+def test_names_are_printed_as_they_are():
+    """Not as markup of rich; and a narrow page folds cells rather than cutting them."""
+    metrics = {"[red]straight[/red]": euclidean, "taxi": lambda x, y: jnp.sum(jnp.abs(x - y))}
+    result = compare(points(5), metrics=metrics, resamples=20)
+    assert "[red]straight[/red], taxi" in str(result)
+    console = Console(file=io.StringIO(), width=60)
+    console.print(result)
+    assert "\u2026" not in console.file.getvalue()
+
+
+def test_old_place():
+    """What stood in `scoregeo.fisher_rao` in 0.1.0 is still found there, with a warning that names the new place."""
+    for name in ("Comparison", "Correlations", "Entry", "compare"):
+        with pytest.warns(DeprecationWarning, match=f"{name} has moved: import it from scoregeo.comparison"):
+            assert getattr(fisher_rao, name) is getattr(comparison, name)
+    with pytest.warns(DeprecationWarning, match="scoregeo.comparison"):
+        exec("from scoregeo.fisher_rao import compare", {})
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = fisher_rao.nothing
 
 
 def test_given_pairs():

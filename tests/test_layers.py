@@ -24,7 +24,7 @@ ALLOWED = {
     "metrics": FOUNDATION | {"scores"},
     "geodesics": FOUNDATION | {"scores", "metrics"},
     "operations": FOUNDATION | {"scores", "metrics", "geodesics"},
-    "fisher_rao": FOUNDATION | {"_atomic", "scores", "metrics", "geodesics", "operations", "comparison"},
+    "fisher_rao": FOUNDATION | {"scores", "metrics", "geodesics", "operations"},
     "comparison": FOUNDATION | {"_atomic", "scores", "metrics", "geodesics", "operations"},
 }
 LEAVES = {

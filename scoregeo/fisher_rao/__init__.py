@@ -1,6 +1,9 @@
 """Fisher-Rao geometry: points are the parameters of distributions, the metric is Fisher information."""
 
-from ..comparison import Comparison, Correlations, Entry, compare
+import importlib
+import warnings
+from typing import Any
+
 from .base import AbstractExponentialFamily, AbstractFamily
 from .bridge import location_fisher, location_fisher_trace, marginal_dist, marginal_length
 from .exact import AbstractExactFamily, ClosedForm
@@ -59,11 +62,8 @@ __all__ = [
     "Cauchy",
     "CenteredNormal",
     "ClosedForm",
-    "Comparison",
-    "Correlations",
     "DiagonalNormal",
     "Dirichlet",
-    "Entry",
     "ExactSum",
     "Exponential",
     "FibreSolver",
@@ -93,7 +93,6 @@ __all__ = [
     "VonMises",
     "Weibull",
     "calvo_oller",
-    "compare",
     "diffusion_edit_distance",
     "empirical_fisher",
     "hellinger",
@@ -108,3 +107,14 @@ __all__ = [
     "sqrt_jeffreys",
     "wasserstein",
 ]
+
+# What stood here in 0.1.0 and has nothing of Fisher-Rao about it.
+_IN_COMPARISON = {"Comparison", "Correlations", "Entry", "compare"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _IN_COMPARISON:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    message = f"{name} has moved: import it from scoregeo.comparison instead of scoregeo.fisher_rao"
+    warnings.warn(message, DeprecationWarning, stacklevel=2)
+    return getattr(importlib.import_module("scoregeo.comparison"), name)

@@ -62,7 +62,7 @@ def distance_scatter(ax: Axes, comparison: Comparison, first: str, second: str, 
     **Arguments**
 
     - ``ax``: the axes; both start at zero, and the title says the rank correlation with its interval.
-    - ``comparison``: of `scoregeo.fisher_rao.comparison`.
+    - ``comparison``: what `scoregeo.comparison.compare` returns.
     - ``first``, ``second``: names of distances in it, for the horizontal and the vertical axis.
     - ``**style``: passed on to ``Axes.scatter``.
 
@@ -95,7 +95,7 @@ def correlation_matrix(ax: Axes, comparison: Comparison, *, rank: bool = True, *
     **Arguments**
 
     - ``ax``: the axes; their ticks become the names of the distances.
-    - ``comparison``: of `scoregeo.fisher_rao.comparison`.
+    - ``comparison``: what `scoregeo.comparison.compare` returns.
     - ``rank``: rank correlations (Spearman), or with ``False`` linear ones (Pearson).
     - ``**style``: passed on to ``Axes.imshow``.
 
@@ -138,7 +138,7 @@ def comparison_figure(
 
     **Arguments**
 
-    - ``comparison``: of `scoregeo.fisher_rao.comparison`, whose rank correlations are shown.
+    - ``comparison``: what `scoregeo.comparison.compare` returns, whose rank correlations are shown.
     - ``paths``: geodesics of data space in the plane, over the density ``exp(log_prob)`` and the ``points`` ``(n, 2)``,
       where these are given.
     - ``distributions``: Fisher-Rao geodesics of univariate normal distributions, points ``(mean, sd)``; one has the

@@ -12,12 +12,12 @@ from scipy.linalg import sqrtm
 from scoregeo import RESULTS, SpectralNewton, SteinMetric, cli, pairwise_dist
 from scoregeo.cli import compare as compare_command
 from scoregeo.cli._geometry import Geometry, double_precision
+from scoregeo.comparison import compare
 from scoregeo.diffusion import DiffusionModel
 from scoregeo.fisher_rao import (
     Normal,
     SpacetimeMetric,
     calvo_oller,
-    compare,
     diffusion_edit_distance,
     sqrt_jeffreys,
 )

@@ -11,7 +11,8 @@ from jax.scipy import stats
 from scipy.special import polygamma
 
 from scoregeo import SpectralNewton, dist, exp, pairwise_dist
-from scoregeo.fisher_rao import FisherRaoMetric, Gamma, compare
+from scoregeo.comparison import compare
+from scoregeo.fisher_rao import FisherRaoMetric, Gamma
 from scoregeo.fisher_rao.families.parametric import ExactSum, MonteCarlo, ParametricFamily, Quadrature, empirical_fisher
 from scoregeo.fisher_rao.supports import Positive, PositiveDefinite, Real, Simplex, UnitInterval
 from scoregeo.geodesics.checks import check_end_points
