@@ -8,19 +8,15 @@ from .base import AbstractExponentialFamily, AbstractFamily
 from .bridge import location_fisher, location_fisher_trace, marginal_dist, marginal_length
 from .exact import AbstractExactFamily, ClosedForm
 from .families.beta import Beta, Dirichlet
-from .families.discrete import Bernoulli, Binomial, Categorical, Geometric, Multinomial, Poisson
+from .families.categories import Categorical, Multinomial
+from .families.counts import Geometric, Poisson
+from .families.expectations import AbstractExpectation, ExactSum, MonteCarlo, Quadrature
 from .families.exponential import Exponential
 from .families.gamma import Gamma
 from .families.location_scale import Cauchy, Laplace, Weibull
 from .families.normal import CenteredNormal, DiagonalNormal, Normal
-from .families.parametric import (
-    AbstractExpectation,
-    ExactSum,
-    MonteCarlo,
-    ParametricFamily,
-    Quadrature,
-    empirical_fisher,
-)
+from .families.parametric import ParametricFamily, empirical_fisher
+from .families.trials import Bernoulli, Binomial
 from .families.von_mises import VonMises
 from .metric import FisherRaoMetric
 from .multivariate_normal.family import FibreSolver, MultivariateNormal

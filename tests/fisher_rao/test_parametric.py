@@ -13,7 +13,8 @@ from scipy.special import polygamma
 from scoregeo import SpectralNewton, dist, exp, pairwise_dist
 from scoregeo.comparison import compare
 from scoregeo.fisher_rao import FisherRaoMetric, Gamma
-from scoregeo.fisher_rao.families.parametric import ExactSum, MonteCarlo, ParametricFamily, Quadrature, empirical_fisher
+from scoregeo.fisher_rao.families.expectations import ExactSum, MonteCarlo, Quadrature
+from scoregeo.fisher_rao.families.parametric import ParametricFamily, empirical_fisher
 from scoregeo.fisher_rao.supports import Positive, PositiveDefinite, Real, Simplex, UnitInterval
 from scoregeo.geodesics.checks import check_end_points
 

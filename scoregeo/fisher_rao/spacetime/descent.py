@@ -9,7 +9,8 @@ KL(a|b) + KL(b|a), which is the squared distance of close points up to terms of 
 A sum of these along a path is its energy, without any derivative of the denoiser but its divergence.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -19,9 +20,9 @@ import optimistix as optx
 from jaxtyping import Array, Float
 
 from ..._checks import as_point, as_points, check_counts, check_fractions, setting
-from ..._numerics import safe_sqrt
-from ..._results import RESULTS
-from ..._types import Point, Points, Scalar
+from ..._numerics import frozen, safe_sqrt
+from ..._results import RESULTS, first_failure
+from ..._types import Point, Points, Scalar, Vector
 from ...geodesics import AbstractBoundarySolver, AbstractStart, Geodesic, Polyline
 from ...geodesics.checks import check_metric
 from ...geodesics.curves import AbstractCurve
@@ -35,7 +36,7 @@ from .metric import SpacetimeMetric, flat_prior_scale
 _START_NODES = 65
 # Below this divergence of the denoiser, per dimension, a noisy point says next to nothing about the clean one.
 _FORGOTTEN = 0.02
-# Rounding of what a denoiser computes, in units of the machine precision.
+# The relative rounding error of what a denoiser computes, in units of the machine precision.
 _ROUNDING = 1e2
 
 
@@ -65,7 +66,7 @@ class FlatPriorStart(AbstractStart):
         low, high = metric.log_snr_range(x.dtype)
         log_snr = jnp.clip(2 * jnp.log(total), low + 0.01 * (high - low), jnp.maximum(x[-1], y[-1]))
         noisy = jax.vmap(metric.alpha)(log_snr)[:, None] * (weights @ z) / total[:, None]
-        # A point, not a cloud of rounding errors around it, which would have a length and a direction.
+        # Coincident ends have one point as path: rounding would make nodes around it, with a length and a direction.
         nodes = jnp.where(jnp.all(x == y), x, jnp.concatenate([noisy, log_snr[:, None]], 1))
         return Polyline(nodes.at[0].set(x).at[-1].set(y))
 
@@ -94,7 +95,7 @@ def _divergences(
     eta = precision[1:, None] * (z[1:] - middle) - precision[:-1, None] * (z[:-1] - middle)
     spread = divergence / precision
     products = jnp.sum(eta * jnp.diff(denoised, axis=0), -1) - 0.5 * jnp.diff(precision) * jnp.diff(spread)
-    # Differences between close points cancel, and are as wrong as the terms they are of.
+    # The differences of close points cancel, and have the rounding errors of the terms that are subtracted.
     eta, denoised, precision, spread = jax.lax.stop_gradient((eta, denoised, precision, spread))
     terms = jnp.linalg.norm(eta, axis=-1) * jnp.max(jnp.linalg.norm(denoised, axis=-1))
     terms = terms + jnp.abs(jnp.diff(precision)) * jnp.max(jnp.abs(spread))
@@ -158,97 +159,154 @@ class SpacetimeDescent(AbstractBoundarySolver):
     ) -> Geodesic:
         """See `AbstractBoundarySolver.solve`."""
         _check_spacetime(metric, "SpacetimeDescent")
-        dtype, segments = x.dtype, self.nodes - 1
-        tolerance = self.tolerance or (1e-5 if jnp.finfo(dtype).bits >= 64 else 2e-3)
+        tolerance = self.tolerance or (1e-5 if jnp.finfo(x.dtype).bits >= 64 else 2e-3)
         # What a denoiser closes over becomes explicit, or its derivatives would be lost in the loop: see `PathEnergy`.
         moments = eqx.filter_closure_convert(metric.moments, x)
-        times = jnp.asarray(np.linspace(0, 1, self.nodes), dtype)
-        start, _ = jax.vmap(init)(times)
-        scale = jnp.sqrt(segments) * jax.vmap(lambda p: flat_prior_scale(metric, p))(0.5 * (start[1:] + start[:-1]))
-        steps, inverse = jnp.diff(start, axis=0), 1 / scale**2
-        # optimistix allocates the history of L-BFGS in the default precision, whatever that of its unknowns.
-        working = jnp.result_type(float)
-        flat = 0.5 * jnp.sum((scale * steps) ** 2).astype(working)
-        unit = jnp.where((flat > 0) & jnp.isfinite(flat), flat, 1)
-        arrays, static = eqx.partition(moments, eqx.is_array)
-        fixed = jax.lax.stop_gradient((arrays, x, start, scale, steps, inverse, unit))
-
-        def path(c, x, start, scale, steps, inverse):
-            change = c.astype(dtype) / scale
-            # The change must add up to nothing; least squares in the units of c takes it back so.
-            change = change - inverse * (jnp.sum(change, 0) / jnp.sum(inverse, 0))
-            inner = x + jnp.cumsum(steps + change, 0)[:-1]
-            return jnp.concatenate([x[None], inner, start[-1:]])
-
-        def energy(products):
-            return 0.5 * products.size * jnp.sum(jnp.maximum(products, 0))
-
-        def objective(c, args):
-            arrays, *geometry, unit = args
-            nodes = path(c, *geometry)
-            products, _ = _divergences(jax.vmap(eqx.combine(arrays, static))(nodes), nodes[:, -1])
-            inside = jnp.all(jax.vmap(metric.domain)(nodes) > 0)
-            return jnp.where(inside, energy(products).astype(working) / unit, jnp.inf)
-
-        small = 1e-2 * tolerance
-        minimiser = optx.LBFGS(rtol=small**2, atol=small, norm=optx.two_norm)
-        minimiser = minimiser if self.minimiser is None else self.minimiser
-        zero = jnp.zeros(steps.shape, working)
-        solution = optx.minimise(objective, minimiser, zero, fixed, max_steps=self.max_steps, throw=False)
-        c = jax.lax.stop_gradient(solution.value)
-        # The energy is |c|^2 / 2 in the units of c, and the norm of c that of the path.
-        at_end, gradient = jax.value_and_grad(objective)(c, fixed)
-        relative = safe_sqrt(fixed[-1] * jnp.sum(gradient**2) / jnp.where(at_end > 0, 2 * at_end, 1)).astype(dtype)
-
-        inner = jax.lax.stop_gradient(path(c, *fixed[1:-1]))[1:-1]
+        problem = _NodalEnergy.around(metric, moments, init, self.nodes, x)
+        change, relative, converged, steps = self._minimise(problem, tolerance)
+        inner = jax.lax.stop_gradient(problem.path(change))[1:-1]
         nodes = jnp.concatenate([x[None], inner, y[None]])
         states = jax.vmap(moments)(nodes)
-        (products, rounding), *sparse = (
-            _divergences(jax.tree.map(lambda a, k=k: a[::k], states), nodes[::k, -1]) for k in (1, 2, 4)
-        )
-        fine, coarse, coarser = (energy(p) for p in (products, *(p for p, _ in sparse)))
-        # Richardson: errors of order h^2 cancel, and what is left is of order h^4.
-        total, rough = (4 * fine - coarse) / 3, (4 * coarse - coarser) / 3
-        length = safe_sqrt(2 * total)
-        change = jnp.abs(length - safe_sqrt(2 * rough)) / 15
-        error = jax.lax.stop_gradient(3 * change + relative**2 * length)
-        velocities = segments * jnp.diff(nodes, axis=0) - (y - x)
-        basis, coefficients = smooth_path(x, y, velocities[:, None] / jnp.sqrt(segments).astype(dtype))
-        curve = polynomial_curve(x, y, Path(coefficients, basis.breaks))
+        found = _measure(states, nodes)
+        error = jax.lax.stop_gradient(3 * found.change + relative**2 * found.length)
+        curve = _smooth_curve(x, y, nodes)
         points, velocities = jax.vmap(curve)(ts)
-        residual = speed_deviation(products, jnp.mean(products))
 
         margins = jax.vmap(metric.domain)(nodes)
-        least = states[2][jnp.argmin(nodes[:, -1])]
-        low, high = metric.log_snr_range(dtype)
-        converged = (relative <= tolerance) | (at_end == 0)
-        result = RESULTS.where(error <= self.rtol * length, RESULTS.successful, RESULTS.accuracy_not_reached)
-        unfinished = RESULTS.where(
-            solution.stats["num_steps"] >= self.max_steps, RESULTS.solver_steps_reached, RESULTS.stalled
-        )
-        # Where a path that is still moving is at the border, or has forgotten the data, it is on its way out: there is
-        # no geodesic, or it lies outside.
-        leaving = (jnp.min(margins[1:-1]) < 0.01 * (high - low)) | (least < _FORGOTTEN * (x.size - 1))
-        unfinished = RESULTS.where(leaving, RESULTS.outside_domain, unfinished)
-        result = RESULTS.where(converged, result, unfinished)
-        positive = jnp.all(products >= -rounding) & ((length > 0) | jnp.all(x == y))
-        result = RESULTS.where(jnp.isfinite(length) & positive, result, RESULTS.metric_nonfinite)
+        positive = jnp.all(found.products >= -found.rounding) & ((found.length > 0) | jnp.all(x == y))
+        failures = [
+            (~(jnp.min(margins) > 0), RESULTS.outside_domain),
+            (~(jnp.isfinite(found.length) & positive), RESULTS.metric_nonfinite),
+            # A path that still moves, and is close to the border or where noise has replaced the data, is leaving the
+            # domain: there is no geodesic, or it lies outside.
+            (~converged & _is_leaving(metric, margins[1:-1], states[2], nodes), RESULTS.outside_domain),
+            (~converged & (steps >= self.max_steps), RESULTS.solver_steps_reached),
+            (~converged, RESULTS.stalled),
+            (~(error <= self.rtol * found.length), RESULTS.accuracy_not_reached),
+        ]
         return Geodesic(
             ts=ts,
             points=points,
             velocities=velocities,
-            length=length,
-            energy=total,
+            length=found.length,
+            energy=found.energy,
             error=error,
-            residual=jax.lax.stop_gradient(residual),
-            result=RESULTS.where(jnp.min(margins) > 0, result, RESULTS.outside_domain),
+            residual=jax.lax.stop_gradient(speed_deviation(found.products, jnp.mean(found.products))),
+            result=first_failure(failures),
             stats={
-                "iterations": jnp.asarray(solution.stats["num_steps"], jnp.int32),
+                "iterations": jnp.asarray(steps, jnp.int32),
                 "path_error": relative,
-                "negative_segments": jnp.sum(products < 0),
+                "negative_segments": jnp.sum(found.products < 0),
             },
             curve=curve,
         )
+
+    def _minimise(self, problem: "_NodalEnergy", tolerance: float) -> tuple[Points, Scalar, Array, Array]:
+        """The unknowns of ``problem`` where its energy is least, the norm of the gradient there relative to that of the
+        path, whether that is small enough, and how many steps it took. No derivative flows through any of them."""
+        arrays, static = eqx.partition(frozen(problem), eqx.is_array)
+
+        def objective(c, arrays):
+            return eqx.combine(arrays, static).energy(c)
+
+        small = 1e-2 * tolerance
+        minimiser = optx.LBFGS(rtol=small**2, atol=small, norm=optx.two_norm)
+        minimiser = minimiser if self.minimiser is None else self.minimiser
+        # optimistix allocates the history of L-BFGS in the default precision, whatever that of its unknowns.
+        zero = jnp.zeros(problem.steps.shape, problem.unit.dtype)
+        solution = optx.minimise(objective, minimiser, zero, arrays, max_steps=self.max_steps, throw=False)
+        c = jax.lax.stop_gradient(solution.value)
+        # The energy is |c|^2 / 2 in the units of c, and the norm of c that of the path.
+        at_end, gradient = jax.value_and_grad(objective)(c, arrays)
+        relative = safe_sqrt(arrays.unit * jnp.sum(gradient**2) / jnp.where(at_end > 0, 2 * at_end, 1))
+        relative = relative.astype(problem.x.dtype)
+        return c, relative, (relative <= tolerance) | (at_end == 0), solution.stats["num_steps"]
+
+
+class _NodalEnergy(eqx.Module):
+    """The energy of a path through nodes as a function of unknowns ``c`` ``(n - 1, d + 1)``: the changes of the
+    ``steps`` between the nodes of ``start``, times ``scale``. In these units the energy of a flat prior has the
+    identity as Hessian."""
+
+    metric: SpacetimeMetric
+    moments: Callable[[Point], tuple[Vector, Vector, Scalar]]
+    x: Point
+    start: Points
+    scale: Points
+    steps: Points
+    inverse: Points
+    unit: Scalar
+
+    @classmethod
+    def around(cls, metric: SpacetimeMetric, moments: Any, init: AbstractCurve, nodes: int, x: Point) -> "_NodalEnergy":
+        """The energy of paths with so many ``nodes`` about the curve ``init`` from ``x``."""
+        start, _ = jax.vmap(init)(jnp.asarray(np.linspace(0, 1, nodes), x.dtype))
+        scale = jax.vmap(lambda p: flat_prior_scale(metric, p))(0.5 * (start[1:] + start[:-1]))
+        scale = jnp.sqrt(nodes - 1) * scale
+        steps = jnp.diff(start, axis=0)
+        flat = 0.5 * jnp.sum((scale * steps) ** 2).astype(jnp.result_type(float))
+        unit = jnp.where((flat > 0) & jnp.isfinite(flat), flat, 1)
+        return cls(metric, moments, x, start, scale, steps, 1 / scale**2, unit)
+
+    def path(self, c: Points) -> Points:
+        """The nodes ``(n, d + 1)``, from the first to the last of ``start``."""
+        change = c.astype(self.x.dtype) / self.scale
+        # The changes must add up to zero, or the path would end elsewhere: what is too much is taken back by least
+        # squares in the units of c.
+        change = change - self.inverse * (jnp.sum(change, 0) / jnp.sum(self.inverse, 0))
+        inner = self.x + jnp.cumsum(self.steps + change, 0)[:-1]
+        return jnp.concatenate([self.x[None], inner, self.start[-1:]])
+
+    def energy(self, c: Points) -> Scalar:
+        """The energy in units of that of a flat prior; infinite for a path that leaves the domain."""
+        nodes = self.path(c)
+        products, _ = _divergences(jax.vmap(self.moments)(nodes), nodes[:, -1])
+        inside = jnp.all(jax.vmap(self.metric.domain)(nodes) > 0)
+        return jnp.where(inside, _energy(products).astype(self.unit.dtype) / self.unit, jnp.inf)
+
+
+class _Measured(NamedTuple):
+    """What is known of a path from its nodes: the divergences (1) of neighbours, how far rounding may take these below
+    zero, the extrapolated energy and length, and the length minus that from half of the nodes, as an error."""
+
+    products: Float[Array, " n_minus_1"]
+    rounding: Scalar
+    energy: Scalar
+    length: Scalar
+    change: Scalar
+
+
+def _measure(states: tuple[Points, Points, Array], nodes: Points) -> _Measured:
+    """The path through ``nodes``, measured by all of them, every second and every fourth one; ``states`` are the
+    moments at ``nodes``."""
+    (products, rounding), *sparse = (
+        _divergences(jax.tree.map(lambda a, k=k: a[::k], states), nodes[::k, -1]) for k in (1, 2, 4)
+    )
+    fine, coarse, coarser = (_energy(p) for p in (products, *(p for p, _ in sparse)))
+    # Richardson: errors of order h^2 cancel, and what is left is of order h^4.
+    total, rough = (4 * fine - coarse) / 3, (4 * coarse - coarser) / 3
+    length = safe_sqrt(2 * total)
+    return _Measured(products, rounding, total, length, jnp.abs(length - safe_sqrt(2 * rough)) / 15)
+
+
+def _energy(products: Float[Array, " n_minus_1"]) -> Scalar:
+    return 0.5 * products.size * jnp.sum(jnp.maximum(products, 0))
+
+
+def _smooth_curve(x: Point, y: Point, nodes: Points) -> AbstractCurve:
+    """A smooth curve through ``nodes``, which are equal times apart."""
+    segments = len(nodes) - 1
+    velocities = segments * jnp.diff(nodes, axis=0) - (y - x)
+    basis, coefficients = smooth_path(x, y, velocities[:, None] / jnp.sqrt(segments).astype(x.dtype))
+    return polynomial_curve(x, y, Path(coefficients, basis.breaks))
+
+
+def _is_leaving(metric: SpacetimeMetric, margins: Array, divergences: Array, nodes: Points) -> Array:
+    """Whether a path is close to the border of the domain (inner ``margins``), or its noisiest node says nothing about
+    the clean data (``divergences`` of the denoiser)."""
+    low, high = metric.log_snr_range(nodes.dtype)
+    least = divergences[jnp.argmin(nodes[:, -1])]
+    return (jnp.min(margins) < 0.01 * (high - low)) | (least < _FORGOTTEN * (nodes.shape[1] - 1))
 
 
 def diffusion_edit_distance(
