@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import diffrax
+import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool
 
 from ._checks import is_concrete
 
@@ -53,6 +56,41 @@ class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
     )
 
 
+def first_failure(conditions: Sequence[tuple[Bool[Array, ""] | bool, RESULTS]]) -> RESULTS:
+    """The code of the first condition that is true, ``successful`` if none is.
+
+    ``conditions`` are pairs of a scalar boolean and a code, the most telling first; both may be traced.
+
+    >>> import jax.numpy as jnp
+    >>> missed, inaccurate = jnp.asarray(False), jnp.asarray(True)
+    >>> result = first_failure([(missed, RESULTS.ends_missed), (inaccurate, RESULTS.accuracy_not_reached)])
+    >>> bool(result == RESULTS.accuracy_not_reached)
+    True
+    """
+    result = RESULTS.successful
+    for condition, code in reversed(conditions):
+        result = RESULTS.where(condition, code, result)
+    return result
+
+
+def status_name(result: RESULTS) -> Any:
+    """The name of a code as a string: "converged" for ``successful``, else as it is spelt in `RESULTS`.
+
+    For a batch of codes, a NumPy array of names of the same shape. Raises ``TypeError`` for a traced code, which has no
+    value yet.
+
+    >>> status_name(RESULTS.ends_missed), status_name(RESULTS.successful)
+    ('ends_missed', 'converged')
+    """
+    (code,) = jax.tree.leaves(result)
+    if not is_concrete(code):
+        raise TypeError("`result` must be concrete: a traced code has no name yet")
+    spelt = {int(jax.tree.leaves(item)[0]): name for name, item in RESULTS._name_to_item.items()}
+    spelt[int(jax.tree.leaves(RESULTS.successful)[0])] = "converged"
+    names = np.array([spelt[number] for number in range(len(RESULTS))])[np.asarray(code)]
+    return str(names) if names.ndim == 0 else names
+
+
 def raise_if_failed(value: Any, result: RESULTS) -> Any:
     """``value`` itself, raising ``RuntimeError`` with the advice of ``result`` if that is a failure.
 
@@ -64,11 +102,3 @@ def raise_if_failed(value: Any, result: RESULTS) -> Any:
             raise RuntimeError(RESULTS[result])
         return value
     return result.error_if(value, failed)
-
-
-def first_failure(failures: Sequence[tuple[Any, RESULTS]]) -> RESULTS:
-    """The code of the first condition in ``failures`` that is true, ``successful`` if none is."""
-    result = RESULTS.successful
-    for condition, code in reversed(failures):
-        result = RESULTS.where(condition, code, result)
-    return result

@@ -9,12 +9,13 @@ ROOT = pathlib.Path(__file__).parent.parent / "scoregeo"
 
 # What each part may import from the rest of the package. Leaves (plotting, cli) may import anything; nothing imports
 # them.
-FOUNDATION = {"_types", "_checks", "_numerics", "_function", "_results", "_batching"}
+FOUNDATION = {"_types", "_checks", "_numerics", "_function", "_protocols", "_results", "_batching"}
 ALLOWED = {
     "_types": set(),
     "_checks": set(),
     "_numerics": set(),
     "_function": set(),
+    "_protocols": {"_types"},
     "_batching": set(),
     "_results": {"_checks"},
     "_atomic": set(),

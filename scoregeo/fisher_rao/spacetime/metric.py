@@ -29,6 +29,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from ..._checks import as_float, as_point, check_count, check_finite, is_concrete
 from ..._function import TracedFunction
+from ..._protocols import NoisedScore, NoiseSchedule, ScoreField, ScoreModel, missing_members
 from ..._types import Matrix, Point, Scalar, Vector
 from ...metrics import AbstractMetric
 from ...metrics.inner_products import AbstractInnerProduct, DenseInnerProduct
@@ -36,17 +37,17 @@ from ...metrics.lagrangian import lagrangian_acceleration
 
 # Up to this many coordinates, linear systems are solved with the matrix.
 _DENSE = 64
-# Part of the range of the schedule by which rounding may leave it.
+# By how much of the schedule's range rounding may leave it.
 _SLACK = 1e-5
 
 
 def as_denoiser(source: Any) -> TracedFunction:
     """``source`` as a denoiser, see `SpacetimeMetric`; raises ``TypeError`` for what takes no noise level."""
-    if hasattr(source, "noised"):
+    if isinstance(source, NoisedScore):
         return TracedFunction(jax.tree_util.Partial(_tweedie, source), "denoiser")
-    if hasattr(source, "score_at"):
+    if isinstance(source, ScoreModel):
         return TracedFunction(jax.tree_util.Partial(_from_network, source.score_at(1.0)), "denoiser")
-    if hasattr(source, "conservative") or not callable(source):
+    if isinstance(source, ScoreField) or not callable(source):
         raise TypeError(
             "`denoiser` must be a function (z, noise_level) -> E[x_0 | z], a score with `noised`, or a DiffusionModel, "
             f"got {type(source).__name__}"
@@ -194,8 +195,7 @@ class SpacetimeMetric(AbstractMetric):
 def as_schedule(schedule: Any, source: Any) -> Any:
     """``schedule``, or that of a model; raises ``TypeError`` naming what it lacks."""
     schedule = getattr(source, "schedule", None) if schedule is None else schedule
-    needed = ("t_min", "t_max", "alpha", "log_snr", "time_at_log_snr")
-    missing = [name for name in needed if not hasattr(schedule, name)]
+    missing = missing_members(schedule, NoiseSchedule)
     if missing:
         kind = type(schedule).__name__
         raise TypeError(f"`schedule` must be a schedule such as VP(), but {kind} has no {', '.join(missing)}")
