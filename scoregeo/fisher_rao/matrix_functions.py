@@ -41,7 +41,8 @@ def gram_log(factor: Matrix, excess: Matrix) -> Matrix:
 def _gram_log(factor: Matrix, excess: Matrix) -> tuple[Matrix, Vector, Vector, Matrix]:
     close = jnp.max(jnp.abs(excess)) < 0.1 / excess.shape[0]
     near_values, near_vectors = jnp.linalg.eigh(jnp.where(close, excess, 0))
-    # Not before the other is done: batched factorisations side by side can block each other (see `normal_lift`).
+    # The second factorisation is made to wait for the first: batched ones that run side by side can block each other in
+    # jaxlib 0.10 (see `multivariate_normal.lift`).
     far_vectors, far_values, _ = jnp.linalg.svd(factor + 0 * near_values[0])
     logs = jnp.where(close, jnp.log1p(near_values), 2 * jnp.log(far_values))
     vectors = jnp.where(close, near_vectors, far_vectors)

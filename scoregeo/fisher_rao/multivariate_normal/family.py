@@ -1,4 +1,4 @@
-"""The multivariate normal family, and its geodesics by the lift of `normal_lift`."""
+"""The multivariate normal family, and its geodesics by the lift to positive definite matrices (see `lift`)."""
 
 import equinox as eqx
 import jax
@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._checks import check_count, check_fractions, plain, setting
 from ..._numerics import safe_sqrt
-from ..._results import RESULTS
+from ..._results import RESULTS, first_failure
 from ..._types import Matrix, Point, Scalar, Vector
 from ...geodesics import AbstractBoundarySolver, Geodesic
 from ...geodesics.curves import AbstractCurve
@@ -18,10 +18,10 @@ from ...metrics.inner_products import AbstractInnerProduct, DenseInnerProduct
 from ..base import AbstractExponentialFamily
 from ..metric import FisherRaoMetric, family_solver
 from ..supports import AbstractSupport, PositiveDefinite, Real
-from .lift import NONFINITE, RUNNING, STALLED, energy, geodesic_from_identity, initial_velocity, minimise
+from .lift import energy, geodesic_from_identity, initial_velocity, minimise
 
-# The rounding of ends, in units of eps times the largest singular value; they may be missed by a tenth of it, of which
-# random pairs, with covariances of condition number 10, take up to 0.4.
+# The rounding of ends, in units of eps times the largest singular value. Ends may be missed by a tenth of this; random
+# pairs, with covariances of condition number 10, miss theirs by up to 0.4 of what is allowed.
 _ROUNDING = 1000
 
 
@@ -178,7 +178,7 @@ class NormalCurve(AbstractCurve):
 
 
 class FibreSolver(AbstractBoundarySolver):
-    """Geodesics between multivariate normal distributions: Newton's method on their lift (`normal_lift`).
+    """Geodesics between multivariate normal distributions: Newton's method on their lift to positive definite matrices.
 
     For ``FisherRaoMetric(MultivariateNormal(dim))`` in the parameters of the family only; raises ``TypeError`` for
     other metrics. The starting path is not used. In dimension 1 there is nothing to minimise.
@@ -238,23 +238,23 @@ class FibreSolver(AbstractBoundarySolver):
         curve = NormalCurve(mean, lower, u, w)
         points, velocities = jax.vmap(curve)(jnp.append(ts, 1))
 
-        # What is known of the solution: nothing is differentiated from here on.
+        # How good the solution is: nothing is differentiated from here on.
         squared, end = jax.lax.stop_gradient((2 * half_square, y))
         visited, vectors = jax.lax.stop_gradient((points, velocities))
         vectors = vectors.at[-1].set(visited[-1] - end)
         norms = jax.vmap(lambda p, v: family.inner_product(p).squared_norm(v))(visited.at[-1].set(end), vectors)
-        # Of close points the ends are rounded, which is not a failure of the solve.
+        # The ends of close points are rounded, which is not a failure of the solve.
         unit = jnp.maximum(squared, (_ROUNDING * eps * found.largest) ** 2 / tolerance)
         residual = jnp.maximum(jnp.max(jnp.abs(norms[:-1] - squared)) / unit, safe_sqrt(norms[-1] / unit))
         path_error = safe_sqrt(found.decrement / unit)
         error = safe_sqrt(squared) * (path_error**2 / 2 + 4 * eps * found.largest)
 
-        missed = (found.status == STALLED) | ~(residual <= 0.1 * tolerance**0.5)
         outside = jnp.all(jnp.isfinite(x) & jnp.isfinite(y)) & ~jnp.all(jnp.isfinite(lower) & jnp.isfinite(lower_y))
-        result = RESULTS.where(missed, RESULTS.stalled, RESULTS.successful)
-        result = RESULTS.where(found.status == RUNNING, RESULTS.solver_steps_reached, result)
-        result = RESULTS.where(found.status == NONFINITE, RESULTS.metric_nonfinite, result)
-        result = RESULTS.where(outside, RESULTS.outside_domain, result)
+        failures = [
+            (outside, RESULTS.outside_domain),
+            (found.result != RESULTS.successful, found.result),
+            (~(residual <= 0.1 * tolerance**0.5), RESULTS.stalled),
+        ]
         return Geodesic(
             ts=ts,
             points=points[:-1],
@@ -263,7 +263,7 @@ class FibreSolver(AbstractBoundarySolver):
             energy=half_square,
             error=error,
             residual=residual,
-            result=result,
+            result=first_failure(failures),
             stats={"newton_steps": found.steps, "path_error": path_error},
             curve=curve,
         )

@@ -35,20 +35,32 @@ import numpy as np
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
+from ..._results import RESULTS, first_failure
 from ..._types import Matrix, Scalar, Vector
 
-RUNNING, CONVERGED, STALLED, NONFINITE = range(4)
+# The part of a Newton step below which no step is tried any more: it is where rounding hides that the function falls.
+_SHORTEST = 1e-8
 
 
 class Minimum(NamedTuple):
     """Where Newton's method ended: entries of A below the diagonal, squared length ``decrement`` of the next Newton
-    step, largest singular value of L, evaluations, and how it ended."""
+    step, largest singular value of L, evaluations, and the code of how it ended."""
 
     a: Vector
     decrement: Scalar
     largest: Scalar
     steps: Array
-    status: Array
+    result: RESULTS
+
+
+class _Evaluated(NamedTuple):
+    """The function at some A: its value, the Newton step from there with its squared length ``decrement``, and twice
+    the logarithm of the largest singular value of L."""
+
+    value: Scalar
+    step: Vector
+    decrement: Scalar
+    largest: Scalar
 
 
 def minimise(m: Vector, r: Matrix, tolerance: float, max_steps: int) -> Minimum:
@@ -66,37 +78,43 @@ def minimise(m: Vector, r: Matrix, tolerance: float, max_steps: int) -> Minimum:
         at = _logarithm(_lift(m, r, inverse, a))
         value = jnp.sum(at.logs[:d] ** 2) / 4
         if d == 1:
-            return value, a, jnp.zeros_like(value), at.logs[0]
+            return _Evaluated(value, a, jnp.zeros_like(value), at.logs[0])
         gradient = _below(at.matrix()[d + 1 :, :d])
         curvatures, directions = jnp.linalg.eigh(at.hessian())
         size = jnp.abs(curvatures)
         size = jnp.maximum(size, eps * jnp.max(size))
         components = directions.T @ gradient
-        return value, -directions @ (components / size), jnp.sum(components**2 / size), at.logs[0]
+        return _Evaluated(value, -directions @ (components / size), jnp.sum(components**2 / size), at.logs[0])
 
-    def status_of(value, decrement):
+    def is_finite(at):
+        return jnp.isfinite(at.value) & jnp.isfinite(at.decrement)
+
+    def is_small(at):
         # Points that are the same up to rounding are at a distance of the size of eps, in any direction.
-        small = decrement <= jnp.maximum(tolerance**2 * 2 * value, (100 * eps) ** 2)
-        finite = jnp.isfinite(value) & jnp.isfinite(decrement)
-        return jnp.where(finite, jnp.where(small, CONVERGED, RUNNING), NONFINITE)
+        return at.decrement <= jnp.maximum(tolerance**2 * 2 * at.value, (100 * eps) ** 2)
+
+    def unfinished(state):
+        _, at, fraction, steps = state
+        return is_finite(at) & ~is_small(at) & (fraction > _SHORTEST) & (steps < max_steps)
 
     def body(state):
-        a, (value, step, decrement, largest), fraction, steps, _ = state
-        trial = a + fraction * step
+        a, at, fraction, steps = state
+        trial = a + fraction * at.step
         new = evaluate(trial)
         # Rounding errors of the value are allowed for: near the minimum it no longer says anything.
-        falls = new[0] <= value - 1e-4 * fraction * decrement + 10 * eps * value
-        shorter = fraction / 4
-        at = jax.tree.map(lambda n, o: jnp.where(falls, n, o), (trial, new), (a, (value, step, decrement, largest)))
-        status = jnp.where(falls | (shorter > 1e-8), status_of(at[1][0], at[1][2]), STALLED)
-        return (*at, jnp.where(falls, 1, shorter).astype(a.dtype), steps + 1, status)
+        falls = new.value <= at.value - 1e-4 * fraction * at.decrement + 10 * eps * at.value
+        a, at = jax.tree.map(lambda n, o: jnp.where(falls, n, o), (trial, new), (a, at))
+        return a, at, jnp.where(falls, 1, fraction / 4).astype(a.dtype), steps + 1
 
     a = jnp.zeros(d * (d - 1) // 2, m.dtype)
-    start = evaluate(a)
-    state = (a, start, jnp.ones((), m.dtype), jnp.ones((), jnp.int32), status_of(start[0], start[2]))
-    state = jax.lax.while_loop(lambda s: (s[4] == RUNNING) & (s[3] < max_steps), body, state)
-    a, (_, _, decrement, largest), _, steps, status = state
-    return Minimum(a, decrement, jnp.exp(largest / 2), steps, status)
+    state = (a, evaluate(a), jnp.ones((), m.dtype), jnp.ones((), jnp.int32))
+    a, at, fraction, steps = jax.lax.while_loop(unfinished, body, state)
+    failures = [
+        (~is_finite(at), RESULTS.metric_nonfinite),
+        (fraction <= _SHORTEST, RESULTS.stalled),
+        (~is_small(at), RESULTS.solver_steps_reached),
+    ]
+    return Minimum(a, at.decrement, jnp.exp(at.largest / 2), steps, first_failure(failures))
 
 
 @jax.custom_jvp
