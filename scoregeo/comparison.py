@@ -80,7 +80,7 @@ class Comparison:
 
     **Fields**
 
-    - ``names``: of the k distances.
+    - ``names``: the names of the k distances.
     - ``table``: a structured array, one row for each pair: ``first`` and ``second``, the indices of its points; for
       each distance its value under its name (NaN where it could not be computed) and ``<name> status``: ``"ok"``, or
       why not.
@@ -99,7 +99,7 @@ class Comparison:
 
     @property
     def complete(self) -> np.ndarray:
-        """Of which pairs every distance is known, ``(m,)``: those that the correlations are over."""
+        """For each pair whether every distance is known, ``(m,)``: the correlations are over these pairs."""
         return np.isfinite(np.stack([self.table[name] for name in self.names])).all(0)
 
     @property
@@ -185,7 +185,8 @@ def compare(
       or an `Entry` where one needs other points or another solver. Families of distributions are metrics too, with
       their parameters as points: ``Entry(FisherRaoMetric(MultivariateNormal(d)), thetas)``.
     - ``solver``: for the metrics; default that of `scoregeo.dist`.
-    - ``resamples``: of the bootstrap; 0 for no intervals (NaN). ``seed``: of its random numbers.
+    - ``resamples``: how many resamples the bootstrap takes; 0 for no intervals (NaN). ``seed``: a number that its
+      random numbers follow from.
     - ``level``: the nominal coverage of its intervals. With few pairs they cover less: those of 95% covered 88% with 10
       given pairs, 92% with all pairs among 20 points. Below 10 given pairs (3 pairs: 65%), or 5 points (4 points: 75%),
       there are none: they are NaN.
@@ -280,7 +281,7 @@ def _solved(name, entry, rows, columns, batch_size, progress) -> tuple[np.ndarra
         ys = as_points(entry.ys, f"ys` of `{name}", dim=xs.shape[1])
         check_metric(entry.distance, xs[0])
         size = min(len(xs), _BATCH if batch_size is None else batch_size)
-        # Filled up, so that every batch is the same program.
+        # The last batch is filled up with pairs, so that every batch is the same program.
         index = np.resize(np.arange(len(xs)), (-(-len(xs) // size), size))
         parts = [_solve_batch(entry.distance, entry.solver, entry.init, xs[i], ys[i]) for i in index]
         lengths, results = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[: len(xs)], *parts)
@@ -354,7 +355,7 @@ def _intervals(values, rows, columns, all_pairs, resamples, level, seed) -> list
     enough = len(points) >= _FEWEST_POINTS if all_pairs else len(pairs) >= _FEWEST_PAIRS
     for i in range(resamples if enough else 0):
         if all_pairs:
-            # A pair of points is there as often as both are; a point with its own copy is no pair.
+            # A pair is drawn as often as both of its points together; a point with its own copy is no pair.
             counts = np.bincount(random.choice(points, len(points)), minlength=points[-1] + 1)
             index = np.repeat(pairs, counts[rows] * counts[columns])
         else:

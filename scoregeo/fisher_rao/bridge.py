@@ -129,7 +129,7 @@ def marginal_length(
     squares = _squared_fisher_scores(denoiser, schedule, samples, key, log_snrs)
     speeds = safe_sqrt(jnp.mean(squares, 1))
     length = weights @ speeds
-    # What one sample adds to the length, to first order.
+    # The slopes say how much one sample adds to the length, to first order.
     slopes = weights / jnp.where(speeds > 0, 2 * speeds, 1)
     spread = jnp.std(slopes @ squares, ddof=1)
     estimate = Estimate(length, spread / jnp.sqrt(n).astype(dtype))
@@ -192,7 +192,7 @@ def _time(t: Any, name: str, schedule: Any, dtype: Any) -> Scalar:
     t = as_float(t, name)
     if t.shape != ():
         raise ValueError(f"`{name}` must be a scalar time, got shape {t.shape}")
-    # In the precision of t, so that the ends of the schedule are always inside.
+    # The ends of the schedule are rounded as t is, so that they are always inside.
     least, most = (jnp.asarray(end, t.dtype) for end in (schedule.t_min, schedule.t_max))
     if is_concrete(t) and not least <= t <= most:
         raise ValueError(f"`{name}` must be between t_min and t_max of the schedule, {least:g} and {most:g}, got {t:g}")

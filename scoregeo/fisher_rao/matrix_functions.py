@@ -15,7 +15,7 @@ def symmetric_expm(matrix: Matrix) -> Matrix:
     `jax.scipy.linalg.expm` loses up to seven digits of such matrices.
     """
     identity = jnp.eye(matrix.shape[0], dtype=matrix.dtype)
-    # The result does not depend on it, so neither does a derivative.
+    # The result does not depend on the shift `largest`, so no derivative flows through it.
     largest = jax.lax.stop_gradient(jnp.linalg.eigvalsh(jax.lax.stop_gradient(matrix))[-1])
     step = (matrix - largest * identity) / 2**10
     taylor = identity

@@ -58,7 +58,7 @@ class FisherRaoMetric(AbstractMetric):
         self.family.check_information(self.family.from_unconstrained(x) if self.unconstrained else x)
 
     def acceleration(self, x: Point, v: Vector) -> Vector:
-        """That of the family if it has a closed form, else the generic Lagrangian one."""
+        """The acceleration that the family has in closed form, otherwise the generic Lagrangian one."""
         closed = None if self.unconstrained else self.family.acceleration(x, v)
         return lagrangian_acceleration(self, x, v) if closed is None else closed
 

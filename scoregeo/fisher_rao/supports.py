@@ -97,7 +97,7 @@ class _Entrywise(AbstractSupport):
 
     @property
     def free(self) -> int:
-        """As many as coordinates."""
+        """The number of coordinates: none of them is bound to the others."""
         return self.size
 
     def coordinates(self, value: Array) -> Vector:
@@ -164,7 +164,7 @@ class UnitInterval(AbstractSupport):
 
     @property
     def bound(self) -> str:
-        """In words."""
+        """What a value must be, in words."""
         return "between 0 and 1" if self.zero else "above 0 and at most 1"
 
     def contains(self, value: np.ndarray) -> bool:
@@ -208,7 +208,7 @@ class Simplex(AbstractSupport):
 
     @property
     def bound(self) -> str:
-        """In words."""
+        """What a value must be, in words."""
         return f"{self.count} probabilities that sum to one"
 
     @property
@@ -222,7 +222,7 @@ class Simplex(AbstractSupport):
         return self.count - 1
 
     def contains(self, value: np.ndarray) -> bool:
-        """Whether entries are not negative and sum to one up to rounding, also that of solvers and of files."""
+        """Whether entries are not negative and sum to one, up to the rounding errors that solvers and files leave."""
         return bool((value >= 0).all() and abs(value.sum() - 1) <= self.rounding(value.dtype))
 
     def rounding(self, dtype: np.dtype) -> float:
@@ -230,7 +230,7 @@ class Simplex(AbstractSupport):
         return self.count * float(np.finfo(dtype).eps) ** 0.5
 
     def problem(self, value: np.ndarray) -> str:
-        """Which entry is negative, or what the sum is."""
+        """Says which entry is negative, or what the sum is."""
         worst = int(value.argmin())
         return f"but entry {worst} is {value[worst]:.6g}" if value[worst] < 0 else f"but their sum is {value.sum():.9g}"
 
@@ -243,7 +243,7 @@ class Simplex(AbstractSupport):
         return coordinates
 
     def margin(self, coordinates: Vector) -> Scalar:
-        """The smallest probability. Not their sum, which is not a matter of more or less."""
+        """The smallest probability. Their sum is left out: it is one on the simplex and has no inside to measure."""
         return jnp.min(coordinates)
 
     def to_unconstrained(self, coordinates: Vector) -> Vector:
@@ -252,7 +252,7 @@ class Simplex(AbstractSupport):
         return logs[:-1] - logs[-1]
 
     def from_unconstrained(self, u: Vector) -> Vector:
-        """Their softmax, with zero for the last."""
+        """The softmax of ``u``, with zero appended as the last entry."""
         return jax.nn.softmax(jnp.append(u, 0.0))
 
 
@@ -273,7 +273,7 @@ class PositiveDefinite(AbstractSupport):
 
     @property
     def bound(self) -> str:
-        """In words."""
+        """What a value must be, in words."""
         return "symmetric and positive definite"
 
     @property
@@ -283,7 +283,7 @@ class PositiveDefinite(AbstractSupport):
 
     @property
     def free(self) -> int:
-        """As many as coordinates."""
+        """The number of coordinates: none of them is bound to the others."""
         return self.size
 
     def contains(self, value: np.ndarray) -> bool:

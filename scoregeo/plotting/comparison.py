@@ -40,7 +40,7 @@ def half_plane(ax: Axes, paths: Geodesic | Sequence[Geodesic], **style: Any) -> 
     1
     """
     check_axes(ax)
-    # Before anything is drawn.
+    # The check comes before anything is drawn.
     curves = [_samples(path, style.get("resolution", 200)) for path in _flatten(paths)]
     lowest = min((curve[:, 1].min() for curve in curves), default=np.inf)
     if not lowest > 0:
@@ -104,7 +104,7 @@ def correlation_matrix(ax: Axes, comparison: Comparison, *, rank: bool = True, *
     check_axes(ax)
     _check_comparison(comparison)
     found, k = comparison.spearman if rank else comparison.pearson, len(comparison.names)
-    # Each pair once: the upper triangle says nothing new.
+    # Each pair is shown once: the upper triangle says nothing new.
     below = np.tri(k, k, -1, dtype=bool)[1:, :-1]
     values, low, high = (part[1:, :-1] for part in (found.values, found.low, found.high))
     style = {"cmap": "PuOr_r", "vmin": -1, "vmax": 1, "aspect": "auto", **style}

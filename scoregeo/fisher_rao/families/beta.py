@@ -19,7 +19,7 @@ from .gamma import trigamma_excess
 
 
 class _Concentrations(AbstractExponentialFamily):
-    """What both have in common: ``theta``, all positive, are the natural parameters."""
+    """Families whose parameters ``theta``, all positive, are concentrations, and the natural parameters."""
 
     def inner_product(self, theta: Point) -> DenseInnerProduct:
         """The Fisher information ``diag(psi1(theta)) - psi1(sum(theta))``."""
@@ -39,7 +39,7 @@ class _Concentrations(AbstractExponentialFamily):
         return eta
 
     def expectation(self, theta: Point) -> Vector:
-        """Of the logarithms of the probabilities."""
+        """The expectations of the logarithms of the probabilities."""
         return digamma(theta) - digamma(jnp.sum(theta))
 
 

@@ -74,7 +74,7 @@ class AbstractSimplexFamily(AbstractExactFamily, AbstractExponentialFamily):
         return (self.domain(theta) >= 0) & (jnp.abs(jnp.sum(theta) - 1) <= total)
 
     def closed_exp(self, theta: Point, v: Vector) -> Point:
-        """Along a great circle of the roots of the probabilities; NaN where one has become zero before."""
+        """The point along a great circle of the roots of the probabilities; NaN if one has become zero before."""
         if is_concrete(v):
             values = np.asarray(v)
             if abs(values.sum()) > np.finfo(values.dtype).eps ** 0.5 * np.abs(values).sum():
@@ -92,7 +92,7 @@ class AbstractSimplexFamily(AbstractExactFamily, AbstractExponentialFamily):
         return Simplex(self.k).to_unconstrained(theta)
 
     def from_natural(self, eta: Vector) -> Point:
-        """Their softmax, with zero for the last."""
+        """The softmax of ``eta``, with zero appended as the last entry."""
         return Simplex(self.k).from_unconstrained(eta)
 
     def expectation(self, theta: Point) -> Vector:

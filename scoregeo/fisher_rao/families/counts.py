@@ -1,9 +1,9 @@
 """Families of counts without an upper bound: Poisson and geometric distributions.
 
 Samples are integers; the log probability of values that are not is minus infinity. The line is ``2 sqrt(rate)`` for
-Poisson, ``2 artanh sqrt(1 - p)`` for geometric distributions. These lines have ends, where `log` and `exp` are NaN
-because the Fisher matrix is infinite there; distances to the end p = 1 of geometric distributions, which are certain of
-their outcome, are finite.
+Poisson, ``2 artanh sqrt(1 - p)`` for geometric distributions. The end p = 1 of the latter is a distribution that is
+certain of its outcome: distances to it are finite, but the Fisher matrix is infinite there, and `log` and `exp` are
+NaN.
 """
 
 import math

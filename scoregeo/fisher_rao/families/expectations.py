@@ -105,7 +105,7 @@ class Quadrature(AbstractExpectation):
 
     def _rule(self, low: float, high: float, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
         x, log_weights = (rule.astype(dtype) for rule in self._transformed(low, high, jnp.finfo(dtype).bits))
-        # Not the nodes that were rounded to an end, nor subnormal ones, which processors take for zero.
+        # Nodes that were rounded to an end are left out, and subnormal ones, which processors take for zero.
         good = (x > low) & (x < high) & ((x == 0) | (np.abs(x) >= jnp.finfo(dtype).tiny))
         return x, np.where(good, log_weights, -np.inf)
 

@@ -114,7 +114,7 @@ class Weibull(AbstractHalfPlaneFamily):
         shape, scale = theta
         x = jnp.asarray(x, theta.dtype)
         x, inside = jnp.where(x >= 0, x, 1), x >= 0
-        # Not the logarithm of x / scale, which has no derivative with respect to the scale at x = 0.
+        # The logarithms of x and scale are apart, because that of x / scale has no derivative in the scale at x = 0.
         power = xlogy(shape - 1, x) - (shape - 1) * jnp.log(scale)
         return jnp.where(inside, jnp.log(shape / scale) + power - (x / scale) ** shape, -jnp.inf)
 

@@ -153,7 +153,7 @@ class AbstractLineFamily(AbstractExactFamily):
         """``u(b) - u(a)``, with full relative accuracy for close points."""
 
     def path(self, a: Point, b: Point, t: Scalar) -> Point:
-        """At constant speed in ``u``."""
+        """The path of constant speed in ``u``."""
         return self.from_line(self.to_line(a) + t * self.gap(a, b))
 
     def closed_squared_dist(self, a: Point, b: Point) -> Scalar:
@@ -161,7 +161,8 @@ class AbstractLineFamily(AbstractExactFamily):
         return jnp.asarray(self.factor, a.dtype) * self.gap(a, b) ** 2
 
     def closed_exp(self, theta: Point, v: Vector) -> Point:
-        """As far in ``u`` as ``v`` says; NaN from and beyond the ends of the line."""
+        """The point that is further along the line by the change of ``u`` along ``v``; NaN if the start is at an end of
+        the line, or the point beyond one."""
         start, step = jax.jvp(self.to_line, (theta,), (v,))
         low, high = self.ends
         rounding = 8 * jnp.finfo(theta.dtype).eps * (jnp.abs(start) + jnp.abs(step))
@@ -187,7 +188,7 @@ class AbstractHalfPlaneFamily(AbstractExactFamily):
         """The inverse of `to_half_planes`."""
 
     def path(self, a: Point, b: Point, t: Scalar) -> Point:
-        """In each half-plane, its geodesic."""
+        """The product of the geodesics of the half-planes."""
         points = jax.vmap(half_plane_path, (0, 0, None))(self.to_half_planes(a), self.to_half_planes(b), t)
         return self.from_half_planes(points)
 
@@ -196,5 +197,5 @@ class AbstractHalfPlaneFamily(AbstractExactFamily):
         return self.factor * jnp.sum(jax.vmap(half_plane_squared_dist)(self.to_half_planes(a), self.to_half_planes(b)))
 
     def closed_exp(self, theta: Point, v: Vector) -> Point:
-        """In each half-plane, its exponential map; never leaves the family."""
+        """The product of the exponential maps of the half-planes; never leaves the family."""
         return self.from_half_planes(jax.vmap(half_plane_exp)(*jax.jvp(self.to_half_planes, (theta,), (v,))))

@@ -248,7 +248,7 @@ class CenteredNormal(AbstractExactFamily, AbstractExponentialFamily):
 
     def _relative(self, a: Point, b: Point) -> tuple[Matrix, Matrix, Matrix]:
         """The Cholesky factor L of A, that of ``M = L^-1 B L^-T``, and ``M - I``."""
-        # Joined, so that no two factorisations or solves are side by side (see `multivariate_normal.lift`).
+        # Both matrices are factorised in one call: two could run side by side (see `multivariate_normal.lift`).
         lower, other = jnp.linalg.cholesky(jnp.stack([self._support.value(a), self._support.value(b)]))
         both = _solve(lower, jnp.concatenate([self._support.value(b - a), other], 1))
         return lower, both[:, self.dim :], _solve(lower, both[:, : self.dim].T)

@@ -111,12 +111,12 @@ class ParametricFamily(AbstractFamily):
 
     @property
     def parameters(self) -> dict[str, AbstractSupport]:
-        """As given."""
+        """The ``parameters`` that were given."""
         return dict(self.supports)
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
-        """As given."""
+        """The ``sample_shape`` that was given."""
         return self.shape
 
     def log_prob(self, theta: Point, x: Array) -> Scalar:
@@ -174,7 +174,7 @@ class ParametricFamily(AbstractFamily):
     def _checked(self, theta: Point) -> tuple[Matrix, Matrix]:
         x, weights = self.expectation.points(self, theta)
         u = _fisher_scores(self, theta, x)
-        # In this order: far nodes of a quadrature have scores whose squares overflow, and tiny weights.
+        # Weights are multiplied in first: far nodes of a quadrature have tiny ones, and scores whose squares overflow.
         matrix = (weights[:, None] * u).T @ u
         error = jnp.zeros_like(matrix)
         if isinstance(self.expectation, MonteCarlo):
@@ -230,7 +230,7 @@ def check_nondegenerate(matrix: Matrix, names: list[str], directions: Matrix) ->
     if not np.isfinite(directions).all():  # at the boundary of the family
         return
     restricted = directions.T @ matrix @ directions
-    # Rounding of the whole matrix is what can be left of a direction without information.
+    # A direction without information may be left with the rounding errors of the whole matrix.
     diagonal, rounding = np.diagonal(restricted), 100 * len(names) * np.finfo(matrix.dtype).eps
     floor = rounding * np.diagonal(directions.T @ np.diag(np.diagonal(matrix)) @ directions)
     seen = diagonal > floor

@@ -127,7 +127,7 @@ class VonMises(AbstractExponentialFamily):
         """``n`` independent angles in (-pi, pi], shape ``(n,)``, by rejection from a wrapped Cauchy distribution (Best
         & Fisher 1979)."""
         mean, concentration = self.unpack(theta)
-        # In a form that cancels nowhere: width = (1 - p) / (1 + p) for the mean resultant length p of the proposals.
+        # This form has no cancellation: width = (1 - p) / (1 + p) for the mean resultant length p of the proposals.
         tau = 1 + jnp.hypot(1, 2 * concentration)
         over = 0.5 * jnp.sqrt(tau) * (jnp.sqrt(tau) + jnp.sqrt(2.0).astype(tau.dtype))  # concentration / p
         p = concentration / over

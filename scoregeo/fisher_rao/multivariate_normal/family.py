@@ -230,8 +230,8 @@ class FibreSolver(AbstractBoundarySolver):
         m, r = whitened[:, 0], whitened[:, 1:]
         found = minimise(*jax.lax.stop_gradient((m, r)), tolerance, self.max_steps)
         u, w, _ = initial_velocity(m, r, found.a)
-        # Rounding would make a distance of about 1e-16, with a gradient, of points that are the same. Not a constant:
-        # the Hessian there is the Fisher information.
+        # Rounding would give equal points a distance of about 1e-16, with a gradient: the value is subtracted from
+        # itself. It is no constant zero, because its Hessian must be the Fisher information.
         half_square = energy(m, r, u, w)
         half_square = jnp.where(jnp.all(x == y), half_square - jax.lax.stop_gradient(half_square), half_square)
         length = safe_sqrt(2 * half_square)

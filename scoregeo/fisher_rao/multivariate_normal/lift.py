@@ -90,7 +90,7 @@ def minimise(m: Vector, r: Matrix, tolerance: float, max_steps: int) -> Minimum:
         return jnp.isfinite(at.value) & jnp.isfinite(at.decrement)
 
     def is_small(at):
-        # Points that are the same up to rounding are at a distance of the size of eps, in any direction.
+        # Points that are equal up to rounding have a distance of about eps, and a step in any direction.
         return at.decrement <= jnp.maximum(tolerance**2 * 2 * at.value, (100 * eps) ** 2)
 
     def unfinished(state):
@@ -101,7 +101,7 @@ def minimise(m: Vector, r: Matrix, tolerance: float, max_steps: int) -> Minimum:
         a, at, fraction, steps = state
         trial = a + fraction * at.step
         new = evaluate(trial)
-        # Rounding errors of the value are allowed for: near the minimum it no longer says anything.
+        # The value may rise by its rounding error, which near the minimum is all that is left of its changes.
         falls = new.value <= at.value - 1e-4 * fraction * at.decrement + 10 * eps * at.value
         a, at = jax.tree.map(lambda n, o: jnp.where(falls, n, o), (trial, new), (a, at))
         return a, at, jnp.where(falls, 1, fraction / 4).astype(a.dtype), steps + 1
@@ -127,11 +127,11 @@ def initial_velocity(m: Vector, r: Matrix, a: Vector) -> tuple[Vector, Matrix, V
 
 @initial_velocity.defjvp
 def _initial_velocity_jvp(primals, tangents):
-    """By the implicit function theorem: A moves so that C stays zero."""
+    """The implicit function theorem: A moves so that C stays zero."""
     m, r, a = primals
     d = m.size
     out = initial_velocity(m, r, a)
-    a = out[2]  # of which second derivatives see that it depends on m and r
+    a = out[2]  # and not primals[2]: second derivatives must see that it depends on m and r
     lift, dlift = jax.jvp(lambda m, r: _lift(m, r, _triangular_inverse(r), a), (m, r), tangents[:2])
     at = _logarithm(lift)
     change = at.change((at.left.T @ dlift @ at.right.T) * jnp.exp(-at.logs / 2))
@@ -152,7 +152,7 @@ def energy(m: Vector, r: Matrix, u: Vector, w: Matrix) -> Scalar:
 
 @energy.defjvp
 def _energy_jvp(primals, tangents):
-    """By the envelope theorem: the momentum (4) at the end, u and (W - u m^T) S^-1 / 2, applied to its motion."""
+    """The envelope theorem: the momentum (4) at the end, u and (W - u m^T) S^-1 / 2, is applied to its motion."""
     m, r, u, w = primals
     momentum = (w - jnp.outer(u, m)) @ _triangular_inverse(r).T
     return energy(*primals), u @ tangents[0] + jnp.sum(momentum * tangents[1])
@@ -224,7 +224,7 @@ class _Logarithm(NamedTuple):
         return half + half.T
 
     def hessian(self) -> Float[Array, "n n"]:
-        """Of dist^2 / 2 with respect to the entries of A below its diagonal: how C changes with A."""
+        """The Hessian of dist^2 / 2 in the entries of A below its diagonal: how C changes with A."""
         d = self.logs.size // 2
         top, bottom = self.left[:d], self.left[d + 1 :]
         same = jnp.einsum("pi,ri,ij,qj,sj->pqrs", bottom, bottom, self.kernel, top, top)

@@ -34,7 +34,7 @@ from ...operations import dist
 from .metric import SpacetimeMetric, flat_prior_scale
 
 _START_NODES = 65
-# Below this divergence of the denoiser, per dimension, a noisy point says next to nothing about the clean one.
+# A noisy point says next to nothing about the clean one where the denoiser has less divergence than this per dimension.
 _FORGOTTEN = 0.02
 # The relative rounding error of what a denoiser computes, in units of the machine precision.
 _ROUNDING = 1e2
@@ -57,7 +57,7 @@ class FlatPriorStart(AbstractStart):
         z = jnp.stack([x[:-1] / metric.alpha(x[-1]), y[:-1] / metric.alpha(y[-1])])
         squared = jnp.sum((z[1] - z[0]) ** 2) / (2 * (x.size - 1)) + (levels[1] - levels[0]) ** 2
         length = 2 * jnp.arcsinh(safe_sqrt(squared / (4 * levels[0] * levels[1])))
-        # In (z, 1) / level, coordinates of the hyperboloid, a geodesic mixes its ends with these weights.
+        # A geodesic mixes its ends with these weights in the coordinates (z, 1) / level of the hyperboloid.
         t = jnp.asarray(np.linspace(0, 1, _START_NODES), x.dtype)[:, None]
         times = jnp.concatenate([1 - t, t], 1)
         small = length < 1e-4
@@ -124,7 +124,7 @@ class SpacetimeDescent(AbstractBoundarySolver):
     - ``nodes``: points of the path, with both ends, at equal times; at least 9, and one more than a multiple of 4.
     - ``minimiser``: an ``optimistix.AbstractMinimiser``, such as ``optimistix.OptaxMinimiser(optax.adam(1e-1),
       rtol=1e-5, atol=1e-5)``; default limited-memory BFGS.
-    - ``max_steps``: of the minimiser.
+    - ``max_steps``: how many steps the minimiser may take.
     - ``tolerance``: solved when the gradient of the energy, relative to the path, is below this; default 1e-5 in
       float64, 2e-3 in float32. The length is wrong by the square of this.
     - ``rtol``: relative error of the length, as estimated in ``error``, above which the result is
