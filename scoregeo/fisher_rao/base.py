@@ -1,6 +1,7 @@
 """Families of distributions, as manifolds: the points are parameters, the metric is Fisher information."""
 
 import abc
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -107,7 +108,7 @@ class AbstractFamily(AbstractParameterSpace):
         self,
         a: Point,
         b: Point,
-        ts: Float[Array, " n"] | None = None,
+        ts: Float[Array, " n"] | Sequence[float] | None = None,
         *,
         solver: AbstractBoundarySolver | None = None,
         init: AbstractStart | Geodesic | Points | None = None,

@@ -1,6 +1,7 @@
 """Families whose geodesics are known in closed form, and that closed form as a solver."""
 
 import abc
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -104,7 +105,7 @@ class AbstractExactFamily(AbstractFamily):
         self,
         a: Point,
         b: Point,
-        ts: Float[Array, " n"] | None = None,
+        ts: Float[Array, " n"] | Sequence[float] | None = None,
         *,
         solver: AbstractBoundarySolver | None = None,
         init: AbstractStart | Geodesic | Points | None = None,

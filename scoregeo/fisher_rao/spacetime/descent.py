@@ -232,9 +232,9 @@ class _NodalEnergy(eqx.Module):
     moments: Callable[[Point], tuple[Vector, Vector, Scalar]]
     x: Point
     start: Points
-    scale: Points
-    steps: Points
-    inverse: Points
+    scale: Float[Array, "n_minus_1 d"]
+    steps: Float[Array, "n_minus_1 d"]
+    inverse: Float[Array, "n_minus_1 d"]
     unit: Scalar
 
     @classmethod
@@ -248,7 +248,7 @@ class _NodalEnergy(eqx.Module):
         unit = jnp.where((flat > 0) & jnp.isfinite(flat), flat, 1)
         return cls(metric, moments, x, start, scale, steps, 1 / scale**2, unit)
 
-    def path(self, c: Points) -> Points:
+    def path(self, c: Float[Array, "n_minus_1 d"]) -> Points:
         """The nodes ``(n, d + 1)``, from the first to the last of ``start``."""
         change = c.astype(self.x.dtype) / self.scale
         # The changes must add up to zero, or the path would end elsewhere: what is too much is taken back by least
@@ -257,7 +257,7 @@ class _NodalEnergy(eqx.Module):
         inner = self.x + jnp.cumsum(self.steps + change, 0)[:-1]
         return jnp.concatenate([self.x[None], inner, self.start[-1:]])
 
-    def energy(self, c: Points) -> Scalar:
+    def energy(self, c: Float[Array, "n_minus_1 d"]) -> Scalar:
         """The energy in units of that of a flat prior; infinite for a path that leaves the domain."""
         nodes = self.path(c)
         products, _ = _divergences(jax.vmap(self.moments)(nodes), nodes[:, -1])
@@ -276,7 +276,7 @@ class _Measured(NamedTuple):
     change: Scalar
 
 
-def _measure(states: tuple[Points, Points, Array], nodes: Points) -> _Measured:
+def _measure(states: tuple[Points, Points, Array], nodes: Float[Array, "n d_plus_1"]) -> _Measured:
     """The path through ``nodes``, measured by all of them, every second and every fourth one; ``states`` are the
     moments at ``nodes``."""
     (products, rounding), *sparse = (
