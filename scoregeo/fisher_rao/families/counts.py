@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.scipy.special import gammaln, xlog1py, xlogy
 from jaxtyping import Array, Int, Num, PRNGKeyArray
 
+from ..._numerics import safe_sqrt
 from ..._types import Point, Scalar, Vector
 from ...metrics import DiagonalInnerProduct
 from ..base import AbstractExponentialFamily
