@@ -1,10 +1,12 @@
 """Arithmetic that keeps derivatives and signs right."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
+
+_T = TypeVar("_T")
 
 
 def safe_sqrt(x: Array) -> Array:
@@ -16,3 +18,12 @@ def safe_sqrt(x: Array) -> Array:
 def frozen(tree: Any) -> Any:
     """``tree`` as a constant: no derivative flows through its arrays."""
     return jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if isinstance(leaf, jax.Array) else leaf, tree)
+
+
+def by_precision(dtype: Any, double: _T, single: _T) -> _T:
+    """``double`` where ``dtype`` has at least the 64 bits of double precision, else ``single``.
+
+    >>> by_precision("float64", 1e-10, 1e-5), by_precision("float32", 1e-10, 1e-5)
+    (1e-10, 1e-05)
+    """
+    return double if jnp.finfo(dtype).bits >= 64 else single

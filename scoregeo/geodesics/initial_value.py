@@ -11,7 +11,8 @@ import optimistix as optx
 from jaxtyping import Array, Bool, Float
 
 from .._checks import as_point, check_count
-from .._results import RESULTS, raise_if_failed
+from .._numerics import by_precision
+from .._results import RESULTS, first_failure, raise_if_failed
 from .._types import Point, Scalar, Vector
 from ..metrics import AbstractMetric
 from .checks import check_metric, check_times
@@ -28,7 +29,7 @@ def default_controller(dtype: Any, scale: Scalar | float = 1.0) -> diffrax.PIDCo
     Without ``dtmin`` an integration into NaN would reject steps until ``max_steps`` is used up. ``scale`` multiplies
     the absolute tolerance.
     """
-    rtol, atol, dtmin = (1e-10, 1e-12, 1e-12) if jnp.finfo(dtype).bits >= 64 else (1e-6, 1e-7, 1e-7)
+    rtol, atol, dtmin = by_precision(dtype, (1e-10, 1e-12, 1e-12), (1e-6, 1e-7, 1e-7))
     return diffrax.PIDController(rtol=rtol, atol=atol * scale, dtmin=dtmin, force_dtmin=False)
 
 
@@ -203,8 +204,7 @@ def reason(
     if stops.watch_domain:
         left |= stuck & jnp.any(jax.vmap(metric.domain)(points) <= 0)
     unknown = (result == RESULTS.successful) & ~all_finite(x, v) | stuck & ~all_finite(x, v, accelerations)
-    result = RESULTS.where(unknown, RESULTS.metric_nonfinite, result)
-    return RESULTS.where(left, RESULTS.outside_domain, result)
+    return first_failure([(left, RESULTS.outside_domain), (unknown, RESULTS.metric_nonfinite), (True, result)])
 
 
 @eqx.filter_jit
@@ -251,7 +251,7 @@ def _shoot(metric, x, v, ts, dense, solver, stepsize_controller, adjoint, max_st
         end_velocity,
         times_ahead(stepsize_controller, x.dtype),
     )
-    known = all_finite(squared_speed, residual) | (failure(result) != RESULTS.successful)
+    known = all_finite(squared_speed, residual) | (successful_at_event(result) != RESULTS.successful)
     result = RESULTS.where(known, result, RESULTS.metric_nonfinite)
     stats = {
         "steps": solution.stats["num_steps"],
@@ -331,12 +331,12 @@ def end_point(
     settings = {"solver": None, "stepsize_controller": None, "adjoint": None, "event": None} | settings
     ts = jnp.ones((1,), jnp.result_type(float))
     geodesic, end = _checked_shoot(metric, x, v, ts, False, max_steps=max_steps, throw=False, **settings)
-    return raise_if_failed(end, failure(geodesic.result)) if throw else end
+    return raise_if_failed(end, successful_at_event(geodesic.result)) if throw else end
 
 
-def failure(result: RESULTS) -> RESULTS:
+def successful_at_event(result: RESULTS) -> RESULTS:
     """``result``, with ``successful`` for an event: geodesics that end at one are as good as any other."""
-    return RESULTS.where(result == RESULTS.event_occurred, RESULTS.successful, result)
+    return first_failure([(result != RESULTS.event_occurred, result)])
 
 
 def check_event(event: Any, x: Point, v: Vector) -> None:
@@ -386,4 +386,4 @@ def _checked_shoot(metric, x, v, ts, dense, solver, stepsize_controller, adjoint
         max_steps,
         event,
     )
-    return (raise_if_failed(geodesic, failure(geodesic.result)) if throw else geodesic), end
+    return (raise_if_failed(geodesic, successful_at_event(geodesic.result)) if throw else geodesic), end

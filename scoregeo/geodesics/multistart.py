@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float
 
 from .._checks import check_count
 from .._numerics import frozen
-from .._results import RESULTS
+from .._results import RESULTS, first_failure
 from .._types import Point, Points, Scalar, Vector
 from ..metrics import AbstractMetric
 from .base import AbstractBoundarySolver
@@ -91,7 +91,8 @@ class MultiStart(AbstractBoundarySolver):
         # From its own curve a solver stays where it is; if it did not, this is not the shortest.
         slack = 10 * (best.error + result.error) + 1e-6 * best.length
         left = jnp.isfinite(best.length) & (jax.lax.stop_gradient(result.length) > best.length + slack)
-        code = RESULTS.where(left & (result.result == RESULTS.successful), RESULTS.ends_missed, result.result)
+        failed = result.result != RESULTS.successful
+        code = first_failure([(failed, result.result), (left, RESULTS.ends_missed)])
         stats = {
             "local_geodesics": count_distinct(found.points, converged),
             "converged_starts": jnp.sum(converged),

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._numerics import frozen
-from .._results import RESULTS
+from .._results import RESULTS, first_failure
 from .._types import Point
 from ..metrics import AbstractMetric
 from .base import AbstractBoundarySolver
@@ -59,9 +59,14 @@ class Refine(AbstractBoundarySolver):
         length = frozen(end.length)
         allowed = _FACTOR * (start.error + end.error) + jnp.sqrt(jnp.finfo(x.dtype).eps) * length
         elsewhere = ~(jnp.abs(length - start.length) <= allowed)
-        result = RESULTS.where((end.result == RESULTS.successful) & elsewhere, RESULTS.ends_missed, end.result)
         good_start = (start.result == RESULTS.successful) | (start.result == RESULTS.accuracy_not_reached)
-        result = RESULTS.where(good_start, result, start.result)
+        result = first_failure(
+            [
+                (~good_start, start.result),
+                (end.result != RESULTS.successful, end.result),
+                (elsewhere, RESULTS.ends_missed),
+            ]
+        )
         before = {**start.stats, "length": start.length, "error": start.error}
         stats = {**end.stats, **{f"first_{name}": value for name, value in before.items()}}
         return eqx.tree_at(lambda g: (g.result, g.stats), end, (result, stats))

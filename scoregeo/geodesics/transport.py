@@ -24,12 +24,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._checks import as_point, check_counts, setting
-from .._results import RESULTS, raise_if_failed
+from .._results import RESULTS, first_failure, raise_if_failed
 from .._types import Point, Points, Scalar, Vector
 from ..metrics import AbstractMetric
 from .checks import check_metric, check_times
 from .curves import AbstractCurve
-from .initial_value import all_finite, default_controller, failure, times_ahead
+from .initial_value import all_finite, default_controller, successful_at_event, times_ahead
 from .solution import Geodesic
 
 Rate = Callable[[Point, Vector, PyTree], PyTree]
@@ -142,7 +142,7 @@ class TransportODE(AbstractTransport):
         result = RESULTS.promote(solution.result)
         stuck = (result == RESULTS.dt_min_reached) & ~(finite & all_finite(*jax.tree.leaves(slopes)))
         bad = stuck | (result == RESULTS.successful) & ~finite
-        return values, RESULTS.where(bad, RESULTS.metric_nonfinite, result)
+        return values, first_failure([(bad, RESULTS.metric_nonfinite), (True, result)])
 
 
 class PoleLadder(AbstractTransport):
@@ -205,7 +205,7 @@ class PoleLadder(AbstractTransport):
         values = jax.vmap(lambda w, t0, t1: self.rung(metric, curve, w, t0, t1))(starts[i], knots[i], seen)
         values = jnp.where((ts <= t_end)[:, None], values, jnp.nan)
         finite = all_finite(jnp.where((ts <= t_end)[:, None], values, 0), last)
-        return values, RESULTS.where(finite, RESULTS.successful, RESULTS.metric_nonfinite)
+        return values, first_failure([(~finite, RESULTS.metric_nonfinite)])
 
     def rung(self, metric: AbstractMetric, curve: AbstractCurve, w: Vector, t0: Scalar, t1: Scalar) -> Vector:
         """Equation (3): ``w`` at time ``t0``, transported to ``t1``."""
@@ -261,8 +261,8 @@ def _checked(metric: Any, geodesic: Any, ts: Any, **vectors: Any):
 
 def _raise(values: Any, geodesic: Geodesic, result: RESULTS) -> Any:
     """``values``, or an error if the geodesic is none, or the equation along it failed."""
-    along = failure(geodesic.result)
-    return raise_if_failed(values, RESULTS.where(along == RESULTS.successful, result, along))
+    along = successful_at_event(geodesic.result)
+    return raise_if_failed(values, first_failure([(along != RESULTS.successful, along), (True, result)]))
 
 
 @eqx.filter_jit

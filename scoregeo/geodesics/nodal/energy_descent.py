@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import optimistix as optx
 
 from ..._checks import setting
-from ..._numerics import safe_sqrt
+from ..._numerics import by_precision, safe_sqrt
 from ..spectral.energy import PathEnergy
 from ..spectral.legendre import Basis, Coefficients, uniform_breaks
 from ..spectral.newton import evaluate
@@ -60,7 +60,7 @@ class EnergyDescent(AbstractNodalSolver):
 
     def default_tolerance(self, dtype) -> float:
         """1e-6 in float64, 1e-3 in float32."""
-        return 1e-6 if jnp.finfo(dtype).bits >= 64 else 1e-3
+        return by_precision(dtype, 1e-6, 1e-3)
 
     def minimise(self, problem: PathEnergy, start: Coefficients) -> Minimum:
         """Run the minimiser until it stops, or ``max_steps``."""

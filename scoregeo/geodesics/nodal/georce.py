@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 from ..._batching import compacted_while_loop, select
 from ..._checks import setting
+from ..._numerics import by_precision
 from ..._types import Points, Scalar
 from ...metrics import IdentityPlusRankOne
 from ..spectral.energy import PathEnergy
@@ -69,7 +70,7 @@ class Georce(AbstractNodalSolver):
 
     def default_tolerance(self, dtype) -> float:
         """1e-6 in float64, 1e-4 in float32."""
-        return 1e-6 if jnp.finfo(dtype).bits >= 64 else 1e-4
+        return by_precision(dtype, 1e-6, 1e-4)
 
     def minimise(self, problem: PathEnergy, start: Coefficients) -> Minimum:
         """GEORCE steps until the gradient is small, no step lowers the energy, or ``max_steps``. Under ``jax.vmap``,

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..._checks import check_counts, check_fractions, setting
-from ..._numerics import safe_sqrt
+from ..._numerics import by_precision, safe_sqrt
 from ..._results import RESULTS
 from ..._types import Point
 from ...metrics import AbstractMetric
@@ -107,12 +107,11 @@ class SpectralNewton(AbstractBoundarySolver):
         elements = [1]
         while _GROWTH * elements[-1] < self.max_elements:
             elements.append(_GROWTH * elements[-1])
-        double = jnp.finfo(dtype).bits >= 64
-        rtol = self.rtol if self.rtol is not None else (1e-8 if double else 1e-5)
-        path_rtol = self.path_rtol if self.path_rtol is not None else (1e-8 if double else 1e-5)
+        rtol = self.rtol if self.rtol is not None else by_precision(dtype, 1e-8, 1e-5)
+        path_rtol = self.path_rtol if self.path_rtol is not None else by_precision(dtype, 1e-8, 1e-5)
         # A path error of this size changes the length by its square: to solve tighter would be in vain.
         needed = 1e-2 * min(path_rtol, rtol**0.5)
-        tolerance = self.tolerance if self.tolerance is not None else max(1e-10 if double else 1e-5, needed)
+        tolerance = self.tolerance if self.tolerance is not None else max(by_precision(dtype, 1e-10, 1e-5), needed)
         return Settings(
             self.degree,
             self.quadrature,
