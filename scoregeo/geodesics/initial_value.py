@@ -1,5 +1,6 @@
 """The initial value problem: diffrax integrates the geodesic equation."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -7,20 +8,24 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optimistix as optx
 from jaxtyping import Array, Bool, Float
 
 from .._checks import as_point, check_count
-from .._numerics import by_precision
+from .._numerics import by_precision, frozen
 from .._results import RESULTS, first_failure, raise_if_failed
-from .._types import Point, Scalar, Vector
+from .._types import Point, Points, Scalar, Vector
 from ..metrics import AbstractMetric
+from .certificate import PROBES, Measurement, measure_point, needs_probes, some_negative, speed_deviation
 from .checks import check_metric, check_times
 from .curves import AbstractCurve, IntegratedCurve
 from .solution import Geodesic
 
 # An integration gives up at its least step. What stopped it lies within a few such steps ahead: look so far.
 _LOOK_AHEAD = (0.0, 1.0, 10.0, 100.0, 1000.0)
+# In place of times: the end point alone is asked for.
+_ONLY_END = object()
 
 
 def default_controller(dtype: Any, scale: Scalar | float = 1.0) -> diffrax.PIDController:
@@ -135,14 +140,14 @@ class Stops(eqx.Module):
             self.sign = jax.lax.stop_gradient(jnp.where(jnp.where(value == 0, slope, value) < 0, -1, 1).astype(x.dtype))
 
     def values(self, metric: AbstractMetric, x: Point, v: Vector) -> tuple[Scalar, Scalar]:
-        """Of the event and of the domain; infinite for one that is not watched."""
+        """The values of event and domain; infinite for one that is not watched."""
         never = jnp.asarray(jnp.inf, x.dtype)
         event = never if self.event is None else self.sign * self.event(x, v).astype(x.dtype)
         return event, metric.domain(x).astype(x.dtype) if self.watch_domain else never
 
     def __call__(self, t: Scalar, y: tuple[Point, Vector], args: AbstractMetric, **kwargs: Any) -> Scalar:
         """The condition as diffrax calls it."""
-        # In the default precision, which diffrax takes for granted here.
+        # diffrax takes the default precision for granted here.
         return jnp.minimum(*self.values(args, *y)).astype(jnp.result_type(float))
 
     def diffrax_event(self) -> diffrax.Event | None:
@@ -166,7 +171,7 @@ class StoppedCurve(AbstractCurve):
     def __call__(self, t: Scalar) -> tuple[Point, Vector]:
         """Point and velocity at time ``t``."""
         t = 1 - t if self.backwards else t
-        # Not to be evaluated later than that either: even unused, infinite values have NaN for a derivative.
+        # The curve is not evaluated later than that: there it may be infinite, and derivatives NaN even if unused.
         state = self.curve(jnp.minimum(t, jax.lax.stop_gradient(self.t_end)))
         x, v = jax.tree.map(lambda a: jnp.where(t <= self.t_end, a, jnp.nan), state)
         return x, -v if self.backwards else v
@@ -211,66 +216,80 @@ def reason(
 def _shoot(metric, x, v, ts, dense, solver, stepsize_controller, adjoint, max_steps, event):
     stops = Stops(metric, x, v, event)
     inside = stops.starts_inside(metric, x)
-    # Outside of its domain, a metric is not to be integrated. diffrax refuses times after the last.
+    # A metric is not to be integrated outside of its domain, and diffrax refuses times after the last.
     t1, times = (jnp.where(inside, t, 0) for t in (1.0, ts)) if stops.watch_domain else (1.0, ts)
-    saveat = diffrax.SaveAt(subs=[diffrax.SubSaveAt(ts=times), diffrax.SubSaveAt(t1=True)], dense=dense)
     solution = integrate(
         metric,
         x,
         v,
         0.0,
         t1,
-        saveat=saveat,
+        saveat=diffrax.SaveAt(subs=[diffrax.SubSaveAt(ts=times), diffrax.SubSaveAt(t1=True)], dense=dense),
         solver=solver,
         stepsize_controller=stepsize_controller,
         adjoint=adjoint,
         max_steps=max_steps,
         event=stops.diffrax_event(),
     )
-    end_point, end_velocity = jax.tree.map(lambda a: a[0], solution.ys[1])
+    end = jax.tree.map(lambda a: a[0], solution.ys[1])
     t_end = solution.ts[1][0].astype(x.dtype)
     # diffrax marks what it did not reach as infinite.
     reached = (ts <= t_end) & jnp.isfinite(solution.ts[0])
-    points, velocities = jax.tree.map(lambda a: jnp.where(reached[:, None], a, jnp.nan), solution.ys[0])
-
+    samples = jax.tree.map(lambda a: jnp.where(reached[:, None], a, jnp.nan), solution.ys[0])
     inner_product = metric.at(x)
     squared_speed = inner_product.squared_norm(v)
-    # The certificate is no function to differentiate, and NaN after the end none of its business.
-    samples = jax.tree.map(lambda a, start: jnp.where(reached[:, None], a, start), (points, velocities), (x, v))
-    samples = jax.tree.map(lambda a, end: jnp.concatenate([a, end[None]]), samples, (end_point, end_velocity))
-    squared_speeds = jax.vmap(lambda p, w: metric.at(p).squared_norm(w))(*samples)
-    drift = jnp.max(jnp.abs(squared_speeds - squared_speed))
-    residual = jax.lax.stop_gradient(drift / jnp.where(squared_speed > 0, squared_speed, 1))
-    length = inner_product.norm(v) * t_end
 
-    result = reason(
-        metric,
-        stops,
-        RESULTS.promote(solution.result),
-        end_point,
-        end_velocity,
-        times_ahead(stepsize_controller, x.dtype),
-    )
-    known = all_finite(squared_speed, residual) | (successful_at_event(result) != RESULTS.successful)
-    result = RESULTS.where(known, result, RESULTS.metric_nonfinite)
-    stats = {
-        "steps": solution.stats["num_steps"],
-        "rejected_steps": solution.stats["num_rejected_steps"],
-        "t_end": t_end,
-    }
-    geodesic = Geodesic(
-        ts=ts,
-        points=points,
-        velocities=velocities,
-        length=length,
+    ahead = times_ahead(stepsize_controller, x.dtype)
+    result = reason(metric, stops, RESULTS.promote(solution.result), *end, ahead)
+    geodesic = Geodesic.from_curve(
+        StoppedCurve(IntegratedCurve(solution.interpolation), t_end) if dense else None,
+        ts,
+        functools.partial(_measure, *frozen((metric, (x, v), end, t_end, reached))),
+        ends=None,
         energy=squared_speed * t_end / 2,
-        error=residual * length / 2,
-        residual=residual,
-        result=RESULTS.where(inside, result, RESULTS.outside_domain),
-        stats=stats,
-        curve=StoppedCurve(IntegratedCurve(solution.interpolation), t_end) if dense else None,
+        length=inner_product.norm(v) * t_end,
+        samples=samples,
+        causes=[
+            (~inside, RESULTS.outside_domain),
+            (successful_at_event(result) != RESULTS.successful, result),
+        ],
+        failures=[(True, result)],
+        stats={
+            "steps": solution.stats["num_steps"],
+            "rejected_steps": solution.stats["num_rejected_steps"],
+            "t_end": t_end,
+        },
     )
-    return geodesic, end_point
+    return geodesic, end[0]
+
+
+def _measure(
+    metric: AbstractMetric,
+    start: tuple[Point, Vector],
+    end: tuple[Point, Vector],
+    t_end: Scalar,
+    reached: Bool[Array, " n"],
+    curve: AbstractCurve | None,
+    points: Points,
+    velocities: Points,
+) -> Measurement:
+    """The squared speed at the samples that were ``reached`` and at the end, compared with that at the start."""
+    # Samples after the end are NaN, which says nothing of the metric: the start stands in for them.
+    samples = jax.tree.map(lambda a, b: jnp.where(reached[:, None], a, b), (points, velocities), start)
+    places = [samples, jax.tree.map(lambda a: a[None], end)]
+    known = reached.size + 1
+    if curve is not None and needs_probes(metric.at, start[0], reached.size):
+        places.append(jax.vmap(curve)(jnp.asarray(PROBES, t_end.dtype) * t_end))
+    where, along = map(jnp.concatenate, zip(*places, strict=True))
+    squared, indefinite = jax.vmap(functools.partial(measure_point, metric.at))(where, along)
+    speed, _ = measure_point(metric.at, *start)
+    residual = speed_deviation(squared[:known], speed)
+    moves = jnp.sum(start[1] ** 2) > 0
+    return Measurement(
+        residual=residual,
+        finite=all_finite(speed, residual, squared),
+        positive=~moves | (speed > 0) & ~some_negative(squared) & ~jnp.any(indefinite),
+    )
 
 
 def shoot(
@@ -329,8 +348,7 @@ def end_point(
 ) -> Point:
     """The end point of `shoot`, without dense output: what `exp` is. With an ``event``, the point where it happens."""
     settings = {"solver": None, "stepsize_controller": None, "adjoint": None, "event": None} | settings
-    ts = jnp.ones((1,), jnp.result_type(float))
-    geodesic, end = _checked_shoot(metric, x, v, ts, False, max_steps=max_steps, throw=False, **settings)
+    geodesic, end = _checked_shoot(metric, x, v, _ONLY_END, False, max_steps=max_steps, throw=False, **settings)
     return raise_if_failed(end, successful_at_event(geodesic.result)) if throw else end
 
 
@@ -374,6 +392,8 @@ def _checked_shoot(metric, x, v, ts, dense, solver, stepsize_controller, adjoint
     check_metric(metric, x)
     check_event(event, x, v)
     _check_integration(solver, stepsize_controller, max_steps)
+    if ts is _ONLY_END:
+        ts = np.append(PROBES, 1.0) if needs_probes(metric.at, x, 1) else np.ones(1)
     geodesic, end = _shoot(
         metric,
         x,

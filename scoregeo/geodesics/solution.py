@@ -1,5 +1,7 @@
 """The result of every solve: a geodesic with its certificates, as a pytree."""
 
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -9,8 +11,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .._checks import is_concrete
+from .._numerics import frozen, safe_sqrt
 from .._results import RESULTS, raise_if_failed
-from .._types import Points, Scalar
+from .._types import Point, Points, Scalar
+from .certificate import Measurement, impossible, judge, speed_deviation  # noqa: F401
 from .curves import AbstractCurve, Polyline
 
 
@@ -44,6 +48,53 @@ class Geodesic(eqx.Module):
     stats: dict[str, Any]
     curve: AbstractCurve | None
 
+    @classmethod
+    def from_curve(
+        cls,
+        curve: AbstractCurve | None,
+        ts: Float[Array, " n"],
+        measure: Callable[[AbstractCurve | None, Points, Points], Measurement],
+        *,
+        ends: tuple[Point, Point] | None,
+        energy: Scalar,
+        stats: dict[str, Any],
+        length: Scalar | None = None,
+        error: Scalar | None = None,
+        samples: tuple[Points, Points] | None = None,
+        causes: Sequence[tuple[Bool[Array, ""] | bool, RESULTS]] = (),
+        failures: Sequence[tuple[Bool[Array, ""] | bool, RESULTS]] = (),
+    ) -> "Geodesic":
+        """What a solver found, sampled, measured and judged: the one way in which solvers make a geodesic.
+
+        **Arguments**
+
+        - ``curve``: the path; ``ts``, where it is sampled. ``samples``, points and velocities there, where the solver
+          has them already.
+        - ``measure``: a function of the curve and the samples, which come without derivatives; returns a `Measurement`.
+          `measure_path` measures in a metric.
+        - ``ends``: the end points that the path was to connect, if there are such.
+        - ``energy``, ``length``: differentiable as the solver makes them; default ``length = sqrt(2 energy)``.
+        - ``error``: of the length; default what the deviation of the squared speed makes of it.
+        - ``causes``, ``failures``: what the solver knows, as (condition, code), the first to be true counts. ``causes``
+          come before what every path is judged by, ``failures`` after: see `judge`.
+        """
+        points, velocities = jax.vmap(curve)(ts) if samples is None else samples
+        measurement = frozen(measure(*frozen((curve, points, velocities))))
+        length = safe_sqrt(2 * energy) if length is None else length
+        error = measurement.residual * length / 2 if error is None else error
+        return cls(
+            ts=ts,
+            points=points,
+            velocities=velocities,
+            length=length,
+            energy=energy,
+            error=error,
+            residual=measurement.residual,
+            result=judge(measurement, impossible(measurement, ends, length, energy, error), causes, failures),
+            stats=stats,
+            curve=curve,
+        )
+
     def evaluate(self, t: float | Float[Array, "..."]) -> Float[Array, "... d"]:
         """Points at times ``t`` in [0, 1], of any shape: ``t.shape + (d,)``. Exact to the order of the solver.
 
@@ -74,24 +125,13 @@ class Geodesic(eqx.Module):
     def reverse(self) -> "Geodesic":
         """The same geodesic from its end to its start."""
         self._check_single()
-        return Geodesic(
-            1 - self.ts[::-1],
-            self.points[::-1],
-            -self.velocities[::-1],
-            self.length,
-            self.energy,
-            self.error,
-            self.residual,
-            self.result,
-            self.stats,
-            None if self.curve is None else self.curve.reverse(),
+        return dataclasses.replace(
+            self,
+            ts=1 - self.ts[::-1],
+            points=self.points[::-1],
+            velocities=-self.velocities[::-1],
+            curve=None if self.curve is None else self.curve.reverse(),
         )
-
-
-def speed_deviation(squared: Float[Array, " n"], mean: Scalar, where: Bool[Array, " n"] | None = None) -> Scalar:
-    """The ``residual``: how far values ``squared`` of the squared speed, or of a multiple of it, are from their
-    ``mean``, at most and relative to it. Absolute, if that is not positive."""
-    return jnp.max(jnp.abs(squared - mean), where=where, initial=0) / jnp.where(mean > 0, mean, 1)
 
 
 def curve_of(geodesic: Geodesic) -> AbstractCurve:

@@ -14,6 +14,7 @@ segment; the length of a smooth curve through them is off by the square of that,
 """
 
 import abc
+import functools
 from typing import NamedTuple
 
 import equinox as eqx
@@ -27,8 +28,9 @@ from ..._results import RESULTS
 from ..._types import Point, Scalar
 from ...metrics import AbstractMetric
 from ..base import AbstractBoundarySolver
+from ..certificate import measure_path
 from ..curves import AbstractCurve
-from ..solution import Geodesic, speed_deviation
+from ..solution import Geodesic
 from ..spectral.energy import PathEnergy
 from ..spectral.estimate import estimate_error
 from ..spectral.implicit import AbstractMinimiser, Linearisation, stationary
@@ -98,38 +100,30 @@ class AbstractNodalSolver(AbstractBoundarySolver, AbstractMinimiser):
 
         basis, c = smooth_path(x, y, found.c)
         energy = problem(basis, c)
-        length = safe_sqrt(2 * energy)
         curve = polynomial_curve(x, y, Path(c, basis.breaks))
-        points, velocities = jax.vmap(curve)(ts)
-
-        frozen = problem.frozen()
-        fixed = jax.lax.stop_gradient((points, velocities))
-        densities = frozen.over_points(frozen.density, *fixed)
-        mean = jax.lax.stop_gradient(jnp.mean(densities))
-        residual = speed_deviation(densities, mean)
+        length = safe_sqrt(2 * energy)
         error, path_error = estimate_error(problem, curve, length)
-
-        # Rules look at neither end, or only at one; and an energy may be finite where a sample is not.
-        seen = jnp.concatenate([x[None], y[None], fixed[0], jax.lax.stop_gradient(basis.path(x, y, c)[0])])
-        inside = frozen.inside(seen)
-        at_ends = frozen.over_points(frozen.density, seen[:2], jnp.broadcast_to(y - x, (2, x.size)))
-        finite = jnp.isfinite(energy) & jnp.isfinite(residual) & jnp.all(jnp.isfinite(at_ends))
         converged = found.gradient <= self.gradient_tolerance(x.dtype)
-        result = RESULTS.where(error <= self.rtol * length, RESULTS.successful, RESULTS.accuracy_not_reached)
-        unfinished = RESULTS.where(found.steps >= self.max_steps, RESULTS.solver_steps_reached, RESULTS.stalled)
-        result = RESULTS.where(converged, result, unfinished)
-        nonfinite = RESULTS.where(inside, RESULTS.metric_nonfinite, RESULTS.outside_domain)
-        return Geodesic(
-            ts=ts,
-            points=points,
-            velocities=velocities,
-            length=length,
+        measure = functools.partial(
+            measure_path,
+            problem.frozen(),
+            finite=jnp.isfinite(energy),
+            visited=jax.lax.stop_gradient(basis.path(x, y, c)[0]),
+        )
+        return Geodesic.from_curve(
+            curve,
+            ts,
+            measure,
+            ends=(x, y),
             energy=energy,
+            length=length,
             error=error,
-            residual=jax.lax.stop_gradient(residual),
-            result=RESULTS.where(finite & inside, result, nonfinite),
+            failures=[
+                (~converged & (found.steps >= self.max_steps), RESULTS.solver_steps_reached),
+                (~converged, RESULTS.stalled),
+                (~(error <= self.rtol * length), RESULTS.accuracy_not_reached),
+            ],
             stats={"iterations": found.steps, "path_error": path_error},
-            curve=curve,
         )
 
 

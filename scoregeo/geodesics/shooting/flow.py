@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..._numerics import safe_sqrt
+from ..._numerics import by_precision, safe_sqrt
+from ..._results import RESULTS, first_failure
 from ..._types import Point, Points, Scalar, Vector
 from ...metrics import AbstractMetric
 from ..curves import AbstractCurve
 from ..initial_value import geodesic_equation, integrate
 
-RUNNING, CONVERGED, MISSED, NONFINITE, OUTSIDE, TOO_LONG, INACCURATE = range(7)
 # Quadrature points on a step of the integrator, for the derivative of the energy.
 _GAUSS = 4
 
@@ -89,7 +89,12 @@ class FlowProblem(eqx.Module):
         self.acceleration = eqx.filter_closure_convert(metric.acceleration, x, x)
         self.domain = eqx.filter_closure_convert(metric.domain, x)
 
+    def over_points(self, function: Callable, *arrays: Array) -> Any:
+        """``function`` of one point each, over the points of a path."""
+        return jax.vmap(function)(*arrays)
+
     def squared_speeds(self, points: Points, velocities: Points) -> Float[Array, " n"]:
+        """``<v, v>_G`` of every velocity at its point."""
         return jax.vmap(lambda x, v: self.inner_product(x).squared_norm(v))(points, velocities)
 
     def outside(self, points: Points) -> Array:
@@ -98,43 +103,32 @@ class FlowProblem(eqx.Module):
 
 
 def mean_speed(velocities: Points) -> Scalar:
+    """The root mean square of the Euclidean speeds."""
     return safe_sqrt(jnp.sum(velocities**2) / velocities.shape[0])
 
 
 class Flow(NamedTuple):
-    """All segments integrated: their ends, ``(N, d)`` each, the steps taken, and how it went."""
+    """All segments integrated: their ends, ``(N, d)`` each, how it went, and the steps taken.
+
+    ``result`` is ``successful``, ``outside_domain``, ``max_steps_reached`` (by the integrator) or ``metric_nonfinite``.
+    """
 
     points: Points
     velocities: Points
-    status: Array  # RUNNING if all is well
+    result: RESULTS
     steps: Array
     curve: ShootingCurve | None
 
 
-class ShootingSettings(NamedTuple):
-    """Settings of a solve with their defaults filled in; see `Shooting`."""
-
-    segments: int
-    rtol: float
-    tolerance: float
-    max_steps: int
-    integration_steps: int
-    solver: diffrax.AbstractSolver
-    max_dense: int
-    max_gmres: int
-
-
-def flow_segments(
-    problem: FlowProblem, starts: Points, velocities: Points, settings: ShootingSettings, dense: bool
-) -> Flow:
-    """Integrate all segments side by side; differentiable in forward mode alone."""
+def flow_segments(problem: FlowProblem, starts: Points, velocities: Points, settings: Any, dense: bool) -> Flow:
+    """Integrate all segments side by side; differentiable in forward mode alone. ``settings`` is a `Shooting` whose
+    defaults are filled in."""
     dtype, n = starts.dtype, settings.segments
-    bits64 = jnp.finfo(dtype).bits >= 64
-    # Absolute tolerances follow the size of the problem, so that units do not matter; it is zero for a point.
+    # Absolute tolerances follow the size of the problem, so that units do not matter; that size is zero for a point.
     size = jax.lax.stop_gradient(mean_speed(velocities))
     atol = settings.rtol * jnp.where((size > 0) & jnp.isfinite(size), size, 1)
     controller = diffrax.PIDController(
-        rtol=settings.rtol, atol=atol, dtmin=1e-12 if bits64 else 1e-7, force_dtmin=False
+        rtol=settings.rtol, atol=atol, dtmin=by_precision(dtype, 1e-12, 1e-7), force_dtmin=False
     )
 
     def one(t0, t1, x, v):
@@ -147,7 +141,7 @@ def flow_segments(
             saveat=diffrax.SaveAt(t1=True, dense=dense),
             solver=settings.solver,
             stepsize_controller=controller,
-            # Forward mode: diffrax's default has no derivative in forward mode, which Newton's method needs.
+            # Newton's method needs derivatives in forward mode, which diffrax's default adjoint does not give.
             adjoint=diffrax.ForwardMode(),
             max_steps=settings.integration_steps,
         )
@@ -155,20 +149,26 @@ def flow_segments(
         finite = jnp.all(jnp.isfinite(end_x)) & jnp.all(jnp.isfinite(end_v))
         too_long = solution.result == diffrax.RESULTS.max_steps_reached
         good = (solution.result == diffrax.RESULTS.successful) & finite
-        status = jnp.where(good, RUNNING, jnp.where(too_long, TOO_LONG, NONFINITE)).astype(jnp.int32)
         knots = infos = None
         if dense:
             interpolation = solution.interpolation
             used = jnp.arange(settings.integration_steps) < interpolation.ts_size - 1
             knots = jnp.append(t0, jnp.where(used, interpolation.ts[1:], t1))
             infos = jax.tree.map(lambda a: jnp.where(used.reshape(-1, *(1,) * (a.ndim - 1)), a, 0), interpolation.infos)
-        return end_x, end_v, status, solution.stats["num_accepted_steps"], knots, infos
+        return end_x, end_v, (too_long, ~good), solution.stats["num_accepted_steps"], knots, infos
 
     times = jnp.arange(n + 1, dtype=dtype) / n
-    ends, end_velocities, status, steps, knots, infos = jax.vmap(one)(times[:-1], times[1:], starts, velocities)
+    ends, end_velocities, failed, steps, knots, infos = jax.vmap(one)(times[:-1], times[1:], starts, velocities)
     curve = ShootingCurve(knots, infos, settings.solver.interpolation_cls) if dense else None
-    status = jnp.where(problem.outside(starts) | problem.outside(ends), OUTSIDE, jnp.max(status))
-    return Flow(ends, end_velocities, status.astype(jnp.int32), jnp.sum(steps), curve)
+    too_long, bad = map(jnp.any, failed)
+    result = first_failure(
+        [
+            (problem.outside(starts) | problem.outside(ends), RESULTS.outside_domain),
+            (too_long, RESULTS.max_steps_reached),
+            (bad, RESULTS.metric_nonfinite),
+        ]
+    )
+    return Flow(ends, end_velocities, result, jnp.sum(steps), curve)
 
 
 def replayed(

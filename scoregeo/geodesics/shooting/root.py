@@ -1,6 +1,6 @@
 """Newton's method for the states at which the segments of a shooting path match, and their derivatives.
 
-See `shooting` for the equations.
+See `solver` for the equations.
 """
 
 from collections.abc import Callable
@@ -12,22 +12,11 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array
 
-from ..._numerics import safe_sqrt
+from ..._numerics import by_precision, safe_sqrt
+from ..._results import RESULTS, first_failure
 from ..._types import Matrix, Point, Points, Scalar, Vector
 from ..spectral.implicit import linearisation
-from .flow import (
-    CONVERGED,
-    MISSED,
-    NONFINITE,
-    RUNNING,
-    Flow,
-    FlowProblem,
-    ShootingCurve,
-    ShootingSettings,
-    flow_segments,
-    mean_speed,
-    replayed,
-)
+from .flow import Flow, FlowProblem, ShootingCurve, flow_segments, mean_speed, replayed
 
 # Where the defects do not fall, the step is divided by this, at most so many times.
 _BACKTRACK, _MAX_BACKTRACKS = 3.0, 10
@@ -35,6 +24,8 @@ _BACKTRACK, _MAX_BACKTRACKS = 3.0, 10
 _DECREASE = 0.1
 # GMRES keeps so many vectors.
 _RESTART = 40
+# Within this many tolerances of the root, a step that no longer helps is rounding, not failure.
+_CLOSE = 1e3
 
 
 class SegmentStates(NamedTuple):
@@ -44,16 +35,20 @@ class SegmentStates(NamedTuple):
     velocities: Points
 
     def starts(self, x: Point) -> Points:
+        """The points at which all segments start, ``(N, d)``."""
         return jnp.concatenate([x[None], self.points])
 
 
 class Root(NamedTuple):
-    """Where the root find ended; ``correction`` is the relative size of its last step."""
+    """Where the root find ended; ``correction`` is the relative size of its last step.
+
+    ``result`` is ``successful``, ``ends_missed``, ``solver_steps_reached``, or what stopped the first integration.
+    """
 
     states: SegmentStates
     correction: Scalar
     iterations: Array
-    status: Array
+    result: RESULTS
 
 
 def defects(y: Point, states: SegmentStates, ends: Points, end_velocities: Points) -> tuple[Points, Points]:
@@ -62,33 +57,35 @@ def defects(y: Point, states: SegmentStates, ends: Points, end_velocities: Point
     return ends - following, end_velocities[:-1] - states.velocities[1:]
 
 
-def _flattened(gaps: Points, kinks: Points) -> SegmentStates:
+def _closing_change(gaps: Points, velocity_gaps: Points) -> SegmentStates:
     """``P^-1`` of the defects: the change of states that closes them in Euclidean space, with the sign of (1)."""
     n = gaps.shape[0]
-    # States move on by dx_{i+1} = dx_i + dv_i / n - gap_i, dv_{i+1} = dv_i - kink_i, from dx_0 = 0 to dx_n = 0.
-    kinks = jnp.concatenate([jnp.zeros_like(gaps[:1]), jnp.cumsum(kinks, 0)])
-    velocities = jnp.sum(gaps, 0) + jnp.mean(kinks, 0) - kinks
+    # States move on by dx_{i+1} = dx_i + dv_i / n - gap_i, dv_{i+1} = dv_i - velocity_gap_i, from dx_0 = 0 to dx_n = 0.
+    lost = jnp.concatenate([jnp.zeros_like(gaps[:1]), jnp.cumsum(velocity_gaps, 0)])
+    velocities = jnp.sum(gaps, 0) + jnp.mean(lost, 0) - lost
     points = jnp.cumsum(velocities / n - gaps, 0)[:-1]
     return SegmentStates(points, velocities)
 
 
-class _Aim(NamedTuple):
-    """The linear algebra of Newton's method, on flattened `SegmentStates` of ``n`` segments in d dimensions."""
+class _DefectAlgebra(NamedTuple):
+    """The linear algebra of Newton's method, on raveled `SegmentStates` of ``n`` segments in d dimensions."""
 
     n: int
     d: int
 
     @property
     def size(self) -> int:
+        """The number of unknowns."""
         return (2 * self.n - 1) * self.d
 
     def states(self, u: Vector) -> SegmentStates:
+        """The states that ``u`` holds."""
         split = (self.n - 1) * self.d
         return SegmentStates(u[:split].reshape(-1, self.d), u[split:].reshape(-1, self.d))
 
     def residual(self, y: Point, u: Vector, ends: Points, end_velocities: Points) -> Vector:
         """F(u), given the ends that the states flow to; linear in everything together."""
-        return _flat(_flattened(*defects(y, self.states(u), ends, end_velocities)))
+        return _raveled(_closing_change(*defects(y, self.states(u), ends, end_velocities)))
 
     def directional(self, pushforward: Callable, direction: Vector) -> Vector:
         """The derivative of F, given that of the ends in the starts."""
@@ -113,11 +110,11 @@ class _Aim(NamedTuple):
         return jax.vmap(lambda e: self.directional(flow, e), out_axes=1)(jnp.eye(self.size, dtype=dtype)), other
 
 
-def _flat(states: SegmentStates) -> Vector:
+def _raveled(states: SegmentStates) -> Vector:
     return jnp.concatenate([states.points.reshape(-1), states.velocities.reshape(-1)])
 
 
-def _gmres(matvec: Callable, b: Vector, rtol: float, settings: ShootingSettings) -> Vector:
+def _gmres(matvec: Callable, b: Vector, rtol: float, settings: Any) -> Vector:
     operator = lx.FunctionLinearOperator(matvec, jax.ShapeDtypeStruct(b.shape, b.dtype))
     solver = lx.GMRES(
         rtol=rtol, atol=0.0, max_steps=settings.max_gmres, restart=min(_RESTART, b.size), norm=lx.internal.two_norm
@@ -129,8 +126,12 @@ def _dense_solve(matrix: Array, b: Vector) -> Vector:
     return lx.linear_solve(lx.MatrixLinearOperator(matrix), b, lx.LU(), throw=False).value
 
 
-class _Newton(NamedTuple):
-    """Of the root find: the last good states with the Newton step from there, and the part of it to try next."""
+class _NewtonState(NamedTuple):
+    """The last good states with the Newton step from there, and the part of it to try next.
+
+    ``size`` is the norm of the defects, infinite before the first evaluation; ``result`` is ``solver_steps_reached``
+    until the iteration ends by itself.
+    """
 
     states: Vector
     size: Scalar
@@ -139,89 +140,116 @@ class _Newton(NamedTuple):
     tries: Array
     correction: Scalar
     iterations: Array
-    status: Array
+    result: RESULTS
 
 
-def _newton(problem: FlowProblem, start: SegmentStates, settings: ShootingSettings) -> Root:
-    """States without defects, by damped Newton steps from ``start``."""
-    flat, aim = _flat(start), _Aim(*start.velocities.shape)
-    dtype, tolerance = flat.dtype, settings.tolerance
-    forcing = 1e-6 if jnp.finfo(dtype).bits >= 64 else 1e-3
+class _Trial(NamedTuple):
+    """F at a trial, the code of the integration, and the solution of ``F' d = b`` as a function of ``b``."""
+
+    residual: Vector
+    result: RESULTS
+    solve: Callable[[Vector], Vector]
+
+
+def _evaluate(problem: FlowProblem, algebra: _DefectAlgebra, trial: Vector, settings: Any) -> _Trial:
+    """Integrate the segments from the states ``trial``."""
+    states = algebra.states(trial)
+    starts, velocities = states.starts(problem.x), states.velocities
 
     def ends(starts, velocities):
         flow = flow_segments(problem, starts, velocities, settings, dense=False)
-        return (flow.points, flow.velocities), flow.status
+        return (flow.points, flow.velocities), flow.result
 
-    def cond(root):
-        return (root.status == RUNNING) & (root.iterations < settings.max_steps)
+    def pushforward(dx, dv):
+        reached, tangents, result = jax.jvp(ends, (starts, velocities), (dx, dv), has_aux=True)
+        return tangents, (reached, result)
 
-    def body(root):
-        trial = root.states + root.step * root.direction
-        starts, velocities = aim.states(trial).starts(problem.x), aim.states(trial).velocities
+    if algebra.size <= settings.max_dense:
+        # Defects and their derivative come from one loop of the integrator. A step that is refused costs a derivative
+        # that is not needed; but these are few, and a second loop takes seconds to compile.
+        matrix, (reached, result) = algebra.matrix(pushforward, trial.dtype)
 
-        def pushforward(dx, dv):
-            reached, tangents, status = jax.jvp(ends, (starts, velocities), (dx, dv), has_aux=True)
-            return tangents, (reached, status)
+        def solve(b):
+            return _dense_solve(matrix, b)
 
-        if aim.size <= settings.max_dense:
-            # Defects and their derivative from one loop of the integrator. A step that is refused costs a derivative
-            # that is not needed; but these are few, and a second loop takes seconds to compile.
-            matrix, (reached, status) = aim.matrix(pushforward, dtype)
-        else:
-            reached, status = ends(starts, velocities)
-        residual = aim.residual(problem.y, trial, *reached)
-        first = jnp.isinf(root.size)
-        size = _norm(residual, settings)
-        good = (status == RUNNING) & jnp.isfinite(size)
-        accepted = good & (first | (size <= (1 - _DECREASE * root.step) * root.size))
-        b = jnp.where(accepted, -residual, 0)
-        if aim.size <= settings.max_dense:
-            direction = _dense_solve(matrix, b)
-        else:
-            direction = _gmres(lambda d: aim.directional(lambda *u: pushforward(*u)[0], d), b, forcing, settings)
+    else:
+        reached, result = ends(starts, velocities)
+        forcing = by_precision(trial.dtype, 1e-6, 1e-3)
 
-        states = jnp.where(accepted, trial, root.states)
-        direction = jnp.where(accepted, direction, root.direction)
-        speed = mean_speed(aim.states(states).velocities)
-        correction = _norm(direction, settings) / jnp.where(speed > 0, speed, 1)
-        solvable = jnp.isfinite(correction)
-        converged = solvable & (correction <= tolerance)
-        # Close to the root the defects are the errors of the integration, and may not fall any further.
-        tries = jnp.where(accepted, 0, root.tries + 1)
-        stuck = ~solvable | (tries > _MAX_BACKTRACKS) | (~accepted & (root.correction <= 1e3 * tolerance))
-        close = solvable & (correction <= 1e3 * tolerance)
-        end = jnp.where(converged | (stuck & close), CONVERGED, jnp.where(stuck, MISSED, RUNNING))
-        end = jnp.where(first & ~good, jnp.where(status == RUNNING, NONFINITE, status), end)
-        return _Newton(
-            # The last step is taken without looking.
-            states=jnp.where(converged, states + direction, states),
-            size=jnp.where(accepted, size, root.size),
-            direction=direction,
-            step=jnp.where(accepted, 1, root.step / _BACKTRACK),
-            tries=tries,
-            correction=jnp.where(solvable, correction, jnp.inf),
-            iterations=root.iterations + 1,
-            status=end.astype(jnp.int32),
-        )
+        def solve(b):
+            return _gmres(lambda d: algebra.directional(lambda *u: pushforward(*u)[0], d), b, forcing, settings)
 
-    zero, one = jnp.zeros((), jnp.int32), jnp.ones((), dtype)
-    begin = _Newton(flat, one * jnp.inf, jnp.zeros_like(flat), one, zero, one * jnp.inf, zero, zero + RUNNING)
-    root = jax.lax.while_loop(cond, body, begin)
-    return Root(aim.states(root.states), root.correction, root.iterations, root.status)
+    return _Trial(algebra.residual(problem.y, trial, *reached), result, solve)
 
 
-def _norm(u: Vector, settings: ShootingSettings) -> Scalar:
-    """Of flattened `SegmentStates`: root mean square over the segments."""
+def _newton_step(problem: FlowProblem, algebra: _DefectAlgebra, settings: Any, state: _NewtonState) -> _NewtonState:
+    """Try the current part of the current step: accept it and find the next step, or divide it."""
+    trial = state.states + state.step * state.direction
+    at = _evaluate(problem, algebra, trial, settings)
+    first = jnp.isinf(state.size)
+    size = _norm(at.residual, settings)
+    good = (at.result == RESULTS.successful) & jnp.isfinite(size)
+    accepted = good & (first | (size <= (1 - _DECREASE * state.step) * state.size))
+    direction = at.solve(jnp.where(accepted, -at.residual, 0))
+
+    states = jnp.where(accepted, trial, state.states)
+    direction = jnp.where(accepted, direction, state.direction)
+    speed = mean_speed(algebra.states(states).velocities)
+    correction = _norm(direction, settings) / jnp.where(speed > 0, speed, 1)
+    solvable = jnp.isfinite(correction)
+    converged = solvable & (correction <= settings.tolerance)
+    close = solvable & (correction <= _CLOSE * settings.tolerance)
+    # Close to the root the defects are the errors of the integration, and may not fall any further.
+    tries = jnp.where(accepted, 0, state.tries + 1)
+    stuck = ~solvable | (tries > _MAX_BACKTRACKS) | (~accepted & (state.correction <= _CLOSE * settings.tolerance))
+    result = first_failure(
+        [
+            (first & ~good & (at.result != RESULTS.successful), at.result),
+            (first & ~good, RESULTS.metric_nonfinite),
+            (stuck & ~close, RESULTS.ends_missed),
+            (~stuck & ~converged, RESULTS.solver_steps_reached),
+        ]
+    )
+    return _NewtonState(
+        # A step as small as the tolerance is taken without evaluating the defects at its end: it is the last.
+        states=jnp.where(converged, states + direction, states),
+        size=jnp.where(accepted, size, state.size),
+        direction=direction,
+        step=jnp.where(accepted, 1, state.step / _BACKTRACK),
+        tries=tries,
+        correction=jnp.where(solvable, correction, jnp.inf),
+        iterations=state.iterations + 1,
+        result=result,
+    )
+
+
+def _find_root(problem: FlowProblem, start: SegmentStates, settings: Any) -> Root:
+    """States without defects, by damped Newton steps from ``start``."""
+    algebra, u = _DefectAlgebra(*start.velocities.shape), _raveled(start)
+    zero, one = jnp.zeros((), jnp.int32), jnp.ones((), u.dtype)
+    unfinished = RESULTS.solver_steps_reached
+    state = _NewtonState(u, one * jnp.inf, jnp.zeros_like(u), one, zero, one * jnp.inf, zero, unfinished)
+
+    def more(state):
+        return (state.result == unfinished) & (state.iterations < settings.max_steps)
+
+    state = jax.lax.while_loop(more, lambda state: _newton_step(problem, algebra, settings, state), state)
+    return Root(algebra.states(state.states), state.correction, state.iterations, state.result)
+
+
+def _norm(u: Vector, settings: Any) -> Scalar:
+    """The norm of raveled `SegmentStates`: root mean square over the segments."""
     return safe_sqrt(jnp.sum(u**2) / settings.segments)
 
 
 @eqx.filter_custom_jvp
-def matched_states(problem: FlowProblem, start: SegmentStates, settings: ShootingSettings) -> tuple[Root, Flow]:
-    """States without defects, and the flow from them with its dense solution.
+def matched_states(problem: FlowProblem, start: SegmentStates, settings: Any) -> tuple[Root, Flow]:
+    """States without defects, and the flow from them with its dense solution. ``settings`` is a `Shooting` whose
+    defaults are filled in.
 
     Differentiable with respect to everything in ``problem``, by the implicit function theorem: du = -(dF/du)^-1 dF.
     """
-    root = _newton(problem, start, settings)
+    root = _find_root(problem, start, settings)
     return root, flow_segments(problem, root.states.starts(problem.x), root.states.velocities, settings, dense=True)
 
 
@@ -229,7 +257,7 @@ def matched_states(problem: FlowProblem, start: SegmentStates, settings: Shootin
 def _matched_jvp(primals, tangents):
     problem, start, settings = primals
     root, flow = out = matched_states(problem, start, settings)
-    aim = _Aim(*start.velocities.shape)
+    algebra = _DefectAlgebra(*start.velocities.shape)
     starts, velocities = root.states.starts(problem.x), root.states.velocities
     knots = jax.lax.stop_gradient(flow.curve.knots)
     dynamic, static, dots = linearisation(problem, tangents[0])
@@ -238,26 +266,26 @@ def _matched_jvp(primals, tangents):
         return replayed(eqx.combine(dynamic, static), starts, velocities, knots, settings.solver)
 
     _, linear = jax.linearize(replay, dynamic, starts, velocities)
-    # With the unknowns fixed, the first segment still starts in x, wherever that moves.
+    # The first segment starts in x and moves with it, while the unknowns are fixed.
     still = SegmentStates(jnp.zeros_like(root.states.points), jnp.zeros_like(velocities))
     x_dot, v_dot, _ = linear(dots, still.starts(dots.x), still.velocities)
-    b = -aim.residual(dots.y, jnp.zeros(aim.size, starts.dtype), x_dot, v_dot)
+    b = -algebra.residual(dots.y, jnp.zeros(algebra.size, starts.dtype), x_dot, v_dot)
     no = jax.tree.map(jnp.zeros_like, dynamic)
 
     def pushforward(dx, dv):
         return linear(no, dx, dv)[:2]
 
-    if aim.size <= settings.max_dense:
-        du = _dense_solve(aim.matrix(lambda *u: (pushforward(*u), None), b.dtype)[0], b)
+    if algebra.size <= settings.max_dense:
+        du = _dense_solve(algebra.matrix(lambda *u: (pushforward(*u), None), b.dtype)[0], b)
     else:
-        accuracy = 1e-10 if jnp.finfo(b.dtype).bits >= 64 else 1e-5
+        accuracy = by_precision(b.dtype, 1e-10, 1e-5)
 
         def solve(matvec, b):
             return _gmres(matvec, b, accuracy, settings)
 
-        matvec = lambda direction: aim.directional(pushforward, direction)  # noqa: E731
+        matvec = lambda direction: algebra.directional(pushforward, direction)  # noqa: E731
         du = jax.lax.custom_linear_solve(matvec, b, solve, transpose_solve=solve)
-    states = aim.states(du)
+    states = algebra.states(du)
     x_dot, v_dot, infos = linear(dots, states.starts(dots.x), states.velocities)
     root, flow = jax.tree.map(lambda leaf: jnp.zeros_like(leaf) if eqx.is_inexact_array(leaf) else None, out)
     curve = eqx.tree_at(lambda c: c.infos, flow.curve, infos)

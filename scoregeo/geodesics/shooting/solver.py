@@ -22,35 +22,27 @@ Derivatives: of the energy by the envelope theorem, of the states by the implici
 a replay of the steps that diffrax took, which JAX differentiates in both modes, to any order.
 """
 
-from typing import NamedTuple
+import dataclasses
+import functools
+from typing import Any, NamedTuple
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ..._checks import check_counts, check_fractions, setting
-from ..._numerics import frozen, safe_sqrt
-from ..._results import RESULTS
-from ..._types import Point, Points, Scalar
+from ..._numerics import by_precision, frozen, safe_sqrt
+from ..._results import RESULTS, first_failure
+from ..._types import Point, Scalar
 from ...metrics import AbstractMetric
 from ..base import AbstractBoundarySolver
+from ..certificate import measure_path, measure_point, some_negative
 from ..curves import AbstractCurve
-from ..solution import Geodesic, speed_deviation
-from .flow import (
-    CONVERGED,
-    INACCURATE,
-    MISSED,
-    NONFINITE,
-    OUTSIDE,
-    RUNNING,
-    TOO_LONG,
-    Flow,
-    FlowProblem,
-    ShootingSettings,
-)
-from .root import SegmentStates, defects, matched_states, stationary_energy
+from ..solution import Geodesic
+from .flow import Flow, FlowProblem
+from .root import Root, SegmentStates, defects, matched_states, stationary_energy
 
 # Points at which a start that failed is inspected.
 _PROBES = 65
@@ -110,76 +102,57 @@ class Shooting(AbstractBoundarySolver):
                 f"`solver` must be an explicit Runge-Kutta method such as diffrax.Dopri8(), got {self.solver!r}"
             )
 
-    def _settings(self, dtype) -> ShootingSettings:
-        double = jnp.finfo(dtype).bits >= 64
-        return ShootingSettings(
-            self.segments,
-            self.rtol if self.rtol is not None else (1e-12 if double else 1e-6),
-            self.tolerance if self.tolerance is not None else (1e-10 if double else 1e-5),
-            self.max_steps,
-            self.integration_steps or max(256 // self.segments, 64),
-            self.solver,
-            self.max_dense,
-            self.max_gmres,
+    def for_precision(self, dtype: Any) -> "Shooting":
+        """The same solver with its defaults for ``dtype`` filled in."""
+        return dataclasses.replace(
+            self,
+            rtol=self.rtol if self.rtol is not None else by_precision(dtype, 1e-12, 1e-6),
+            tolerance=self.tolerance if self.tolerance is not None else by_precision(dtype, 1e-10, 1e-5),
+            integration_steps=self.integration_steps or max(256 // self.segments, 64),
         )
 
     def solve(
         self, metric: AbstractMetric, x: Point, y: Point, init: AbstractCurve, ts: Float[Array, " n"]
     ) -> Geodesic:
         """See `AbstractBoundarySolver.solve`."""
-        settings = self._settings(x.dtype)
+        settings = self.for_precision(x.dtype)
         problem = FlowProblem(metric, x, y)
         start = jax.lax.stop_gradient(_starting_states(init, x, y, self.segments))
         root, flow = matched_states(problem, start, settings)
-        curve = flow.curve
-        points, velocities = jax.vmap(curve)(ts)
-
         constant = frozen(problem)
-        certificate = _certificate(constant, *frozen((root.states, flow, points, velocities)))
-        energy = stationary_energy(certificate.energy, problem, curve)
-        path_error = root.correction + certificate.defect + certificate.drift
+        found = _measure_defects(constant, *frozen((root.states, flow)))
+        energy = stationary_energy(found.energy, problem, flow.curve)
         length = safe_sqrt(2 * energy)
-        eps = jnp.finfo(x.dtype).eps
-        error = certificate.error + jax.lax.stop_gradient(length) * (path_error**2 / 2 + settings.rtol + 4 * eps)
+        path_error = root.correction + found.largest + found.drift
+        share = path_error**2 / 2 + settings.rtol + 4 * jnp.finfo(x.dtype).eps
+        error = found.error + jax.lax.stop_gradient(length) * share
 
-        # The first of these that is true says how it ended.
-        ends_outside, path_outside, path_finite = _inspect(constant, init)
-        too_long = root.status == TOO_LONG
-        status = jnp.select(
-            [
-                ends_outside | (too_long & path_outside),
-                # Near points where the metric is not finite, the integrator's steps shrink, and there are too many.
-                too_long & ~path_finite,
-                root.status != CONVERGED,
-                flow.status != RUNNING,
-                certificate.outside,
-                ~certificate.finite,
-                certificate.defect > 1e3 * max(settings.tolerance, settings.rtol),
-                # Where the metric has a kink, the geodesic equation is met on both sides of it, by no geodesic.
-                error > max(settings.tolerance, settings.rtol) ** 0.5 * length,
-            ],
-            [
-                jnp.asarray(code, jnp.int32)
-                for code in (OUTSIDE, NONFINITE, root.status, flow.status, OUTSIDE, NONFINITE, MISSED, INACCURATE)
-            ],
-            CONVERGED,
-        )
-        return Geodesic(
-            ts=ts,
-            points=points,
-            velocities=velocities,
-            length=length,
+        def measure(curve, points, velocities):
+            finite = jnp.isfinite(found.drift + found.largest)
+            measured = measure_path(constant, curve, points, velocities, mean=2 * found.energy, finite=finite)
+            return measured._replace(residual=jnp.maximum(measured.residual, found.largest))
+
+        accuracy = max(settings.tolerance, settings.rtol)
+        return Geodesic.from_curve(
+            flow.curve,
+            ts,
+            measure,
+            ends=(x, y),
             energy=energy,
+            length=length,
             error=error,
-            residual=certificate.residual,
-            result=_result(status),
+            causes=[*_causes(constant, init, root, flow), (found.outside, RESULTS.outside_domain)],
+            failures=[
+                (found.largest > 1e3 * accuracy, RESULTS.ends_missed),
+                # Where the metric has a kink, the geodesic equation is met on both sides of it, by no geodesic.
+                (error > accuracy**0.5 * length, RESULTS.accuracy_not_reached),
+            ],
             stats={
                 "iterations": root.iterations,
                 "integration_steps": flow.steps,
-                "defect": certificate.defect,
+                "defect": found.largest,
                 "path_error": jax.lax.stop_gradient(path_error),
             },
-            curve=curve,
         )
 
 
@@ -191,30 +164,40 @@ def _starting_states(init: AbstractCurve, x: Point, y: Point, segments: int) -> 
     return SegmentStates(points[1:], jnp.where(rest, 0, velocities.astype(x.dtype)))
 
 
-def _inspect(problem: FlowProblem, init: AbstractCurve) -> tuple[Array, Array, Array]:
-    """Whether an end point is outside the domain; whether ``init`` is anywhere; and whether the metric along it is
-    finite."""
+def _causes(
+    problem: FlowProblem, init: AbstractCurve, root: Root, flow: Flow
+) -> list[tuple[Bool[Array, ""] | bool, RESULTS]]:
+    """Why there is no path without defects, the first to be true: a start that already failed is inspected itself."""
     points, velocities = jax.vmap(init)(jnp.linspace(0, 1, _PROBES, dtype=problem.x.dtype))
-    finite = jnp.all(jnp.isfinite(problem.squared_speeds(points, velocities)))
-    return problem.outside(jnp.stack([problem.x, problem.y])), problem.outside(points), finite
+    measure = functools.partial(measure_point, problem.inner_product)
+    squared, indefinite = jax.vmap(measure)(points, velocities)
+    start_finite = jnp.all(jnp.isfinite(squared))
+    start_negative = some_negative(squared) | jnp.any(indefinite)
+    ends_outside = problem.outside(jnp.stack([problem.x, problem.y]))
+    too_long = root.result == RESULTS.max_steps_reached
+    failed = first_failure([(root.result != RESULTS.successful, root.result), (True, flow.result)])
+    return [
+        (ends_outside | (too_long & problem.outside(points)), RESULTS.outside_domain),
+        # Near points where the metric is not finite, the integrator's steps shrink, and there are too many.
+        (too_long & ~start_finite, RESULTS.metric_nonfinite),
+        ((failed != RESULTS.successful) & start_negative, RESULTS.metric_nonfinite),
+        (failed == RESULTS.max_steps_reached, RESULTS.solver_steps_reached),
+        (failed != RESULTS.successful, failed),
+    ]
 
 
-class _Certificate(NamedTuple):
-    """Energy, and what is known of the path: the first parts of (2), relative defects, and whether it is a path of the
-    metric at all."""
+class _Defects(NamedTuple):
+    """The energy of a shooting path, the first two terms of (2), and relative defects: the ``largest`` gap, and the
+    ``drift`` of the speed. ``outside``: whether the integration left the domain."""
 
     energy: Scalar
     error: Scalar
-    defect: Scalar
+    largest: Scalar
     drift: Scalar
-    residual: Scalar
     outside: Array
-    finite: Array
 
 
-def _certificate(
-    problem: FlowProblem, states: SegmentStates, flow: Flow, points: Points, velocities: Points
-) -> _Certificate:
+def _measure_defects(problem: FlowProblem, states: SegmentStates, flow: Flow) -> _Defects:
     starts = states.starts(problem.x)
     squared = jnp.append(
         problem.squared_speeds(starts, states.velocities), problem.squared_speeds(flow.points, flow.velocities)
@@ -224,31 +207,16 @@ def _certificate(
     unit = jnp.where(length > 0, length, 1)
     drift = jnp.max(jnp.abs(safe_sqrt(squared) - length)) / unit
 
-    gaps, kinks = defects(problem.y, states, flow.points, flow.velocities)
+    gaps, velocity_gaps = defects(problem.y, states, flow.points, flow.velocities)
     along = jax.vmap(lambda x, gap, v: problem.inner_product(x).inner(gap, v))(flow.points, gaps, flow.velocities)
     gaps = problem.squared_speeds(flow.points, gaps)
-    kinks = problem.squared_speeds(flow.points[:-1], kinks)
-    defect = safe_sqrt(jnp.max(jnp.append(gaps, kinks))) / unit
-    samples = problem.squared_speeds(points, velocities)
-    deviation = speed_deviation(samples, mean)
-    # The integration ends near y, which is not y: a metric that is not finite there would pass unnoticed.
-    at_end = problem.squared_speeds(problem.y[None], flow.velocities[-1:])
+    velocity_gaps = problem.squared_speeds(flow.points[:-1], velocity_gaps)
     visited, taken = flow.curve.visited()
     domain = jax.vmap(problem.domain)(visited)
-    return _Certificate(
+    return _Defects(
         energy=mean / 2,
         error=drift * length + jnp.sum(jnp.abs(along)) / unit,
-        defect=defect,
+        largest=safe_sqrt(jnp.max(jnp.append(gaps, velocity_gaps))) / unit,
         drift=drift,
-        residual=jnp.maximum(deviation, defect),
-        outside=problem.outside(points) | jnp.any(taken & (domain <= 0)),
-        finite=jnp.isfinite(drift + deviation + defect + at_end[0]),
+        outside=jnp.any(taken & (domain <= 0)),
     )
-
-
-def _result(status: Array) -> RESULTS:
-    result = RESULTS.where(status == CONVERGED, RESULTS.successful, RESULTS.solver_steps_reached)
-    result = RESULTS.where(status == MISSED, RESULTS.ends_missed, result)
-    result = RESULTS.where(status == INACCURATE, RESULTS.accuracy_not_reached, result)
-    result = RESULTS.where(status == NONFINITE, RESULTS.metric_nonfinite, result)
-    return RESULTS.where(status == OUTSIDE, RESULTS.outside_domain, result)

@@ -15,25 +15,28 @@ the evaluation is on as many elements across; the best path with these is about 
 is judged, so that its error is twice (1).
 """
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..._checks import check_counts, check_fractions, setting
-from ..._numerics import by_precision, safe_sqrt
+from ..._numerics import by_precision
 from ..._results import RESULTS
 from ..._types import Point
 from ...metrics import AbstractMetric
 from ..base import AbstractBoundarySolver, default_solver
+from ..certificate import measure_path
 from ..curves import AbstractCurve
-from ..solution import Geodesic, speed_deviation
+from ..solution import Geodesic
 from ..starts import sideways_nudge
 from .energy import PathEnergy
 from .implicit import stationary
 from .legendre import Coefficients, uniform_breaks
 from .mesh import polynomial_curve
-from .refinement import Refinement, Settings, SolveState, accurate
+from .refinement import Refinement, Settings, accurate
 
 # The number of elements grows by this factor between levels, at most. Smaller steps would fit problems more closely,
 # but every level takes more than a second to compile.
@@ -136,37 +139,32 @@ class SpectralNewton(AbstractBoundarySolver):
         state = stationary(Refinement(settings), problem, jax.lax.stop_gradient(start))
         best = state.best
 
-        curve = polynomial_curve(x, y, best.path)
-        points, velocities = jax.vmap(curve)(ts)
-        frozen = problem.frozen()
-        fixed = jax.lax.stop_gradient((points, velocities))
-        densities = frozen.over_points(frozen.density, *fixed)
-        residual = speed_deviation(densities, best.energy)
-        inside = frozen.inside(jnp.concatenate([x[None], y[None], fixed[0]]))
-        # Where the last path was not finite, the points that the solver saw tell why.
         basis = settings.basis(state.work.breaks)
-        seen = frozen.inside(jax.lax.stop_gradient(basis.path(x, y, state.work.c)[0]))
-        nonfinite = RESULTS.where(inside & seen, RESULTS.metric_nonfinite, RESULTS.outside_domain)
-        result = _result(state, settings, nonfinite)
-        stats = {
-            "newton_steps": state.counts.newton,
-            "cg_steps": state.counts.cg,
-            "metric_evaluations": state.counts.metric,
-            "path_error": jax.lax.stop_gradient(best.path_error),
-            "elements": jnp.asarray(settings.elements)[best.level],
-        }
-        return Geodesic(
-            ts=ts,
-            points=points,
-            velocities=velocities,
-            length=safe_sqrt(2 * best.energy),
+        measure = functools.partial(
+            measure_path,
+            problem.frozen(),
+            mean=2 * best.energy,
+            finite=state.outcome != RESULTS.metric_nonfinite,
+            visited=jax.lax.stop_gradient(basis.path(x, y, state.work.c)[0]),
+        )
+        return Geodesic.from_curve(
+            polynomial_curve(x, y, best.path),
+            ts,
+            measure,
+            ends=(x, y),
             energy=best.energy,
             error=best.error,
-            residual=jax.lax.stop_gradient(residual),
-            # Quadrature never looks at the ends; the samples do.
-            result=RESULTS.where(jnp.isfinite(residual) & inside, result, nonfinite),
-            stats=stats,
-            curve=curve,
+            failures=[
+                (state.outcome != RESULTS.successful, state.outcome),
+                (~accurate(best, settings), RESULTS.accuracy_not_reached),
+            ],
+            stats={
+                "newton_steps": state.counts.newton,
+                "cg_steps": state.counts.cg,
+                "metric_evaluations": state.counts.metric,
+                "path_error": jax.lax.stop_gradient(best.path_error),
+                "elements": jnp.asarray(settings.elements)[best.level],
+            },
         )
 
 
@@ -177,13 +175,6 @@ def starting_coefficients(init: AbstractCurve, x: Point, y: Point, settings: Set
     # The derivative of a bow t (1 - t).
     bow = (1 - 2 * basis.times)[:, None] * sideways_nudge(x, y)
     return basis.project_velocity(velocities + bow, x, y)
-
-
-def _result(state: SolveState, settings: Settings, nonfinite: RESULTS) -> RESULTS:
-    """The result code of a final state: how the solve ended if that is a failure, else whether it is accurate."""
-    result = RESULTS.where(accurate(state.best, settings), RESULTS.successful, RESULTS.accuracy_not_reached)
-    result = RESULTS.where(state.outcome == RESULTS.successful, result, state.outcome)
-    return RESULTS.where(state.outcome == RESULTS.metric_nonfinite, nonfinite, result)
 
 
 @default_solver.register(AbstractMetric)
