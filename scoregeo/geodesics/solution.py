@@ -1,5 +1,6 @@
 """The result of every solve: a geodesic with its certificates, as a pytree."""
 
+import collections
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,10 +13,18 @@ from jaxtyping import Array, Bool, Float
 
 from .._checks import is_concrete
 from .._numerics import frozen, safe_sqrt
-from .._results import RESULTS, raise_if_failed
+from .._results import RESULTS, raise_if_failed, status_name
 from .._types import Point, Points, Scalar
 from .certificate import Measurement, impossible, judge, speed_deviation  # noqa: F401
 from .curves import AbstractCurve, Polyline
+
+# What a solve took, as `Geodesic` prints it: entries of ``stats``, and what they count.
+_WORK = {
+    "elements": "elements",
+    "newton_steps": "Newton steps",
+    "iterations": "iterations",
+    "steps": "steps",
+}
 
 
 class Geodesic(eqx.Module):
@@ -35,6 +44,13 @@ class Geodesic(eqx.Module):
       ``path_error``, the estimated relative error of the path (of its velocity, in the mean): the square root, roughly,
       of that of the length. After `shoot`, ``t_end`` is the time reached: where an event or a failure stopped it before
       1, later samples are NaN and ``length`` is that of the part travelled.
+
+    Printed, it is one line: length and error, status, and work. All fields: ``equinox.tree_pprint``.
+
+    >>> import jax.numpy as jnp
+    >>> from scoregeo import EuclideanMetric, SpectralNewton, geodesic
+    >>> geodesic(EuclideanMetric(), jnp.zeros(2), jnp.array([3.0, 4.0])).reverse()  # doctest: +ELLIPSIS
+    Geodesic(length 5 ± ..., converged, 1 element, ... Newton steps)
     """
 
     ts: Float[Array, " n"]
@@ -47,6 +63,26 @@ class Geodesic(eqx.Module):
     result: RESULTS
     stats: dict[str, Any]
     curve: AbstractCurve | None
+
+    def __repr__(self) -> str:
+        values = (self.length, self.error, self.result, self.stats)
+        if not all(map(_has_value, jax.tree.leaves(values, is_leaf=lambda leaf: leaf is None))):
+            shapes = (eqx.tree_pformat(leaf, struct_as_array=True) for leaf in (self.length, self.points))
+            return "Geodesic(length {}, points {})".format(*shapes)
+        length, status = np.asarray(self.length), status_name(self.result)
+        if length.ndim > 0:
+            counts = collections.Counter(np.ravel(status).tolist()).most_common()
+            finite = length[np.isfinite(length)]
+            extent = f", lengths {finite.min():.6g} to {finite.max():.6g}" if finite.size else ""
+            return f"Geodesic(batch {length.shape}, {', '.join(f'{n} {name}' for name, n in counts)}{extent})"
+        parts = [f"length {length:.6g} ± {np.asarray(self.error):.0e}", status]
+        if np.any(np.asarray(self.stats.get("t_end", 1)) < 1):
+            parts.append(f"ended at t = {np.asarray(self.stats['t_end']):.4g}")
+        for name, unit in _WORK.items():
+            if name in self.stats:
+                count = np.asarray(self.stats[name]).item()
+                parts.append(f"{count} {unit.removesuffix('s') if count == 1 else unit}")
+        return f"Geodesic({', '.join(parts)})"
 
     @classmethod
     def from_curve(
@@ -132,6 +168,13 @@ class Geodesic(eqx.Module):
             velocities=-self.velocities[::-1],
             curve=None if self.curve is None else self.curve.reverse(),
         )
+
+
+def _has_value(leaf: Any) -> bool:
+    """Whether the value of a leaf can be read here and now; those of a traced, deleted or remote array cannot."""
+    if isinstance(leaf, jax.Array):
+        return is_concrete(leaf) and leaf.is_fully_addressable and not leaf.is_deleted()
+    return isinstance(leaf, np.ndarray | np.generic | float | int)
 
 
 def curve_of(geodesic: Geodesic) -> AbstractCurve:
