@@ -329,7 +329,7 @@ def shoot(
     ``RESULTS.outside_domain`` (``metric.domain`` reached zero, or was not positive at ``x``), ``metric_nonfinite``,
     ``dt_min_reached`` (too stiff for the smallest step, though finite) and ``max_steps_reached``.
 
-    Source: MATH 2 (do Carmo, Riemannian Geometry, ch. 3).
+    Source: do Carmo, Riemannian Geometry, ch. 3.
 
     >>> import jax.numpy as jnp
     >>> from scoregeo import EuclideanMetric, shoot

@@ -75,20 +75,20 @@ class MultiStart(AbstractBoundarySolver):
         for start in self.starts:
             start.check(x.size)
             curves.append(start(metric, x, y))
-        # Frozen: a derivative through all solves would cost as much for each, and be NaN where one of them failed.
+        # The solves are frozen: derivatives would cost as much for each, and be NaN where one of them failed.
         constants = frozen((metric, x, y))
         nodes = jax.lax.stop_gradient(jnp.stack([jax.vmap(curve)(t)[0] for curve in curves]))
         found = jax.vmap(lambda nodes: self.solver.solve(*constants, Polyline(nodes), t))(nodes)
 
         converged = found.result == RESULTS.successful
-        # The shortest are often those with sharp bends, which miss their accuracy by a little: they compete too. Among
-        # failures, the shortest of the finite ones is the most use.
+        # The shortest paths often have sharp bends and miss their accuracy by a little: they compete too. If all solves
+        # failed, the shortest finite path is kept.
         geodesics = converged | (found.result == RESULTS.accuracy_not_reached)
         finite = jnp.isfinite(found.length)
         order = jnp.where(geodesics | (~jnp.any(geodesics) & finite), found.length, jnp.inf)
         best = jax.tree.map(lambda leaf: leaf[jnp.argmin(order)], found)
         result = self.solver.solve(metric, x, y, curve_of(best), ts)
-        # From its own curve a solver stays where it is; if it did not, this is not the shortest.
+        # A solver that starts from its own geodesic stays there; if it left, the result is not the shortest.
         slack = 10 * (best.error + result.error) + 1e-6 * best.length
         left = jnp.isfinite(best.length) & (jax.lax.stop_gradient(result.length) > best.length + slack)
         failed = result.result != RESULTS.successful

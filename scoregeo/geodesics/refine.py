@@ -50,7 +50,7 @@ class Refine(AbstractBoundarySolver):
         self, metric: AbstractMetric, x: Point, y: Point, init: AbstractCurve, ts: Float[Array, " n"]
     ) -> Geodesic:
         """See `AbstractBoundarySolver.solve`."""
-        # Sampled where a polyline passes its nodes, for solvers that return no curve.
+        # Solvers that return no curve are sampled at equal times, which is where a polyline passes its nodes.
         times = jnp.linspace(0, 1, 65, dtype=x.dtype)
         # The result does not depend on where it started: no derivative goes through the first solve.
         start = self.first.solve(*frozen((metric, x, y)), init, times)

@@ -91,7 +91,7 @@ class GraphInit(AbstractStart):
         self.points = as_points(points, "points")
         if not is_concrete(self.points):
             raise TypeError("`points` must be concrete: construct GraphInit outside `jit`, `vmap` and `grad`")
-        # Copies would only be one another's neighbours.
+        # Duplicates are dropped: the nearest neighbours of a point would be its own copies.
         values = np.unique(np.asarray(self.points), axis=0)
         self.points, n = jnp.asarray(values), len(values)
         if not (is_integer(neighbors) and 1 <= neighbors < n):
@@ -111,7 +111,7 @@ class GraphInit(AbstractStart):
 
     def __call__(self, metric: AbstractMetric, x: Point, y: Point) -> Polyline:
         points = self.points.astype(x.dtype)
-        # Frozen: where a solve starts has no derivative, and SciPy could give none.
+        # Everything is frozen: a starting path has no derivative, and SciPy could give none.
         metric, x, y = frozen((metric, x, y))
         weights = jax.lax.map(
             lambda edge: segment_length(metric, points[edge[0]], points[edge[1]]), self.edges, batch_size=256
@@ -170,7 +170,7 @@ def _graph_path(points, edges, weights, ends, nearest, links):
     rows = np.concatenate([edges[:, 0], np.repeat([n, n + 1], nearest.shape[1])])
     columns = np.concatenate([edges[:, 1], nearest.reshape(-1)])
     lengths = np.concatenate([weights, links.reshape(-1)]).astype(np.float64)
-    # Zero means "no edge" to SciPy; NaN must not make a path.
+    # SciPy takes a length of zero for a missing edge; edges of NaN are left out.
     usable = np.isfinite(lengths)
     graph = coo_array((np.maximum(lengths, 1e-12)[usable], (rows[usable], columns[usable])), shape=(n + 2, n + 2))
     distances, previous = dijkstra(graph.tocsr(), directed=False, indices=n, return_predecessors=True)

@@ -7,7 +7,7 @@ geodesics, which is quadratic in v, no Christoffel symbol is needed:
     Jacobi field:    J'' = da(gamma, gamma')[J, J'],      D_t J = J' - 1/2 (da/dv)(gamma, gamma') J         (2)
 
 (do Carmo, Riemannian Geometry, ch. 2 and 5; (2) is the linearised geodesic equation in coordinates, curvature and all.)
-For a conservative score in the Stein metric (1) is -lam (gamma'^T H w) s / L (MATH 2).
+For a conservative score in the Stein metric (1) is -lam (gamma'^T H w) s / L, in the notation of `stein`.
 
 (2) is integrated along the curve, and not found as the derivative of the geodesic flow: where geodesics are unstable,
 the flow from the rounded initial velocity ends somewhere else, and its derivative belongs to that other geodesic.
@@ -198,9 +198,10 @@ class PoleLadder(AbstractTransport):
 
         last, starts = jax.lax.scan(climb, w, (knots[:-1], knots[1:]))
         starts = jnp.concatenate([starts, last[None]])
-        # From the start of the rung that a time falls on, a shorter one leads there.
+        # A time in the middle of a rung is reached by a shorter rung from the same start.
         i = jnp.sum(knots[1:] <= ts[:, None], axis=-1)
-        # Not beyond the end: the curve may be anything there, and derivatives would meet it although values are masked.
+        # The curve is not evaluated beyond the end: it may be NaN there, and derivatives would see it although values
+        # are masked.
         seen = jnp.minimum(ts, t_end)
         values = jax.vmap(lambda w, t0, t1: self.rung(metric, curve, w, t0, t1))(starts[i], knots[i], seen)
         values = jnp.where((ts <= t_end)[:, None], values, jnp.nan)
@@ -224,7 +225,8 @@ class PoleLadder(AbstractTransport):
             _, back = jax.linearize(lambda z: runge_kutta_exp(metric, middle, z), -xi)
             _, forth = jax.linearize(lambda z: runge_kutta_exp(metric, middle, z), xi)
         eta = w
-        # Every correction gains a factor of the length of the rung; these gain what the rest of the scheme keeps.
+        # Every correction makes the error smaller by a factor of the length of the rung: so many reach the order of
+        # the rest of the scheme.
         for _ in range(self.order):
             eta = eta + (w - back(eta))
         return forth(eta)
@@ -318,7 +320,7 @@ def _jacobi(method, metric, curve, j0, dj0, ts, t_end):
     # D_t J = J' + Gamma(gamma', J), at the start and, backwards, at the samples.
     state = j0, dj0 + transport_rate(metric, *start, j0)
     (values, slopes), result = method.integrate(jacobi_rate, metric, curve, state, ts, t_end)
-    # Not beyond the end, where derivatives would meet what the curve may be there.
+    # The curve is not evaluated beyond the end: it may be NaN there, and derivatives would see it.
     points, velocities = jax.vmap(curve)(jnp.minimum(ts, t_end))
     reached = (ts <= t_end)[:, None]
     known = jnp.where(reached, values, 0)

@@ -135,7 +135,7 @@ def starting_segments(init: AbstractCurve, x: Point, y: Point, segments: int) ->
     ts = uniform_breaks(segments, x.dtype)
     nodes, _ = jax.vmap(init)(ts)
     nodes = nodes + (ts * (1 - ts))[:, None] * sideways_nudge(x, y)
-    # Its velocities less that of the straight path; less their mean, the path ends at y.
+    # Velocities of the segments less that of the straight path. Without their mean, the path ends at y.
     deviation = segments * jnp.diff(nodes, axis=0) - (y - x)
     return ((deviation - jnp.mean(deviation, 0)) / jnp.sqrt(segments))[:, None]
 
@@ -147,12 +147,12 @@ def smooth_path(x: Point, y: Point, c: Coefficients) -> tuple[Basis, Coefficient
     """
     segments = c.shape[0]
     fine = Basis(uniform_breaks(segments, c.dtype), 3, 3)
-    # Deviations from the straight path throughout: differences of nodes would lose digits in float32.
+    # All velocities are deviations from the straight path: differences of nodes would lose digits in float32.
     v = jnp.sqrt(segments) * (c[:, 0] - jnp.mean(c[:, 0], 0))
     inner = (7 * (v[1:-2] + v[2:-1]) - v[:-3] - v[3:]) / 12
     ends = jnp.asarray([[25, -23, 13, -3], [3, 13, -5, 1]], v.dtype) / 12
     slopes = jnp.concatenate([ends @ v[:4], inner, (ends @ v[:-5:-1])[::-1]])
-    # In orthonormal Legendre polynomials, whose values at the ends are +-sqrt(3) and sqrt(5).
+    # Coefficients of the orthonormal Legendre polynomials, which are +-sqrt(3) and sqrt(5) at the ends.
     first = (slopes[1:] - slopes[:-1]) / (2 * 3**0.5)
     second = ((slopes[1:] + slopes[:-1]) / 2 - v) / 5**0.5
     return fine, jnp.stack([v, first, second], 1) / jnp.sqrt(segments).astype(v.dtype)

@@ -144,7 +144,7 @@ class Shooting(AbstractBoundarySolver):
             causes=[*_causes(constant, init, root, flow), (found.outside, RESULTS.outside_domain)],
             failures=[
                 (found.largest > 1e3 * accuracy, RESULTS.ends_missed),
-                # Where the metric has a kink, the geodesic equation is met on both sides of it, by no geodesic.
+                # Where the metric has a kink, a path that meets the geodesic equation on both sides may be no geodesic.
                 (error > accuracy**0.5 * length, RESULTS.accuracy_not_reached),
             ],
             stats={
