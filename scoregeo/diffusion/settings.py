@@ -11,7 +11,7 @@ class Kinds:
 
     **Fields**
 
-    - ``name``: of the setting, for messages.
+    - ``name``: what the setting is called, for messages.
     - ``base``: the type that its values have.
     - ``wanted``: what a value has to be, in words and with examples, for messages.
     - ``known``: the subclasses of ``base`` that files and the command line know by name.

@@ -60,7 +60,7 @@ class AbstractReport(abc.ABC):
         from rich.table import Table
 
         title, caption = self._title(), self._caption()
-        # As wide as the lines above and below, which would be broken otherwise.
+        # The table is as wide as title and caption, which would be broken otherwise.
         table = Table(title=title, caption=caption, min_width=max(len(title), len(caption or "")))
         for column in self._columns():
             # Names of the rows have no heading.
@@ -134,7 +134,8 @@ def evaluate_score(
     - ``model``: has ``score_at(sigma)``.
     - ``reference``: the distribution of the training data, with ``noised(alpha, sigma)`` and ``sample(key, n)``.
     - ``sigmas``: positive noise levels, in the units of the data.
-    - ``key``, ``n``: of the random points. The standard error of a figure is about its own size over ``sqrt(n)``.
+    - ``key``, ``n``: the random key of the points, and their number. The standard error of a figure is about
+      its own size over ``sqrt(n)``.
 
     **Raises** ``ValueError`` for noise levels that are not positive, ``n < 1``, or a reference of another dimension.
 

@@ -97,10 +97,10 @@ def evaluate_held_out(
     - ``model``: has ``score_at(sigma)``, for example a `DiffusionModel`.
     - ``points``: at least two held-out points ``(n, d)``, in the coordinates of the model.
     - ``sigmas``: positive noise levels, in the units of the data.
-    - ``key``, ``draws``: of the noise, and how often each point gets another one.
+    - ``key``, ``draws``: the random key of the noise, and how often each point gets another one.
     - ``tolerance``: how far ``calibration`` may be from 1, and its standard error from 0, at the recommended noise
       level.
-    - ``condition``: of the score, if the model takes one: a label or vector that all ``points`` share.
+    - ``condition``: what the score is told, if the model takes conditions: a label or vector that all ``points`` share.
 
     **Raises** ``ValueError`` for unusable points or noise levels, naming the argument.
 
@@ -128,7 +128,7 @@ def evaluate_held_out(
     levels = jnp.asarray(sigmas, dtype)
     rows = [_figures(model.score_at(sigma, *condition), sigma, points, noise, probes) for sigma in levels]
     loss, trivial, calibration, standard_error, detail = np.asarray(rows, float).T
-    # A figure that is not known well enough is not trusted; one that is not a number neither.
+    # Comparisons with NaN are false, so a figure that is not a number is not trusted.
     trusted = (np.abs(calibration - 1) <= tolerance + 2 * standard_error) & (standard_error <= tolerance)
     recommended = _smallest_trusted(sigmas, trusted, ~(detail < 0.1))
     return HeldOutReport(
@@ -156,12 +156,12 @@ def _figures(score: AbstractScore, sigma, points: Points, noise: Array, probes: 
         x = point + sigma * eps
         s, jv = jax.jvp(score, (x,), (probe,))
         gaussian = -(x - mean) / (variance + sigma**2)
-        # Of x_0 - D, over sigma^2: as it is, and as equation (1) expects it.
+        # The squared norm of x_0 - D over sigma^2, as it is and as equation (1) expects it.
         found, expected = jnp.sum((sigma * s + eps) ** 2), d + sigma**2 * (probe @ jv)
         trivial = jnp.sum((sigma * gaussian + eps) ** 2)
         return jnp.stack([found, trivial, expected, jnp.sum((s - gaussian) ** 2), jnp.sum(s**2)])
 
-    # Draws of one point are not independent: its mean over them counts as one observation.
+    # Draws of one point are not independent, so the mean over them counts as one observation.
     values = jnp.mean(jax.lax.map(lambda z: jax.vmap(one)(points, *z), (noise, probes)), 0)
     found, trivial, expected, beyond, size = jnp.mean(values, 0)
     calibration = found / expected
@@ -245,7 +245,7 @@ def _two_nearest(points: Points, train: Points) -> Float[Array, "2 m"]:
     """Distances to the nearest and the second nearest of ``train``."""
 
     def one(point):
-        # Differences, not |a|^2 - 2 a b + |b|^2: a copy has to come out at distance zero.
+        # Differences are squared, not |a|^2 - 2 a b + |b|^2: a copy has to come out at distance zero.
         return -jax.lax.top_k(-jnp.sum((train - point) ** 2, -1), 2)[0]
 
     return jnp.sqrt(jax.lax.map(one, points, batch_size=_BLOCK)).T

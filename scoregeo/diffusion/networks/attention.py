@@ -17,9 +17,9 @@ class SelfAttention(nnx.Module):
     **Arguments**
 
     - ``width``: features of a token; ``heads`` divides it.
-    - ``compute_dtype``, ``dtype``: of the arithmetic (``None``: as promoted) and of the weights. The softmax has at
-      least single precision.
-    - ``kernel_init``: of the last layer.
+    - ``compute_dtype``, ``dtype``: types of the arithmetic (``None``: as promoted) and of the weights. The
+      softmax has at least single precision.
+    - ``kernel_init``: how the weights of the last layer start.
     """
 
     def __init__(

@@ -159,7 +159,7 @@ class ConditionEmbedding(nnx.Module):
         if self.linear is None:
             return jnp.take(rows, condition, axis=0, mode="fill", fill_value=jnp.nan)
         vector, given = condition
-        # Zeros first: a vector that is not given may hold NaN, which would reach the gradient through `where`.
+        # The vector is replaced by zeros first: it may hold NaN, which would reach the gradient through `where`.
         return jnp.where(given, self.linear(jnp.where(given, vector, 0)), rows[0])
 
 
@@ -202,7 +202,7 @@ def _as_compute_dtype(value: Any) -> Any:
 
 
 def _as_row(condition: Any, classes: int, kind: str) -> Array:
-    # NumPy for what is concrete: inside `jit` even an operation on a concrete array gives a traced one.
+    # A concrete label is looked at with NumPy: inside `jit` even jax.numpy of a concrete array is traced.
     label = np.asarray(condition) if is_concrete(condition) and not isinstance(condition, tuple) else condition
     if isinstance(label, tuple) or label.shape != () or not jnp.issubdtype(label.dtype, jnp.integer):
         got = "a tuple" if isinstance(label, tuple) else f"shape {label.shape} and dtype {label.dtype}"
@@ -212,10 +212,10 @@ def _as_row(condition: Any, classes: int, kind: str) -> Array:
             f"`condition` of this {kind} must be a label from 0 to {classes - 1}, or -1 for no condition, "
             f"got {int(label)}"
         )
-    # A signed type first: in an unsigned one, -1 would be its largest number.
+    # The type is made signed first: in an unsigned one, -1 would be its largest number.
     label = jnp.asarray(label).astype(jnp.int32)
     inside = jnp.logical_and(label >= -1, label < classes)
-    # Beyond the rows if out of range, which gives NaN: a label must not silently count as another one.
+    # A label out of range becomes a row that does not exist, which gives NaN: it must not count as another one.
     return jnp.where(inside, jnp.where(label == -1, classes, label), classes + 1)
 
 

@@ -53,8 +53,8 @@ class Denoiser(nnx.Module):
     >>> from scoregeo.diffusion import MLP, Denoiser
     >>> denoiser = Denoiser(MLP(2, key=jax.random.key(0)), sigma_data=1.0)
     >>> x, sigma = jnp.array([1.0, -2.0]), jnp.array(1.0)
-    >>> denoiser.score(x, sigma).tolist(), denoiser.denoise(x, sigma).tolist()
-    ([-0.5, 1.0], [0.5, -1.0])
+    >>> [jnp.round(method(x, sigma), 3).tolist() for method in (denoiser.score, denoiser.denoise)]
+    [[-0.5, 1.0], [0.5, -1.0]]
     """
 
     def __init__(self, net: nnx.Module, sigma_data: float | Array, mean: Array | None = None):
@@ -117,5 +117,5 @@ class Denoiser(nnx.Module):
 
     def _apply(self, function: Callable, x: Point, sigma: Scalar, condition: Any) -> Array:
         u, total = self._centred(x, sigma)
-        # A network of the user's own need not know of conditions.
+        # A user's own network need not take conditions, so it is called without one where there is none.
         return function(u / total, jnp.log(sigma) / 4, *(() if condition is None else (condition,)))

@@ -31,7 +31,7 @@ class DiT(ConditionalNetwork):
     - ``compute_dtype``: such as ``jnp.bfloat16``, in which all but the last layer compute; ``None`` for the dtypes of
       point and weights. Weights and output keep theirs.
     - ``key``: a ``jax.random`` key for the initial weights. The last layer starts at zero.
-    - ``dtype``: of the weights, float32 by default.
+    - ``dtype``: type of the weights, float32 by default.
 
     Raises ``ValueError`` naming a setting that makes no sense.
 
@@ -77,7 +77,7 @@ class DiT(ConditionalNetwork):
         self.layers = nnx.List(_Block(width, heads, **settings) for _ in range(depth))
         self.norm = _layer_norm(width, **settings)
         self.level = nnx.Linear(width, 2 * width, kernel_init=zeros, **linear)
-        # In the weights' own precision: the rounding of all features before it averages out.
+        # The head computes in the precision of the weights: it averages out how features were rounded before.
         self.head = nnx.Linear(width, patch * patch * c, kernel_init=zeros, param_dtype=dtype, rngs=rngs)
 
     def output(self, x: Point, c_noise: Scalar, condition: Any) -> Vector:
@@ -128,7 +128,7 @@ def positions(rows: int, columns: int, width: int) -> Float[np.ndarray, "n width
 
 
 def _layer_norm(width: int, *, compute_dtype: Any, dtype: Any, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    # Without weights of its own: the level sets scale and shift.
+    # The normalisation has no weights: the noise level sets scale and shift.
     return nnx.LayerNorm(
         width,
         use_bias=False,

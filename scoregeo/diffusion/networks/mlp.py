@@ -23,7 +23,7 @@ class MLP(ConditionalNetwork):
     - ``compute_dtype``: such as ``jnp.bfloat16``, in which all but the last layer compute; ``None`` for the dtypes of
       point and weights. Weights and output keep theirs.
     - ``key``: a ``jax.random`` key for the initial weights. The last layer starts at zero.
-    - ``dtype``: of the weights, float32 by default.
+    - ``dtype``: type of the weights, float32 by default.
 
     >>> import jax, jax.numpy as jnp
     >>> from scoregeo.diffusion import MLP
@@ -53,7 +53,7 @@ class MLP(ConditionalNetwork):
         linear = {"dtype": self.compute_dtype, "param_dtype": dtype, "rngs": rngs}
         self.layers = nnx.List(nnx.Linear(dim if i == 0 else width, width, **linear) for i in range(depth))
         self.noise = nnx.List(nnx.Linear(NOISE_FEATURES, width, use_bias=False, **linear) for _ in range(depth))
-        # In the weights' own precision: the rounding of all features before it averages out.
+        # The head computes in the precision of the weights: it averages out how features were rounded before.
         self.head = nnx.Linear(width, dim, kernel_init=nnx.initializers.zeros, param_dtype=dtype, rngs=rngs)
         embeddings = [self.condition_embedding(width, dtype=dtype, rngs=rngs) for _ in range(depth)]
         self.conditions = None if embeddings[0] is None else nnx.List(embeddings)

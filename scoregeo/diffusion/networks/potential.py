@@ -31,7 +31,7 @@ class Potential(nnx.Module):
 
     def potential(self, x: Point, c_noise: Scalar, condition: Any = None) -> Scalar:
         """The scalar whose gradient this network is."""
-        # A network of the user's own need not know of conditions.
+        # A user's own network need not take conditions, so it is called without one where there is none.
         return jnp.sum(self.net(x, c_noise) if condition is None else self.net(x, c_noise, condition))
 
     def __call__(self, x: Point, c_noise: Scalar, condition: Any = None) -> Vector:

@@ -34,13 +34,13 @@ class UNet(ConditionalNetwork):
     - ``blocks``: residual blocks at each resolution (one more on the way up).
     - ``attention``: heights of the feature maps at which every block ends in self-attention, for example ``(8,)``.
       The block in the middle, at the lowest resolution, always does.
-    - ``heads``: of the attention; divides its channels.
+    - ``heads``: heads of the attention; the number divides its channels.
     - ``classes`` or ``condition_dim``: the network takes a label, or a vector of that length, as its condition (see
       `ConditionalNetwork.__call__`).
     - ``compute_dtype``: such as ``jnp.bfloat16``, in which all but the last layer compute; ``None`` for the dtypes of
       point and weights. Weights and output keep theirs.
     - ``key``: a ``jax.random`` key for the initial weights. The last layer starts at zero.
-    - ``dtype``: of the weights, float32 by default.
+    - ``dtype``: type of the weights, float32 by default.
 
     Raises ``ValueError`` naming a setting that makes no sense.
 

@@ -43,8 +43,8 @@ class Likelihood(eqx.Module):
 
     - ``log_prob``: log density of the data with noise ``sigma`` added, in nats and in the units of the data; NaN where
       the integration failed.
-    - ``standard_error``: of ``log_prob``, from the spread over the random probes: zero for the exact trace, NaN for one
-      probe.
+    - ``standard_error``: standard error of ``log_prob``, from the spread over the random probes: zero for the exact
+      trace, NaN for one probe.
     - ``evaluations``: how often the velocity was evaluated, with one score and, for each coordinate (exact trace) or
       probe, one derivative of it.
     - ``result``: how the integration ended, a code of ``diffrax.RESULTS``.
@@ -112,8 +112,8 @@ def log_prob(
       the difference to the Gaussian of ``variance`` is estimated: with the covariance of the data estimates vary less.
     - ``gaussian``: draw normal directions; by default they are random signs (Rademacher), which have less variance.
     - ``key``: for the directions; needed with ``probes``.
-    - ``condition``: of the density, if the model takes one; not for a marginal score. The moments are still those of
-      all the data unless given.
+    - ``condition``: what the density is conditioned on, if the model takes conditions; not for a marginal score. The
+      moments are still those of all the data unless given.
     - ``flow``: tolerances, solver and most steps for one point. The tolerances are of the log density in nats and of
       ``z`` in standard deviations; by default both are 3e-6. The solver must be an explicit Runge-Kutta method.
     - ``throw``: outside ``jit``, raise ``RuntimeError`` if the integration failed for any point. Otherwise such points

@@ -53,8 +53,8 @@ class JSONLines:
 
     A line is appended after every chunk. A file that does not end with the entry before is written anew: that of
     another run, one that is longer than the history of a run that goes on from a checkpoint, or one whose last line was
-    cut off. So no file holds steps twice. Of several processes (`jax.distributed`), the one with index 0 writes it,
-    also if each trains on its own.
+    cut off. So no file holds steps twice. Among several processes (`jax.distributed`) the one with index 0 writes
+    it, also if each trains on its own.
 
     >>> import pathlib, tempfile
     >>> import numpy as np

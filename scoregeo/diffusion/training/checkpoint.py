@@ -59,7 +59,7 @@ class Checkpoints:
     ):
         self._path = check_directory(directory, "checkpoint_dir")
         self._config, self._data, self._network, self._writes = config, data, network, writes
-        # Raises now for settings that cannot be written.
+        # Settings that cannot be written raise here, before the training.
         self._about = {"config": config.to_dict(), "data": data, "network": network}
         self._open_manager = None
         self.failed = False
@@ -85,7 +85,7 @@ class Checkpoints:
         step = int(state.step)
         if not self._writes or step == 0 or step in self._steps():
             return
-        # Copies: the next step overwrites the arrays.
+        # The arrays are copied, because the next step overwrites them.
         arrays = {name: np.array(array) for name, array in flatten(state.to_dict()).items()}
         about = self._about | {"history": history.to_dict()}
         args = ocp.args.Composite(state=ocp.args.StandardSave(arrays), about=ocp.args.JsonSave(about))
@@ -130,7 +130,7 @@ class Checkpoints:
             except Exception as error:  # whatever orbax meets in a damaged directory
                 unreadable.append(f"{where} cannot be read ({type(error).__name__}: {str(error)[:200]})")
                 continue
-            # How often it was saved makes no difference to a run.
+            # Two runs that differ only in how often they are saved are the same run.
             same = {name: getattr(config, name) for name in ("checkpoint_every", "checkpoints_kept")}
             if differences := dataclasses.replace(self._config, **same).differences(config):
                 raise ValueError(
@@ -184,7 +184,7 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         if self._open_manager is None:
-            # Several tracebacks of its threads for every error, which is raised here too.
+            # orbax logs several tracebacks for every error, which is raised here too.
             logging.getLogger("absl").addFilter(_without_orbax)
             if self._writes:
                 self._remove_unfinished()

@@ -36,7 +36,7 @@ class Sample(NamedTuple):
 
 
 def step_keys(key: PRNGKeyArray, step: Any) -> tuple[PRNGKeyArray, PRNGKeyArray]:
-    """The keys of one step: of the choice of its points, and of everything else."""
+    """The two keys of one step: one chooses its points, the other serves everything else."""
     batch_key, loss_key = jax.random.split(jax.random.fold_in(key, step))
     return batch_key, loss_key
 
@@ -52,11 +52,11 @@ class AbstractData(abc.ABC):
 
     **Fields**
 
-    - ``dtype``: of the points; float64 if they are, float32 otherwise.
-    - ``mean``, ``spread``: of the training points: the mean ``(d,)``, and the standard deviation over all coordinates.
+    - ``dtype``: type of the points: float64 if they are, float32 otherwise.
+    - ``mean``, ``spread``: mean of the training points, ``(d,)``, and their standard deviation over all coordinates.
     - ``held_out``: a `Sample` that is not trained on, or ``None``.
     - ``resident``: the training points, if they are in memory, as a `Sample`; else ``None``.
-    - ``example``: a condition that a network for these data has to take (of labels the largest), or ``None``.
+    - ``example``: a condition that a network for these data has to take (the largest label), or ``None``.
     - ``classes``: how many classes the network knows, set once there is one; ``None`` for unknown. Later labels must be
       among them.
     """
@@ -92,7 +92,7 @@ def as_data(data: Any, conditions: Any, config: FitConfig) -> AbstractData:
         return _Batches(data, config)
     if not isinstance(data, np.memmap):
         if isinstance(data, np.ndarray | jax.Array) and data.dtype.kind in "iuf":
-            # As a file may have them: the other byte order, and half precision.
+            # Arrays from files may have the other byte order, or half precision.
             dtype = data.dtype.newbyteorder("=")
             data = np.asarray(data, np.promote_types(dtype, np.float32) if dtype.kind == "f" else dtype)
         return _Rows(np.asarray(as_points(data, "data")), conditions, config, resident=True)
@@ -122,7 +122,7 @@ class _Rows(AbstractData):
         kept[order[:count]] = False
         self.mean, self.spread = _moments(rows, kept, self.dtype)
         self.held_out = self._on_device(order[: min(count, HELD_OUT_DRAWS)]) if count else None
-        # What fits into the reference set fits into memory, and the steps then take all of it.
+        # Points that fit into the reference set fit into memory, and the steps then take all of them.
         resident = resident or config.reference_size >= len(self._train)
         self.resident = self._on_device(self._train) if resident else None
         self.example = None if self._conditions is None else jnp.asarray(self._conditions.max(0))
@@ -132,7 +132,7 @@ class _Rows(AbstractData):
             return None
         n = len(self._train)
         index = self._train[np.asarray(_draws(key, start, steps, points_drawn(self._config.step_config, n), n))]
-        # Each row once and in their order, which is what a disk does best.
+        # A disk reads fastest if each row is asked for once, and in their order.
         rows, place = np.unique(index, return_inverse=True)
         return self._take(rows).take(place.reshape(index.shape))
 
@@ -149,7 +149,7 @@ class _Rows(AbstractData):
 
 
 class _Batches(AbstractData):
-    """Batches of somebody else's making: one for each step. The first ones are not trained on, but held out."""
+    """Batches that the user makes, one for each step. The first ones are not trained on, but held out."""
 
     resident = None
 
@@ -195,7 +195,7 @@ class _Batches(AbstractData):
                 f"`data` must give {self._set_aside} batches to hold out and one for each of the {self._config.steps} "
                 f"steps, but there is no {where}"
             )
-        # A pair may be a list, as of torch's DataLoader; but so may be two points.
+        # A pair may be a list, as torch's DataLoader gives it; but a list of length two may also hold two points.
         pair = isinstance(batch, tuple) or (isinstance(batch, list) and len(batch) == 2 and np.ndim(batch[0]) == 2)
         points, conditions = batch if pair and len(batch) == 2 else (batch, None)
         points = np.asarray(points)

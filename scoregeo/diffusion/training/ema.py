@@ -96,7 +96,7 @@ class PowerEMA(AbstractEMA):
 
     def decays(self, step):
         widths = {"average": self.width} | ({"second": self.second_width} if self.snapshots else {})
-        # In terms of the exponent: 1 - 1/t loses digits of a long run in single precision.
+        # The power is taken by the exponential: 1 - 1/t loses digits in single precision where t is large.
         log_ratio = jnp.log1p(-1 / (1 + step))
         return {name: jnp.exp((1 + exponent(width)) * log_ratio) for name, width in widths.items()}
 
@@ -112,7 +112,7 @@ def exponent(width: float) -> float:
     >>> round(exponent(0.1), 4)
     6.9372
     """
-    # The largest root of (g+2)^2 (g+3) width^2 = g+1.
+    # The exponent is the largest root of (g+2)^2 (g+3) width^2 = g+1.
     inverse = width**-2
     roots = np.roots([1.0, 7.0, 16.0 - inverse, 12.0 - inverse])
     return float(roots[np.abs(roots.imag) < 1e-9].real.max())

@@ -43,7 +43,7 @@ from .sharding import (
 from .state import WEIGHTING, TrainState
 from .steps import Losses, Training, optimiser, run_steps, with_weights
 
-# Samples start from noise without the data in it. At so many times the spread of the data, they end 3% too narrow.
+# Samples start from pure noise. If its standard deviation is so many times that of the data, they end 3% too narrow.
 _SPREADS = 4
 
 
@@ -163,13 +163,13 @@ def fit(
     graphdef, weights, constants = nnx.split(denoiser, nnx.Param, ...)
     constants = nnx.to_pure_dict(constants)
     run = _Run(graphdef, constants, config, data, mesh)
-    # Made before the training, so that a bad argument is not noticed after it.
+    # The model is made before the training, so that a bad argument is noticed before it.
     model = DiffusionModel(denoiser, config, standardization=standardization)
     state, history = run.start(nnx.to_pure_dict(weights)), TrainingHistory.empty()
     digest = data.digest() if checkpoint_dir is not None or has_several_processes(mesh) else None
 
     if has_several_processes(mesh):
-        # Also a time to meet: what the first process has written before this call is then on disk.
+        # The processes also wait for each other here: what the first one wrote before this call is then on disk.
         settings = hashlib.sha256(repr(config).encode()).hexdigest()
         for name, value in (("data", digest), ("config", settings)):
             check_agreement(int(value[:7], 16), mesh, f"`{name}` must be the same in all processes")
@@ -196,7 +196,7 @@ def _train(
 ) -> tuple[TrainState, TrainingHistory]:
     """State and history at the end of the run; with ``checkpoints`` (may be ``None``), the last one is on disk."""
     config, mesh = run.config.run_config, run.mesh
-    # Also of a history that was restored: a run that a callback has ended does not go on when started again.
+    # Callbacks see a restored history too: a run that one of them has ended does not go on when started again.
     stopped = len(history.steps) > 0 and _asks_to_stop(callbacks, history, mesh)
     # The state after the last chunk and its losses: one name, so that an interrupt finds what belongs together.
     latest = run.place(state), None
@@ -205,7 +205,7 @@ def _train(
             while (step := history.last_step) < config.steps and not stopped:
                 latest = run.chunk(latest[0], min(config.chunk_steps, config.steps - step))
                 history = _record(history, latest, checkpoints)
-                # Before anything of the user's is called, which may raise.
+                # The checkpoint comes first, because a callback of the user's may raise.
                 _keep(latest[0], history, checkpoints, config)
                 stopped = _asks_to_stop(callbacks, history, mesh)
                 if stopped:
@@ -222,7 +222,7 @@ def _train(
     except TrainingDiverged:
         raise
     except Exception:
-        # Not with other processes, which may wait for this one: the last chunk may then never be done.
+        # Other processes may wait for this one, and the last chunk would never be done: nothing is kept then.
         if checkpoints and not checkpoints.failed and not has_several_processes(mesh):
             with contextlib.suppress(KeyboardInterrupt, Exception):  # the error to tell is the one that came first
                 _keep(latest[0], _record(history, latest, checkpoints), checkpoints, config, now=True)
@@ -238,7 +238,7 @@ def _as_callbacks(callbacks: Any) -> tuple[Callable, ...]:
 
 
 def _asks_to_stop(callbacks: Sequence[Callable], history: TrainingHistory, mesh: Mesh | None) -> bool:
-    # All of them: one that stops must not keep the others from seeing the last entry.
+    # All callbacks are called: one that stops must not keep the others from seeing the last entry.
     answers = [callback(history) for callback in callbacks]
     return in_any_process(any(isinstance(answer, bool | np.bool_) and answer for answer in answers), mesh)
 
@@ -269,7 +269,7 @@ def _keep(
     if checkpoints is None or step == 0:
         return
     ended = ended or step == config.steps
-    # First, so that a run that goes on from a checkpoint has all snapshots of the steps before it.
+    # Snapshots come first, so that a run that goes on from a checkpoint has all those of the steps before it.
     if config.snapshots and (ended or config.snapshot_due(step)):
         checkpoints.snapshot(state)
     if now or ended or config.checkpoint_due(step):
@@ -295,7 +295,7 @@ class _Run:
         return TrainState(weights, averages, optimiser(self.config.step_config).init(weights), step, key)
 
     def place(self, state: TrainState) -> TrainState:
-        """A copy of ``state`` on the devices: the steps overwrite it."""
+        """A copy of ``state`` on the devices, which the steps may overwrite."""
         return jax.tree.map(jnp.copy, state) if self.mesh is None else replicated(state, self.mesh)
 
     @functools.cached_property

@@ -53,8 +53,8 @@ class LogNormalLevels(AbstractNoiseLevels):
 
     **Arguments**
 
-    - ``mean``, ``std``: of the logarithm of the noise level; the defaults suit data whose standard deviation is about
-      0.5 to 1.
+    - ``mean``, ``std``: moments of the logarithm of the noise level; the defaults suit data whose standard
+      deviation is about 0.5 to 1.
     - ``stratified``: whether to draw one level from each of ``n`` equally likely parts.
     """
 
@@ -75,7 +75,7 @@ class LogitNormalTimes(AbstractNoiseLevels):
 
     **Arguments**
 
-    - ``mean``, ``std``: of the logit of the time; a positive ``mean`` favours large noise.
+    - ``mean``, ``std``: moments of the logit of the time; a positive ``mean`` favours large noise.
     - ``stratified``: whether to draw one level from each of ``n`` equally likely parts.
     """
 

@@ -22,8 +22,8 @@ from .ema import PowerEMA, shares
 from .state import TrainState
 
 FOLDER = "averages"
-_BINS = 4096  # of the steps, between which shares are compared
-_MISFIT = 0.05  # of the shares, beyond which an average is another one
+_BINS = 4096  # groups of successive steps whose shares are compared
+_MISFIT = 0.05  # relative error of the shares beyond which an average is refused
 
 
 def posthoc_ema(model: DiffusionModel, checkpoint_dir: str | os.PathLike, width: float) -> DiffusionModel:
@@ -31,8 +31,8 @@ def posthoc_ema(model: DiffusionModel, checkpoint_dir: str | os.PathLike, width:
 
     **Arguments**
 
-    - ``model``: of a run with ``FitConfig(ema=PowerEMA(snapshots=...))``.
-    - ``checkpoint_dir``: of that run.
+    - ``model``: the model of a run with ``FitConfig(ema=PowerEMA(snapshots=...))``.
+    - ``checkpoint_dir``: the folder that this run was given.
     - ``width``: relative to the length of the run, as in `PowerEMA`. What is much narrower than both widths of the run
       cannot be made from few snapshots.
 
@@ -89,7 +89,7 @@ def combination(kept: Sequence[tuple[float, int]], width: float, end: int) -> tu
     edges = np.linspace(0, end, min(end, _BINS) + 1)
     matrix = np.stack([shares(w, step, edges) for w, step in kept], 1)
     target = shares(width, end, edges)
-    # Relative to the last one: factors then sum to one, as the shares of every average do.
+    # The last average is subtracted, so that factors sum to one, as the shares of every average do.
     others = np.linalg.lstsq(matrix[:, :-1] - matrix[:, -1:], target - matrix[:, -1])[0]
     factors = np.append(others, 1 - others.sum())
     return factors, float(np.linalg.norm(matrix @ factors - target) / np.linalg.norm(target))
@@ -101,7 +101,7 @@ def write_snapshot(checkpoint_dir: str | os.PathLike, state: TrainState) -> None
 
     folder = pathlib.Path(checkpoint_dir).absolute() / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    # Without the parameters of a learned weighting.
+    # The parameters of a learned weighting are left out.
     arrays = flatten({kept: {"net": state.averages[kept]["net"]} for kept in ("average", "second")})
     with replacing(folder / f"{int(state.step)}.safetensors") as temporary:
         temporary.write_bytes(save({name: np.array(leaf, order="C") for name, leaf in arrays.items()}))
@@ -115,7 +115,7 @@ def remove_snapshots(checkpoint_dir: str | os.PathLike) -> None:
 
 def snapshots_in(checkpoint_dir: str | os.PathLike) -> dict[int, pathlib.Path]:
     """The files of the snapshots beside the checkpoints, by their steps."""
-    # Other names are of files that were being written when a run was killed.
+    # Files with other names were being written when a run was killed.
     paths = (pathlib.Path(checkpoint_dir).absolute() / FOLDER).glob("*.safetensors")
     return {int(path.stem): path for path in paths if path.stem.isdecimal()}
 

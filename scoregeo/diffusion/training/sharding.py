@@ -40,7 +40,7 @@ def has_several_processes(mesh: Mesh | None) -> bool:
 
 
 def is_writer(mesh: Mesh | None) -> bool:
-    """Whether this process writes files: of those that train together, the one with index 0 does."""
+    """Whether this process writes files. Among processes that train together, the one with index 0 does."""
     return not has_several_processes(mesh) or jax.process_index() == 0
 
 

@@ -156,7 +156,7 @@ def run_steps(training: Training, state: TrainState, batches: Sample | None, ste
 
 
 def _averaged(decay: Scalar, old: Array, now: Array) -> Array:
-    # Not optax.incremental_update, whose 1 - (1 - decay) rounds away digits of a decay close to 1.
+    # optax.incremental_update takes 1 - decay, and its 1 - (1 - decay) loses digits of a decay close to 1.
     decay = decay.astype(old.dtype)  # weights may be of another type than the points
     return decay * old + (1 - decay) * now
 

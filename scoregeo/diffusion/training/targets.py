@@ -51,9 +51,9 @@ class Posterior(eqx.Module):
 
     def __init__(self, reference: Points, noisy: Point, sigma: Scalar):
         self.reference, self.noisy, self.sigma = reference, noisy, sigma
-        # Differences, not the expanded square: in float32 that has no digits left at small noise. Divided by sigma
-        # before they are squared, so that neither factor underflows. Coordinates first: summed over the last axis of
-        # (n, d), a batch took fifty times as long on a processor (d = 2).
+        # Differences are squared, because the expanded square has no digits left at small noise in float32. They are
+        # divided by sigma before, so that neither factor underflows. Coordinates come first, because the sum over the
+        # last axis of (n, d) took fifty times as long on a processor (d = 2).
         terms = -0.5 * jnp.sum(((reference.T - noisy[:, None]) / sigma) ** 2, 0)
         self.weights = jax.nn.softmax(jnp.maximum(terms, jnp.finfo(terms.dtype).min))
 
@@ -64,7 +64,7 @@ class Posterior(eqx.Module):
     def covariance_mv(self, v: Vector) -> Vector:
         """The posterior covariance times a vector, ``C v``; shape ``(d,)``."""
         mean = self.mean()
-        # Centred before the sum: E[x x.v] - m m.v would cancel at small noise.
+        # The projections are centred before the sum: E[x x.v] - m m.v would cancel at small noise.
         projections = self.weights * (self.reference @ v - jnp.vdot(mean, v))
         return projections @ self.reference - jnp.sum(projections) * mean
 
