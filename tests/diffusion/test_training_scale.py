@@ -91,7 +91,7 @@ if process >= 0:
 import numpy as np
 from jax.sharding import AxisType
 from scoregeo.diffusion import JSONLines, fit
-from scoregeo.diffusion.checkpoint import Checkpoints
+from scoregeo.diffusion.training.checkpoint import Checkpoints
 from test_training_scale import CONFIG, POINTS
 mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
 saved = []
@@ -180,8 +180,9 @@ jax.config.update("jax_compilation_cache_dir", sys.argv[1] + "/cache")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 import orbax.checkpoint
 from test_training_scale import CONFIG, POINTS
-from scoregeo.diffusion import TrainingInterrupted, fit, training
-from scoregeo.diffusion.checkpoint import Checkpoints
+from scoregeo.diffusion import TrainingInterrupted, fit
+from scoregeo.diffusion.training import fit as training
+from scoregeo.diffusion.training.checkpoint import Checkpoints
 
 def kill(number=signal.SIGKILL):
     os.kill(os.getpid(), number)
