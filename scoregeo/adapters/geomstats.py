@@ -25,7 +25,6 @@ from ..geodesics import AbstractBoundarySolver, Geodesic, SpectralNewton, geodes
 from ..geodesics.checks import check_metric, check_solver
 from ..metrics import AbstractMetric
 from ..metrics.inner_products import DenseInnerProduct
-from ..metrics.lagrangian import lagrangian_acceleration
 
 
 @contextlib.contextmanager
@@ -287,10 +286,6 @@ class GeomstatsMetric(AbstractMetric):
                 "they are in an embedding, for which only `dist`, `exp` and `log` of this metric are defined"
             )
         return DenseInnerProduct(_derivative(self.space, self.step, 0, x))
-
-    def acceleration(self, x: Point, v: Vector) -> Vector:
-        """The generic Lagrangian acceleration, on finite differences."""
-        return lagrangian_acceleration(self, x, v)
 
     def dist(self, x: Point, y: Point) -> Scalar:
         """geomstats' distance."""

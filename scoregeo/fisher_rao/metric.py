@@ -11,7 +11,6 @@ from ..geodesics import AbstractBoundarySolver
 from ..geodesics.base import default_solver
 from ..metrics import AbstractMetric
 from ..metrics.inner_products import AbstractInnerProduct, DenseInnerProduct
-from ..metrics.lagrangian import lagrangian_acceleration
 from .parameter_space import AbstractParameterSpace
 
 
@@ -60,7 +59,7 @@ class FisherRaoMetric(AbstractMetric):
     def acceleration(self, x: Point, v: Vector) -> Vector:
         """The acceleration that the family has in closed form, otherwise the generic Lagrangian one."""
         closed = None if self.unconstrained else self.family.acceleration(x, v)
-        return lagrangian_acceleration(self, x, v) if closed is None else closed
+        return super().acceleration(x, v) if closed is None else closed
 
 
 @functools.singledispatch

@@ -1,43 +1,86 @@
 """Inner products at one point: the algebra of G without G.
 
 Each class declares a structure and exploits it: one evaluation of the metric serves products, solves, determinants and
-square roots. Solvers read the structure from the type (`IdentityPlusRankOne`, `DiagonalInnerProduct`,
-`DenseInnerProduct`).
+square roots. A class needs `mv` alone; everything else has a default. What structure a class has is asked through the
+functions of `structure`, never by its type.
 """
 
 import abc
+import functools
+import warnings
+from typing import ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import lineax as lx
 from jaxtyping import Array, Float
 
 from .._numerics import safe_sqrt
 from .._types import Matrix, Scalar, Vector
 
+# The largest dimension for which a default forms the matrix of G without a warning.
+MAX_DENSE = 64
+
 
 class AbstractInnerProduct(eqx.Module):
-    """A symmetric positive definite matrix G on R^d, as an operator. Vectors and covectors have shape ``(d,)``."""
+    """A symmetric positive definite matrix G on R^d, as an operator. Vectors and covectors have shape ``(d,)``.
+
+    `mv` is the one method to write. The others have defaults: `solve` forms the matrix up to d = 64 and takes conjugate
+    gradients beyond; `logdet`, `sqrt_mv` and `inv_sqrt_mv` form the matrix in any dimension, with a ``UserWarning``
+    beyond d = 64, once for each class and method, when they are traced.
+
+    A class that knows its dimension says so in ``dim``; otherwise ``logdet`` has to be told.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from scoregeo import AbstractInnerProduct
+    >>> class Reflected(AbstractInnerProduct):
+    ...     a: jax.Array
+    ...     def mv(self, v):
+    ...         return 3.0 * v - 2.0 * (self.a @ v) * self.a
+    >>> product = Reflected(jnp.array([0.6, 0.8]))
+    >>> product.solve(product.mv(jnp.array([1.0, 2.0]))).round(4).tolist()
+    [1.0, 2.0]
+    >>> round(float(product.logdet(dim=2)), 4)  # log 3
+    1.0986
+    """
+
+    dim: ClassVar[int | None] = None
 
     @abc.abstractmethod
     def mv(self, v: Vector) -> Vector:
         """The covector ``G v``."""
 
-    @abc.abstractmethod
     def solve(self, w: Vector) -> Vector:
-        """The vector ``G^-1 w``."""
+        """The vector ``G^-1 w``.
 
-    @abc.abstractmethod
-    def logdet(self) -> Scalar:
-        """``log det G``."""
+        The default uses the matrix up to d = 64, where an indefinite G gives NaN. Beyond, it takes conjugate gradients:
+        about as many products as the root of the condition number of G, and nothing d x d. NaN where these do not
+        converge.
+        """
+        if w.size <= MAX_DENSE:
+            return self._dense(w.size, w.dtype).solve(w)
+        return _conjugate_gradients(self, w)
 
-    @abc.abstractmethod
+    def logdet(self, dim: int | None = None) -> Scalar:
+        """``log det G``. ``dim`` is d, for classes that do not know it; raises ``TypeError`` where it is missing."""
+        dim = self.dim if dim is None else dim
+        if dim is None:
+            raise TypeError(
+                f"`logdet` of {type(self).__name__} needs the dimension: call `logdet(dim)`, or give the class a `dim`"
+            )
+        self._warn_of_matrix("logdet", dim)
+        return self._dense(dim).logdet()
+
     def sqrt_mv(self, v: Vector) -> Vector:
         """``G^{1/2} v``, the symmetric square root: its Euclidean norm is the norm of ``v``."""
+        self._warn_of_matrix("sqrt_mv", v.size)
+        return self._dense(v.size, v.dtype).sqrt_mv(v)
 
-    @abc.abstractmethod
     def inv_sqrt_mv(self, v: Vector) -> Vector:
         """``G^{-1/2} v``: maps standard normal vectors to vectors with covariance ``G^-1``."""
+        self._warn_of_matrix("inv_sqrt_mv", v.size)
+        return self._dense(v.size, v.dtype).inv_sqrt_mv(v)
 
     def inner(self, v: Vector, w: Vector) -> Scalar:
         """``<v, w> = v^T G w``."""
@@ -53,8 +96,43 @@ class AbstractInnerProduct(eqx.Module):
 
     def matrix(self, dim: int) -> Matrix:
         """``G`` as a dense ``(dim, dim)`` array: for small dimensions, tests and pictures."""
-        dtype = jnp.result_type(*jax.tree.leaves(self))
+        floats = [leaf for leaf in jax.tree.leaves(self) if eqx.is_inexact_array(leaf)]
+        dtype = jnp.result_type(*(floats or [float]))
         return jax.vmap(self.mv)(jnp.eye(dim, dtype=dtype))
+
+    def _dense(self, dim: int, dtype=None) -> "DenseInnerProduct":
+        matrix = self.matrix(dim)
+        return DenseInnerProduct(matrix if dtype is None else matrix.astype(dtype))
+
+    def _warn_of_matrix(self, method: str, dim: int) -> None:
+        if dim > MAX_DENSE:
+            _warn_of_matrix(f"{type(self).__module__}.{type(self).__qualname__}", method, dim)
+
+
+@functools.cache  # a class and method are warned of once
+def _warn_of_matrix(name: str, method: str, dim: int) -> None:
+    warnings.warn(
+        f"{name}.{method} is the default, which forms a {dim} x {dim} matrix: write `{method}` for the structure of "
+        "the class",
+        UserWarning,
+        stacklevel=4,
+    )
+
+
+def _conjugate_gradients(product: AbstractInnerProduct, w: Vector) -> Vector:
+    """``G^-1 w`` by products with G alone; NaN where the residual does not become small."""
+    eps = float(jnp.finfo(w.dtype).eps)
+    # lineax compares each entry with a tolerance of its own: the size of `w` is taken out first. The solution is linear
+    # in `w`, so that the size may count as a constant.
+    size = jax.lax.stop_gradient(jnp.max(jnp.abs(w)))
+    size = jnp.where(size > 0, size, 1)
+    operator = lx.FunctionLinearOperator(
+        product.mv, jax.ShapeDtypeStruct(w.shape, w.dtype), lx.positive_semidefinite_tag
+    )
+    solver = lx.CG(rtol=0.0, atol=10 * eps, max_steps=10 * w.size)
+    v = lx.linear_solve(operator, w / size, solver, throw=False).value
+    residual = jax.lax.stop_gradient(jnp.max(jnp.abs(product.mv(v) - w / size)))
+    return jnp.where(residual <= eps**0.5, v * size, jnp.nan)
 
 
 class IdentityPlusRankOne(AbstractInnerProduct):
@@ -62,10 +140,21 @@ class IdentityPlusRankOne(AbstractInnerProduct):
 
     By Sherman & Morrison, with L = 1 + strength |u|^2: ``G^-1 = I - strength u u^T / L``, ``det G = L``.
     The square roots use ``(sqrt(L) - 1) / |u|^2 = strength / (1 + sqrt(L))``, which is exact at u = 0 too.
+
+    >>> import jax.numpy as jnp
+    >>> from scoregeo.metrics import IdentityPlusRankOne
+    >>> product = IdentityPlusRankOne(jnp.array([1.0, 0.0]), jnp.asarray(3.0))
+    >>> product.sqrt_mv(jnp.array([1.0, 1.0])).tolist()
+    [2.0, 1.0]
     """
 
     vector: Float[Array, " d"]
     strength: Float[Array, ""]
+
+    @property
+    def dim(self) -> int:
+        """The dimension d."""
+        return self.vector.shape[-1]
 
     def _excess(self) -> Scalar:
         return self.strength * (self.vector @ self.vector)
@@ -79,7 +168,7 @@ class IdentityPlusRankOne(AbstractInnerProduct):
     def solve(self, w: Vector) -> Vector:
         return self._add(w, -self.strength / (1 + self._excess()))
 
-    def logdet(self) -> Scalar:
+    def logdet(self, dim: int | None = None) -> Scalar:
         return jnp.log1p(self._excess())
 
     def sqrt_mv(self, v: Vector) -> Vector:
@@ -91,9 +180,20 @@ class IdentityPlusRankOne(AbstractInnerProduct):
 
 
 class DiagonalInnerProduct(AbstractInnerProduct):
-    """``G = diag(diagonal)``, with positive ``diagonal`` of shape ``(d,)``."""
+    """``G = diag(diagonal)``, with positive ``diagonal`` of shape ``(d,)``.
+
+    >>> import jax.numpy as jnp
+    >>> from scoregeo.metrics import DiagonalInnerProduct
+    >>> float(DiagonalInnerProduct(jnp.array([4.0, 9.0])).norm(jnp.array([1.0, 0.0])))
+    2.0
+    """
 
     diagonal: Float[Array, " d"]
+
+    @property
+    def dim(self) -> int:
+        """The dimension d."""
+        return self.diagonal.shape[-1]
 
     def mv(self, v: Vector) -> Vector:
         return self.diagonal * v
@@ -101,7 +201,7 @@ class DiagonalInnerProduct(AbstractInnerProduct):
     def solve(self, w: Vector) -> Vector:
         return w / self.diagonal
 
-    def logdet(self) -> Scalar:
+    def logdet(self, dim: int | None = None) -> Scalar:
         return jnp.sum(jnp.log(self.diagonal))
 
     def sqrt_mv(self, v: Vector) -> Vector:
@@ -116,9 +216,22 @@ class DiagonalInnerProduct(AbstractInnerProduct):
 
 
 class DenseInnerProduct(AbstractInnerProduct):
-    """``G`` as a dense symmetric positive definite array of shape ``(d, d)``; for small dimensions."""
+    """``G`` as a dense symmetric positive definite array of shape ``(d, d)``; for small dimensions.
+
+    Solves, determinants and square roots of an indefinite array are NaN.
+
+    >>> import jax.numpy as jnp
+    >>> from scoregeo.metrics import DenseInnerProduct
+    >>> DenseInnerProduct(jnp.array([[2.0, 1.0], [1.0, 1.0]])).solve(jnp.array([1.0, 0.0])).round(4).tolist()
+    [1.0, -1.0]
+    """
 
     array: Float[Array, "d d"]
+
+    @property
+    def dim(self) -> int:
+        """The dimension d."""
+        return self.array.shape[-1]
 
     def mv(self, v: Vector) -> Vector:
         return self.array @ v
@@ -126,7 +239,7 @@ class DenseInnerProduct(AbstractInnerProduct):
     def solve(self, w: Vector) -> Vector:
         return jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(self.array), w)
 
-    def logdet(self) -> Scalar:
+    def logdet(self, dim: int | None = None) -> Scalar:
         return 2 * jnp.sum(jnp.log(jnp.diagonal(jnp.linalg.cholesky(self.array))))
 
     def _power(self, v: Vector, exponent: float) -> Vector:

@@ -1,11 +1,4 @@
-"""Geodesic acceleration and Christoffel symbols of any metric, by automatic differentiation.
-
-With kinetic energy T = 1/2 <v, G(x) v>, the Euler-Lagrange equation reads (MATH: geodesic equation)
-
-    G x'' = 1/2 grad_x <v, G(x) v> - (dG[v]) v                                                          (1)
-
-which costs one gradient, one Jacobian-vector product and one solve; no array with d^3 entries is formed.
-"""
+"""Geodesic acceleration and Christoffel symbols of any metric, by automatic differentiation."""
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +10,19 @@ from .base import AbstractMetric
 
 
 def lagrangian_acceleration(metric: AbstractMetric, x: Point, v: Vector) -> Vector:
-    """The geodesic acceleration at ``x`` for velocity ``v``, both ``(d,)``, by equation (1); needs only
-    ``metric.at``."""
-    _, momentum_rate = jax.jvp(lambda y: metric.at(y).mv(v), (x,), (v,))
-    force = jax.grad(lambda y: 0.5 * metric.at(y).squared_norm(v))(x)
-    return metric.at(x).solve(force - momentum_rate)
+    """The geodesic acceleration at ``x`` for velocity ``v``, both ``(d,)``, by the Lagrangian equation; needs only
+    ``metric.at``.
+
+    This is what ``metric.acceleration`` is by default; for a metric with a formula of its own, it is another way to it.
+
+    >>> import jax.numpy as jnp
+    >>> from scoregeo import GaussianScore, SteinMetric
+    >>> from scoregeo.metrics import lagrangian_acceleration
+    >>> metric = SteinMetric(GaussianScore(jnp.zeros(2), jnp.eye(2)))
+    >>> lagrangian_acceleration(metric, jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])).round(4).tolist()
+    [-0.5, 0.0]
+    """
+    return AbstractMetric.acceleration(metric, x, v)
 
 
 def christoffels(metric: AbstractMetric, x: Point) -> Float[Array, "d d d"]:
@@ -29,6 +30,12 @@ def christoffels(metric: AbstractMetric, x: Point) -> Float[Array, "d d d"]:
 
     Computed from their definition with the derivatives of the metric matrix, independently of `metric.acceleration`:
     ``acceleration(x, v)[k] == -sum_ij christoffels[k, i, j] v[i] v[j]``.
+
+    >>> import jax.numpy as jnp
+    >>> from scoregeo.metrics import christoffels
+    >>> from scoregeo.metrics.models import HyperbolicHalfSpace
+    >>> christoffels(HyperbolicHalfSpace(), jnp.array([0.0, 2.0]))[1].tolist()
+    [[0.5, 0.0], [0.0, -0.5]]
     """
     x = as_point(x, "x")
 

@@ -9,16 +9,22 @@ import jax.numpy as jnp
 from .._function import TracedFunction
 from .._types import Matrix, Point, Scalar, Vector
 from .base import AbstractMetric
-from .inner_products import DenseInnerProduct, DiagonalInnerProduct
-from .lagrangian import lagrangian_acceleration
+from .inner_products import DenseInnerProduct
+from .low_rank import LowRankUpdate
 
 
 class EuclideanMetric(AbstractMetric):
-    """``G(x) = I``: straight lines, the baseline of every comparison."""
+    """``G(x) = I``: straight lines, the baseline of every comparison.
 
-    def at(self, x: Point) -> DiagonalInnerProduct:
-        """The inner product at ``x``."""
-        return DiagonalInnerProduct(jnp.ones_like(x))
+    >>> import jax.numpy as jnp
+    >>> from scoregeo import EuclideanMetric
+    >>> float(EuclideanMetric().norm(jnp.zeros(2), jnp.array([3.0, 4.0])))
+    5.0
+    """
+
+    def at(self, x: Point) -> LowRankUpdate:
+        """The inner product at ``x``: the identity, plus nothing."""
+        return LowRankUpdate(jnp.zeros((0, x.size), x.dtype), jnp.zeros(0, x.dtype))
 
     def acceleration(self, x: Point, v: Vector) -> Vector:
         """Zero."""
@@ -59,7 +65,3 @@ class MatrixMetric(AbstractMetric):
     def domain(self, x: Point) -> Scalar:
         """The function given as ``domain``."""
         return super().domain(x) if self.boundary is None else jnp.asarray(self.boundary(x), x.dtype)
-
-    def acceleration(self, x: Point, v: Vector) -> Vector:
-        """The generic Lagrangian acceleration: one gradient, one JVP and one solve."""
-        return lagrangian_acceleration(self, x, v)

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 from .._types import Point, Scalar, Vector
 from .base import AbstractMetric
 from .inner_products import DiagonalInnerProduct
-from .lagrangian import lagrangian_acceleration
 
 
 class Sphere(AbstractMetric):
@@ -19,10 +18,6 @@ class Sphere(AbstractMetric):
         """The inner product at ``x``."""
         return DiagonalInnerProduct(jnp.broadcast_to(4 / (1 + x @ x) ** 2, x.shape))
 
-    def acceleration(self, x: Point, v: Vector) -> Vector:
-        """The generic Lagrangian acceleration."""
-        return lagrangian_acceleration(self, x, v)
-
     def embed(self, x: Point) -> Vector:
         """The point of the unit sphere in ``R^(d+1)`` with coordinates ``x``."""
         r2 = x @ x
@@ -34,7 +29,13 @@ class Sphere(AbstractMetric):
 
 
 class HyperbolicHalfSpace(AbstractMetric):
-    """Hyperbolic space as the half-space ``x[-1] > 0``: ``G(x) = I / x[-1]^2``, curvature -1."""
+    """Hyperbolic space as the half-space ``x[-1] > 0``: ``G(x) = I / x[-1]^2``, curvature -1.
+
+    >>> import jax.numpy as jnp
+    >>> from scoregeo import models
+    >>> round(float(models.HyperbolicHalfSpace().closed_dist(jnp.array([0.0, 1.0]), jnp.array([0.0, 2.0]))), 4)  # log 2
+    0.6931
+    """
 
     def at(self, x: Point) -> DiagonalInnerProduct:
         """The inner product at ``x``."""
@@ -43,10 +44,6 @@ class HyperbolicHalfSpace(AbstractMetric):
     def domain(self, x: Point) -> Scalar:
         """The height above the boundary, ``x[-1]``."""
         return x[-1]
-
-    def acceleration(self, x: Point, v: Vector) -> Vector:
-        """The generic Lagrangian acceleration."""
-        return lagrangian_acceleration(self, x, v)
 
     def closed_dist(self, x: Point, y: Point) -> Scalar:
         """The hyperbolic distance, ``2 arcsinh(|x - y| / (2 sqrt(x[-1] y[-1])))``."""

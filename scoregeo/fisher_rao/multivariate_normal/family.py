@@ -14,7 +14,7 @@ from ..._types import Matrix, Point, Scalar, Vector
 from ...geodesics import AbstractBoundarySolver, Geodesic
 from ...geodesics.curves import AbstractCurve
 from ...metrics import AbstractMetric
-from ...metrics.inner_products import AbstractInnerProduct, DenseInnerProduct
+from ...metrics.inner_products import AbstractInnerProduct
 from ..base import AbstractExponentialFamily
 from ..metric import FisherRaoMetric, family_solver
 from ..supports import AbstractSupport, PositiveDefinite, Real
@@ -44,19 +44,15 @@ class NormalInnerProduct(AbstractInnerProduct):
         dm, ds = _split_covector(w, self.cov.shape[0])
         return _join(self.cov @ dm, 2 * self.cov @ ds @ self.cov)
 
-    def logdet(self) -> Scalar:
+    @property
+    def dim(self) -> int:
+        """The number of parameters."""
+        d = self.cov.shape[0]
+        return d * (d + 3) // 2
+
+    def logdet(self, dim: int | None = None) -> Scalar:
         d = self.cov.shape[0]
         return -2 * (d + 2) * jnp.sum(jnp.log(jnp.diagonal(self.lower))) - d * jnp.log(2.0).astype(self.cov.dtype)
-
-    def _dense(self) -> DenseInnerProduct:
-        d = self.cov.shape[0]
-        return DenseInnerProduct(self.matrix(d * (d + 3) // 2))
-
-    def sqrt_mv(self, v: Vector) -> Vector:
-        return self._dense().sqrt_mv(v)
-
-    def inv_sqrt_mv(self, v: Vector) -> Vector:
-        return self._dense().inv_sqrt_mv(v)
 
 
 class MultivariateNormal(AbstractExponentialFamily):

@@ -32,8 +32,7 @@ from ..._function import TracedFunction
 from ..._protocols import NoisedScore, NoiseSchedule, ScoreField, ScoreModel, missing_members
 from ..._types import Matrix, Point, Scalar, Vector
 from ...metrics import AbstractMetric
-from ...metrics.inner_products import AbstractInnerProduct, DenseInnerProduct
-from ...metrics.lagrangian import lagrangian_acceleration
+from ...metrics.inner_products import AbstractInnerProduct
 
 # Up to this many coordinates, linear systems are solved with the matrix.
 _DENSE = 64
@@ -166,10 +165,6 @@ class SpacetimeMetric(AbstractMetric):
         """The inner product (3) at ``x``, as an operator."""
         return SpacetimeInnerProduct(self, x)
 
-    def acceleration(self, x: Point, v: Vector) -> Vector:
-        """The generic Lagrangian acceleration."""
-        return lagrangian_acceleration(self, x, v)
-
     def moments(self, x: Point) -> tuple[Vector, Vector, Scalar]:
         """At the point ``x`` ``(d + 1,)``: ``z = x_t / alpha``, the denoised ``E[x_0 | x_t]`` and its divergence in z.
 
@@ -212,6 +207,11 @@ class SpacetimeInnerProduct(AbstractInnerProduct):
     metric: SpacetimeMetric
     point: Point
 
+    @property
+    def dim(self) -> int:
+        """The dimension, ``d + 1``."""
+        return self.point.size
+
     def squared_norm(self, v: Vector) -> Scalar:
         """``<v, v>``, from one derivative."""
         (z, denoised, divergence), (dz, dx, ddiv) = jax.jvp(self.metric.moments, (self.point,), (v,))
@@ -241,25 +241,10 @@ class SpacetimeInnerProduct(AbstractInnerProduct):
     def solve(self, w: Vector) -> Vector:
         """The vector ``G^-1 w``."""
         if w.size <= _DENSE:
-            return self._dense().solve(w)
+            return super().solve(w)
         scale = flat_prior_scale(self.metric, self.point)
         tol = 1e1 * float(jnp.finfo(w.dtype).eps)
         return jax.scipy.sparse.linalg.cg(self.mv, w, tol=tol, maxiter=10 * w.size, M=lambda r: r / scale**2)[0]
-
-    def logdet(self) -> Scalar:
-        """``log det G``, with the matrix."""
-        return self._dense().logdet()
-
-    def sqrt_mv(self, v: Vector) -> Vector:
-        """``G^{1/2} v``, with the matrix."""
-        return self._dense().sqrt_mv(v)
-
-    def inv_sqrt_mv(self, v: Vector) -> Vector:
-        """``G^{-1/2} v``, with the matrix."""
-        return self._dense().inv_sqrt_mv(v)
-
-    def _dense(self) -> DenseInnerProduct:
-        return DenseInnerProduct(self.matrix(self.point.size))
 
 
 def flat_prior_scale(metric: SpacetimeMetric, x: Point) -> Vector:
