@@ -20,11 +20,11 @@ from ..._batching import compacted_while_loop, select
 from ..._checks import setting
 from ..._numerics import by_precision
 from ..._types import Points, Scalar
-from ...metrics import IdentityPlusRankOne
+from ...metrics import LowRankUpdate, as_low_rank_update
 from ..spectral.energy import PathEnergy
 from ..spectral.legendre import Basis, Coefficients, uniform_breaks
 from ..spectral.newton import rounding
-from ..spectral.preconditioners import AbstractPreconditioner
+from ..spectral.preconditioners import AbstractPreconditioner, answers
 from .base import AbstractNodalSolver, Minimum, relative_gradient
 
 # How many steps, whose effect on the energy drowns in rounding, may pass without a smaller gradient.
@@ -34,8 +34,8 @@ _PATIENCE = 20
 class Georce(AbstractNodalSolver):
     """GEORCE, Rygaard & Hauberg's solver (2025, arXiv 2505.05961): robust, simple, of first order in the nodes.
 
-    Of the metric it needs G^-1, which it takes as the metric gives it: for G = I + strength s s^T a solve with a T x T
-    matrix for T segments, for diagonal metrics divisions, for any other d x d matrices.
+    Of the metric it needs G^-1, which it takes as the metric gives it: for the identity plus rank k a solve with a
+    matrix of T k rows for T segments, for diagonal metrics divisions, for any other d x d matrices.
 
     **Arguments**
 
@@ -120,46 +120,62 @@ class _Descent(NamedTuple):
 
 def georce_direction(problem: PathEnergy, basis: Basis, c: Coefficients, g: Coefficients) -> Coefficients:
     """From the path ``c``, where the energy has gradient ``g``, to the path of the GEORCE update."""
-    if not isinstance(jax.eval_shape(problem.inner_product, problem.x), IdentityPlusRankOne):
+    if not answers(as_low_rank_update, problem.structure):
         # For these, P is the preconditioner of the spectral solver.
         return problem.preconditioner(basis, c).solve(-g)
     points, _ = basis.path(problem.x, problem.y, c)
-    product = problem.over_points(problem.inner_product, points)
-    return RankOnePreconditioner(basis, product.vector, product.strength).solve(-g)
+    scale, updates = problem.over_points(lambda z: as_low_rank_update(problem.inner_product(z)), points)
+    return LowRankVelocityPreconditioner(basis, updates, scale).solve(-g)
 
 
-class RankOnePreconditioner(AbstractPreconditioner):
-    """The energy of velocities, P = int c'^T G c' dt, for ``G = I + strength u u^T`` at ``T`` points.
+class LowRankVelocityPreconditioner(AbstractPreconditioner):
+    """The energy of velocities, P = int c'^T G c' dt, for ``G = scale (I + U^T C U)`` at ``T`` points, with U of shape
+    ``(k, d)``; a ``scale`` of ``None`` is one.
 
-    With B multiplication by G^-1 at each time, P^-1 r = B r - B e (e^T B e)^-1 e^T B r (see `preconditioner`), where
-    e^T B e = I - A^T A with rows ``sqrt(w strength / (1 + strength |u|^2)) u`` of A, so by Woodbury
+    With B multiplication by G^-1 at each time, P^-1 r = B r - B e (e^T B e)^-1 e^T B r (see `preconditioners`). By
+    Woodbury, G^-1 = (I - V^T V) / scale with the k x k system V = (I + C^{1/2} U U^T C^{1/2})^{-1/2} C^{1/2} U, of
+    which any square root does. Then e^T B e = a I - A^T A with a = int 1 / scale dt and rows ``sqrt(w / scale) V`` of
+    A, so by Woodbury again
 
-        (e^T B e)^-1 = I + A^T (I - A A^T)^-1 A:    nothing d x d.
+        (e^T B e)^-1 = (I + A^T (a I - A A^T)^-1 A) / a:    nothing d x d.
     """
 
     basis: Basis
-    u: Points
-    factor: Float[Array, " t"]
-    rows: Float[Array, "t d"]
-    complement: Float[Array, "t t"]
+    v: Float[Array, "t k d"]
+    inverse_scale: Float[Array, " t"] | None
+    rows: Float[Array, "tk d"]
+    complement: Float[Array, "tk tk"]
 
-    def __init__(self, basis: Basis, u: Points, strengths: Float[Array, " t"]):
-        self.basis, self.u = basis, u
-        self.factor = strengths / (1 + strengths * jnp.sum(u**2, -1))
-        self.rows = jnp.sqrt(basis.weights * self.factor)[:, None] * u
-        self.complement = jnp.eye(u.shape[0], dtype=u.dtype) - self.rows @ self.rows.T
+    def __init__(self, basis: Basis, updates: LowRankUpdate, scale: Float[Array, " t"] | None):
+        self.basis, self.v = basis, jax.vmap(_whitened)(updates)
+        self.inverse_scale = None if scale is None else 1 / scale
+        weights = basis.weights if scale is None else basis.weights / scale
+        self.rows = (jnp.sqrt(weights)[:, None, None] * self.v).reshape(-1, self.v.shape[-1])
+        self.complement = self._mean() * jnp.eye(self.rows.shape[0], dtype=self.v.dtype) - self.rows @ self.rows.T
+
+    def _mean(self) -> Scalar | float:
+        return 1.0 if self.inverse_scale is None else self.basis.weights @ self.inverse_scale
 
     def solve(self, r: Coefficients) -> Coefficients:
         """``P^-1 r``."""
         weights = self.basis.weights[:, None]
         velocity = self._inverse_metric(self.basis.deviation(r)[1])
         b = jnp.sum(weights * velocity, 0)
-        constant = b + jnp.linalg.solve(self.complement, self.rows @ b) @ self.rows
+        constant = (b + jnp.linalg.solve(self.complement, self.rows @ b) @ self.rows) / self._mean()
         velocity = velocity - self._inverse_metric(constant)
         return self.basis.adjoint(jnp.zeros_like(velocity), weights * velocity)
 
-    def _inverse_metric(self, velocity):
-        return velocity - (self.factor * jnp.sum(self.u * velocity, -1))[:, None] * self.u
+    def _inverse_metric(self, velocity: Float[Array, "*t d"]) -> Points:
+        along = jnp.sum(self.v * velocity[..., None, :], -1)
+        inverse = velocity - jnp.sum(along[..., None] * self.v, -2)
+        return inverse if self.inverse_scale is None else self.inverse_scale[:, None] * inverse
+
+
+def _whitened(update: LowRankUpdate) -> Float[Array, "k d"]:
+    """V with ``G^-1 = I - V^T V``."""
+    roots = jnp.sqrt(update.weights)[:, None] * update.factors
+    lower = jnp.linalg.cholesky(jnp.eye(roots.shape[0], dtype=roots.dtype) + roots @ roots.T)
+    return jax.scipy.linalg.solve_triangular(lower, roots, lower=True)
 
 
 def line_search(evaluate, c: Coefficients, energy: Scalar, p: Coefficients, slope: Scalar):

@@ -15,21 +15,9 @@ from jaxtyping import Array, Bool, Float
 
 from ..._numerics import frozen
 from ..._types import Point, Points, Scalar
-from ...metrics import AbstractMetric, DenseInnerProduct, DiagonalInnerProduct, IdentityPlusRankOne
+from ...metrics import AbstractInnerProduct, AbstractMetric
 from .legendre import Basis, Coefficients
-from .preconditioners import (
-    AbstractPreconditioner,
-    AveragedPreconditioner,
-    CondensedPreconditioner,
-    DensePreconditioner,
-    DiagonalPreconditioner,
-    WoodburyPreconditioner,
-)
-
-# Dimension up to which the inverse of a metric of no known structure is kept as a matrix for every point.
-_MAX_DENSE = 32
-# Above, the average over so many points of each element is applied, through the metric's own `solve`.
-_POINTS_AVERAGED = 4
+from .preconditioners import AbstractPreconditioner, at_least_identity, preconditioner_for
 
 
 class PathEnergy(eqx.Module):
@@ -63,10 +51,15 @@ class PathEnergy(eqx.Module):
         return frozen(self)
 
     @property
+    def structure(self) -> AbstractInnerProduct:
+        """An inner product of the metric with shapes in place of values: its type says what the metric is made of."""
+        return jax.eval_shape(self.inner_product, self.x)
+
+    @property
     def above_euclid(self) -> bool:
-        """Whether the metric declares itself to be Euclid's plus something positive: its preconditioners are then at
-        least the identity."""
-        return isinstance(jax.eval_shape(self.inner_product, self.x), IdentityPlusRankOne)
+        """Whether the metric is Euclid's plus something positive by its type: its preconditioners are then at least
+        the identity."""
+        return at_least_identity(self.structure)
 
     def inside(self, points: Points) -> Bool[Array, ""]:
         """Whether all ``points`` ``(n, d)`` are in the domain of the metric."""
@@ -99,34 +92,5 @@ class PathEnergy(eqx.Module):
         return basis.weights @ self.densities(basis, c, fraction)
 
     def preconditioner(self, basis: Basis, c: Coefficients, fraction: Scalar | float = 1.0) -> AbstractPreconditioner:
-        """The preconditioner that fits the structure of the metric, at the path with coefficients ``c``."""
-        points, velocities = basis.path(self.x, self.y, c)
-        structure = jax.eval_shape(self.inner_product, self.x)
-        if isinstance(structure, IdentityPlusRankOne):
-
-            def row(point, velocity):
-                product, pullback = jax.vjp(self.inner_product, point)
-                zero = jax.tree.map(jnp.zeros_like, product)
-                return (
-                    product.vector,
-                    pullback(eqx.tree_at(lambda p: p.vector, zero, velocity))[0],
-                    product.strength,
-                )
-
-            u, jtv, strengths = self.over_points(row, points, velocities)
-            # The cost is that of factors of this size: all points, or the ends of all elements.
-            condensed = 2 * max(basis.breaks.size - 2, 1) * self.x.size <= basis.times.size
-            kind = CondensedPreconditioner if condensed else WoodburyPreconditioner
-            return kind(basis, u, jtv, fraction * strengths)
-        if isinstance(structure, DiagonalInnerProduct):
-            diagonals = self.over_points(lambda z: self.inner_product(z).diagonal, points)
-            return DiagonalPreconditioner(basis, 1 / ((1 - fraction) + fraction * diagonals))
-        if not isinstance(structure, DenseInnerProduct) and self.x.size > _MAX_DENSE:
-            k, n = basis.breaks.size - 1, basis.u.size
-            step = max(1, n // _POINTS_AVERAGED)
-            some = points.reshape(k, n, -1)[:, step // 2 :: step]
-            products = jax.vmap(jax.vmap(self.inner_product))(some)
-            return AveragedPreconditioner(basis, products, jnp.asarray(fraction, self.x.dtype))
-        matrices = self.over_points(lambda z: self.inner_product(z).matrix(self.x.size), points)
-        identity = jnp.eye(self.x.size, dtype=self.x.dtype)
-        return DensePreconditioner(basis, jnp.linalg.inv((1 - fraction) * identity + fraction * matrices))
+        """The preconditioner that fits the structure of the metric, at the path with projected coefficients ``c``."""
+        return preconditioner_for(self.structure, self, basis, c, fraction)

@@ -11,6 +11,8 @@ nothing d x d is formed. In low dimension the elements are taken apart: what van
 with nothing outside it, so that, again by Woodbury, one small Gram matrix for each element leaves a system for the
 displacements X of the ends alone (static condensation).
 
+A metric of rank k has k rows at each quadrature point, and a scale of the identity that is averaged over the path.
+
 For any other metric, P is the energy of the velocities alone, int c'^T G(gamma(t)) c' dt. Without the condition that
 the path ends at y, its inverse would be multiplication by G^-1 at each time; with it, a constant covector is added:
 
@@ -18,18 +20,29 @@ the path ends at y, its inverse would be multiplication by G^-1 at each time; wi
 
 with e the constant velocities, so that e^T B e = int G^-1 dt is d x d, or diagonal where G is. In high dimension, for a
 metric that is neither, G^-1 is averaged over each element, and the constant covector left out.
+
+`preconditioner_for` chooses, by the type of the inner product and what it answers to the questions of
+`scoregeo.metrics`.
 """
 
 import abc
+import functools
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..._types import Matrix, Points, Scalar
-from ...metrics import AbstractInnerProduct
+from ..._types import Matrix, Point, Points, Scalar
+from ...metrics import AbstractInnerProduct, as_dense, as_diagonal, as_low_rank_update
 from .legendre import Basis, Coefficients
+
+# Dimension up to which the inverse of a metric of no known structure is kept as a matrix for every point.
+_MAX_DENSE = 32
+# Above, the average over so many points of each element is applied, through the metric's own `solve`.
+_POINTS_AVERAGED = 4
 
 
 class AbstractPreconditioner(eqx.Module):
@@ -40,20 +53,36 @@ class AbstractPreconditioner(eqx.Module):
         """``P^-1 r``."""
 
 
+def _repeated(a: Float[Array, "n m"], times: int) -> Float[Array, "n_times m"]:
+    """Each row of ``a`` so many times."""
+    return jnp.broadcast_to(a[:, None], (a.shape[0], times, a.shape[1])).reshape(-1, a.shape[1])
+
+
 class WoodburyPreconditioner(AbstractPreconditioner):
-    """Equation (1), from ``u`` and ``jtv`` at the quadrature points, each ``(q, d)``, and ``strengths`` lam
-    ``(q,)``."""
+    """Equation (1), from ``u`` and ``jtv``, ``n`` rows at each of the ``q`` quadrature points, each ``(q, n, d)``, and
+    ``strengths`` lam ``(q, n)``."""
 
     basis: Basis
-    u: Points
-    jtv: Points
-    scale: Float[Array, " q"]
-    factor: Float[Array, "q q"]
+    u: Float[Array, "qn d"]
+    jtv: Float[Array, "qn d"]
+    scale: Float[Array, " qn"]
+    factor: Float[Array, "qn qn"]
 
-    def __init__(self, basis: Basis, u: Points, jtv: Points, strengths: Float[Array, " q"]):
-        self.basis, self.u, self.jtv = basis, u, jtv
-        self.scale = jnp.sqrt(strengths * basis.weights)
-        grams = basis.grams()
+    def __init__(
+        self,
+        basis: Basis,
+        u: Float[Array, "q n d"],
+        jtv: Float[Array, "q n d"],
+        strengths: Float[Array, "q n"],
+    ):
+        q, n, d = u.shape
+        self.basis, self.u, self.jtv = basis, u.reshape(-1, d), jtv.reshape(-1, d)
+        self.scale = jnp.sqrt(strengths * basis.weights[:, None]).reshape(-1)
+        # All rows of one point have the basis functions of its time.
+        grams = jax.tree.map(
+            lambda gram: jnp.broadcast_to(gram[:, None, :, None], (q, n, q, n)).reshape(q * n, q * n), basis.grams()
+        )
+        u, jtv = self.u, self.jtv
         cross = (u @ jtv.T) * grams.p_phi
         gram = (u @ u.T) * grams.p_p + cross + cross.T + (jtv @ jtv.T) * grams.phi_phi
         gram = gram * self.scale[:, None] * self.scale
@@ -63,14 +92,20 @@ class WoodburyPreconditioner(AbstractPreconditioner):
 
     def solve(self, r: Coefficients) -> Coefficients:
         points, velocities = self.basis.deviation(r)
-        rows = jnp.sum(self.u * velocities, -1) + jnp.sum(self.jtv * points, -1)
+        q, d = points.shape
+        n = self.scale.size // q
+        rows = jnp.sum(self.u * _repeated(velocities, n), -1) + jnp.sum(self.jtv * _repeated(points, n), -1)
         b = self.scale * jax.scipy.linalg.cho_solve((self.factor, True), self.scale * rows)
-        return r - self.basis.adjoint(b[:, None] * self.jtv, b[:, None] * self.u)
+
+        def add_rows(a):
+            return jnp.sum((b[:, None] * a).reshape(q, n, d), 1)
+
+        return r - self.basis.adjoint(add_rows(self.jtv), add_rows(self.u))
 
 
 class CondensedPreconditioner(AbstractPreconditioner):
     """Equation (1), as `WoodburyPreconditioner`, element by element; for ``(k - 1) d`` small against the number of
-    points.
+    rows. ``q`` below are the rows of one element.
 
     With A_b the rows of A for coefficients j >= 1 and A_x those for the displacements of the ends of the element, the
     system for the displacements is S = Euclid + A_x^T (I + A_b A_b^T)^-1 A_x, summed over elements.
@@ -83,19 +118,27 @@ class CondensedPreconditioner(AbstractPreconditioner):
     solved_ends: Float[Array, "k q n"]  # (I + A_b A_b^T)^-1 A_x
     schur: Matrix  # and that of S
 
-    def __init__(self, basis: Basis, u: Points, jtv: Points, strengths: Float[Array, " q"]):
+    def __init__(
+        self,
+        basis: Basis,
+        u: Float[Array, "q n d"],
+        jtv: Float[Array, "q n d"],
+        strengths: Float[Array, "q n"],
+    ):
         self.basis = basis
-        k, n, d = basis.breaks.size - 1, basis.u.size, u.shape[-1]
-        scale = jnp.sqrt(strengths * basis.weights)[:, None]
+        _, rank, d = u.shape
+        k, n = basis.breaks.size - 1, basis.u.size * rank
+        scale = jnp.sqrt(strengths * basis.weights[:, None])[..., None]
         u, jtv = (scale * u).reshape(k, n, 1, d), (scale * jtv).reshape(k, n, 1, d)
         h = basis.widths[:, None, None, None]
-        p, phi = basis.p[:, 1:, None], basis.phi[:, 1:, None]
+        # All rows of one point have the basis functions of its time.
+        p, phi = (_repeated(a, rank)[..., None] for a in (basis.p[:, 1:], basis.phi[:, 1:]))
         self.rows = (u * p / jnp.sqrt(h) + jtv * phi * jnp.sqrt(h)).reshape(k, n, -1)
         gram = self.rows @ self.rows.swapaxes(1, 2)
         # Rounding makes a large Gram matrix slightly indefinite; a preconditioner may be off by that much.
         jitter = 1 + n * jnp.finfo(gram.dtype).eps * jnp.max(jnp.diagonal(gram, axis1=1, axis2=2), 1)
         self.factors = jnp.linalg.cholesky(gram + jitter[:, None, None] * jnp.eye(n, dtype=gram.dtype))
-        late = jnp.stack([1 - basis.u, basis.u], -1)[..., None]
+        late = _repeated(jnp.stack([1 - basis.u, basis.u], -1), rank)[..., None]
         sign = jnp.asarray([[-1.0], [1.0]], h.dtype)
         self.ends = (late * jtv + sign * u / h).reshape(k, n, -1)
 
@@ -179,5 +222,101 @@ class AveragedPreconditioner(AbstractPreconditioner):
         def average(some, rows):
             return jnp.mean(jax.vmap(lambda product: jax.vmap(product.solve)(rows))(some), 0)
 
-        # Of (1 - f) Euclid + f G there is no `solve`; this is its inverse for f = 0 and 1, and larger between.
+        # (1 - f) Euclid + f G has no `solve`; this is its inverse for f = 0 and 1, and larger between.
         return self.basis.project((1 - self.fraction) * r + self.fraction * jax.vmap(average)(self.products, r))
+
+
+class ScaledPreconditioner(AbstractPreconditioner):
+    """``scale`` times another preconditioner, for a positive scalar."""
+
+    preconditioner: AbstractPreconditioner
+    scale: Scalar
+
+    def solve(self, r: Coefficients) -> Coefficients:
+        return self.preconditioner.solve(r) / self.scale
+
+
+class PathProblem(Protocol):
+    """What a preconditioner is made from; `PathEnergy` is one."""
+
+    x: Point
+    y: Point
+    inner_product: Callable[[Point], AbstractInnerProduct]
+
+    def over_points(self, function: Callable, *arrays: Array) -> Any:
+        """``function`` of one point each, over the points of a path."""
+        ...
+
+
+@functools.singledispatch
+def preconditioner_for(
+    structure: AbstractInnerProduct, problem: PathProblem, basis: Basis, c: Coefficients, fraction: Scalar | float
+) -> AbstractPreconditioner:
+    """The preconditioner for metrics whose inner products have the type of ``structure``, at the path with projected
+    coefficients ``c``, for the part ``fraction`` of the metric.
+
+    ``structure`` is an inner product without values, which says by its type, and by what it answers to `as_diagonal`,
+    `as_low_rank_update` and `as_dense`, which preconditioner fits. A type that answers is served; one that needs
+    another preconditioner registers a function on this one.
+    """
+    points, velocities = basis.path(problem.x, problem.y, c)
+    d = problem.x.size
+    if answers(as_diagonal, structure):
+        diagonals = problem.over_points(lambda z: as_diagonal(problem.inner_product(z)), points)
+        return DiagonalPreconditioner(basis, 1 / ((1 - fraction) + fraction * diagonals))
+    if answers(as_low_rank_update, structure):
+        return _low_rank_preconditioner(problem, basis, points, velocities, fraction)
+    if d > _MAX_DENSE and not answers(as_dense, structure):
+        k, n = basis.breaks.size - 1, basis.u.size
+        step = max(1, n // _POINTS_AVERAGED)
+        some = points.reshape(k, n, -1)[:, step // 2 :: step]
+        products = jax.vmap(jax.vmap(problem.inner_product))(some)
+        return AveragedPreconditioner(basis, products, jnp.asarray(fraction, problem.x.dtype))
+    matrices = problem.over_points(lambda z: problem.inner_product(z).matrix(d), points)
+    identity = jnp.eye(d, dtype=problem.x.dtype)
+    return DensePreconditioner(basis, jnp.linalg.inv((1 - fraction) * identity + fraction * matrices))
+
+
+def answers(question: Callable, structure: AbstractInnerProduct) -> bool:
+    """Whether an inner product of this ``structure``, which has no values, answers ``question``."""
+    return jax.eval_shape(question, structure) is not None
+
+
+def at_least_identity(structure: AbstractInnerProduct) -> bool:
+    """Whether inner products of this ``structure`` are the identity plus something positive by their type: their
+    preconditioners are then at least the identity."""
+    answer = jax.eval_shape(as_low_rank_update, structure)
+    return answer is not None and answer[0] is None
+
+
+def _low_rank_preconditioner(
+    problem: PathProblem, basis: Basis, points: Points, velocities: Points, fraction: Scalar | float
+) -> AbstractPreconditioner:
+    """Equation (1) with as many rows at each point as the rank of the metric."""
+
+    def rows(point, velocity):
+        def factors_at(z):
+            scale, update = as_low_rank_update(problem.inner_product(z))
+            return update.factors, (scale, update.weights)
+
+        u, pullback, (scale, weights) = jax.vjp(factors_at, point, has_aux=True)
+
+        def pulled(row):
+            return pullback(row[:, None] * velocity)[0]
+
+        # One row needs no batch of one, which would be other operations.
+        rank = u.shape[0]
+        jtv = pullback(velocity[None])[0][None] if rank == 1 else jax.vmap(pulled)(jnp.eye(rank, dtype=u.dtype))
+        return u, jtv, weights, scale
+
+    u, jtv, weights, scale = problem.over_points(rows, points, velocities)
+    strengths = fraction * weights
+    if scale is not None:
+        # P = (1 - f) Euclid + f s (I + U^T C U), with the average of its factor of the identity taken out.
+        mean = (1 - fraction) + fraction * (basis.weights @ scale)
+        strengths = scale[:, None] * strengths / mean
+    # The cost is that of factors of this size: all rows, or the ends of all elements.
+    condensed = 2 * max(basis.breaks.size - 2, 1) * problem.x.size <= strengths.size
+    kind = CondensedPreconditioner if condensed else WoodburyPreconditioner
+    preconditioner = kind(basis, u, jtv, strengths)
+    return preconditioner if scale is None else ScaledPreconditioner(preconditioner, mean)
