@@ -232,7 +232,7 @@ def _over_lanes(loop: _Loop, join: Callable, batched: tuple[bool, ...], numbers_
                 leaf = jnp.broadcast_to(leaf, (size, *leaf.shape))
             if outer and not inner:
                 leaf = jnp.repeat(leaf, lanes, 0)
-            return leaf.reshape(-1, *leaf.shape[2:]) if inner else leaf
+            return leaf.reshape(size * lanes, *leaf.shape[2:]) if inner else leaf
 
         both = tuple(inner or outer for inner, outer in zip(batched, leaves_batched, strict=True))
         leaves = [flat(*leaf) for leaf in zip(leaves, leaves_batched, batched, strict=True)]

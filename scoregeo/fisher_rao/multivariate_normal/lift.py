@@ -35,6 +35,7 @@ import numpy as np
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
+from ..._batching import compacted_while_loop, select
 from ..._results import RESULTS, first_failure
 from ..._types import Matrix, Scalar, Vector
 
@@ -70,24 +71,7 @@ def minimise(m: Vector, r: Matrix, tolerance: float, max_steps: int) -> Minimum:
     falls. Far from the minimum the function grows like the squared logarithm of A, and is not convex; from random A it
     came to the same minimum always.
     """
-    d = m.size
     eps = jnp.finfo(m.dtype).eps
-    inverse = _triangular_inverse(r)
-
-    def evaluate(a):
-        at = _logarithm(_lift(m, r, inverse, a))
-        value = jnp.sum(at.logs[:d] ** 2) / 4
-        if d == 1:
-            return _Evaluated(value, a, jnp.zeros_like(value), at.logs[0])
-        gradient = _below(at.matrix()[d + 1 :, :d])
-        curvatures, directions = jnp.linalg.eigh(at.hessian())
-        size = jnp.abs(curvatures)
-        size = jnp.maximum(size, eps * jnp.max(size))
-        components = directions.T @ gradient
-        return _Evaluated(value, -directions @ (components / size), jnp.sum(components**2 / size), at.logs[0])
-
-    def is_finite(at):
-        return jnp.isfinite(at.value) & jnp.isfinite(at.decrement)
 
     def is_small(at):
         # Points that are equal up to rounding have a distance of about eps, and a step in any direction.
@@ -95,26 +79,47 @@ def minimise(m: Vector, r: Matrix, tolerance: float, max_steps: int) -> Minimum:
 
     def unfinished(state):
         _, at, fraction, steps = state
-        return is_finite(at) & ~is_small(at) & (fraction > _SHORTEST) & (steps < max_steps)
+        return _is_finite(at) & ~is_small(at) & (fraction > _SHORTEST) & (steps < max_steps)
 
-    def body(state):
+    def body(end, state):
         a, at, fraction, steps = state
         trial = a + fraction * at.step
-        new = evaluate(trial)
+        new = _evaluate(end, trial)
         # The value may rise by its rounding error, which near the minimum is all that is left of its changes.
         falls = new.value <= at.value - 1e-4 * fraction * at.decrement + 10 * eps * at.value
-        a, at = jax.tree.map(lambda n, o: jnp.where(falls, n, o), (trial, new), (a, at))
+        a, at = select(falls, (trial, new), (a, at))
         return a, at, jnp.where(falls, 1, fraction / 4).astype(a.dtype), steps + 1
 
-    a = jnp.zeros(d * (d - 1) // 2, m.dtype)
-    state = (a, evaluate(a), jnp.ones((), m.dtype), jnp.ones((), jnp.int32))
-    a, at, fraction, steps = jax.lax.while_loop(unfinished, body, state)
+    end = (m, r, _triangular_inverse(r))
+    a = jnp.zeros(m.size * (m.size - 1) // 2, m.dtype)
+    state = (a, _evaluate(end, a), jnp.ones((), m.dtype), jnp.ones((), jnp.int32))
+    size = (2 * m.size + 1) ** 2
+    a, at, fraction, steps = compacted_while_loop(unfinished, body, state, end, numbers_per_lane=size)
     failures = [
-        (~is_finite(at), RESULTS.metric_nonfinite),
+        (~_is_finite(at), RESULTS.metric_nonfinite),
         (fraction <= _SHORTEST, RESULTS.stalled),
         (~is_small(at), RESULTS.solver_steps_reached),
     ]
     return Minimum(a, at.decrement, jnp.exp(at.largest / 2), steps, first_failure(failures))
+
+
+def _evaluate(end: tuple[Vector, Matrix, Matrix], a: Vector) -> _Evaluated:
+    """The function of equation (2) at ``a``; ``end`` are m, R and the inverse of R."""
+    m, r, inverse = end
+    at = _logarithm(_lift(m, r, inverse, a))
+    value = jnp.sum(at.logs[: m.size] ** 2) / 4
+    if m.size == 1:
+        return _Evaluated(value, a, jnp.zeros_like(value), at.logs[0])
+    gradient = _below(at.matrix()[m.size + 1 :, : m.size])
+    curvatures, directions = jnp.linalg.eigh(at.hessian())
+    size = jnp.abs(curvatures)
+    size = jnp.maximum(size, jnp.finfo(m.dtype).eps * jnp.max(size))
+    components = directions.T @ gradient
+    return _Evaluated(value, -directions @ (components / size), jnp.sum(components**2 / size), at.logs[0])
+
+
+def _is_finite(at: _Evaluated) -> Array:
+    return jnp.isfinite(at.value) & jnp.isfinite(at.decrement)
 
 
 @jax.custom_jvp

@@ -27,6 +27,7 @@ from ...geodesics import AbstractBoundarySolver, AbstractStart, Geodesic, Polyli
 from ...geodesics.checks import check_metric
 from ...geodesics.curves import AbstractCurve
 from ...geodesics.nodal.base import smooth_path
+from ...geodesics.nodal.minimise import minimise
 from ...geodesics.solution import speed_deviation
 from ...geodesics.spectral.mesh import Path, polynomial_curve
 from ...metrics import AbstractMetric
@@ -194,7 +195,7 @@ class SpacetimeDescent(AbstractBoundarySolver):
             residual=jax.lax.stop_gradient(speed_deviation(found.products, jnp.mean(found.products))),
             result=first_failure(failures),
             stats={
-                "iterations": jnp.asarray(steps, jnp.int32),
+                "iterations": steps,
                 "path_error": relative,
                 "negative_segments": jnp.sum(found.products < 0),
             },
@@ -214,13 +215,12 @@ class SpacetimeDescent(AbstractBoundarySolver):
         minimiser = minimiser if self.minimiser is None else self.minimiser
         # optimistix allocates the history of L-BFGS in the default precision, whatever that of its unknowns.
         zero = jnp.zeros(problem.steps.shape, problem.unit.dtype)
-        solution = optx.minimise(objective, minimiser, zero, arrays, max_steps=self.max_steps, throw=False)
-        c = jax.lax.stop_gradient(solution.value)
+        c, steps = jax.lax.stop_gradient(minimise(objective, minimiser, zero, arrays, self.max_steps))
         # The energy is |c|^2 / 2 in the units of c, and the norm of c that of the path.
         at_end, gradient = jax.value_and_grad(objective)(c, arrays)
         relative = safe_sqrt(arrays.unit * jnp.sum(gradient**2) / jnp.where(at_end > 0, 2 * at_end, 1))
         relative = relative.astype(problem.x.dtype)
-        return c, relative, (relative <= tolerance) | (at_end == 0), solution.stats["num_steps"]
+        return c, relative, (relative <= tolerance) | (at_end == 0), steps
 
 
 class _NodalEnergy(eqx.Module):

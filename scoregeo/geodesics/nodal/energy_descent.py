@@ -9,6 +9,7 @@ from ..spectral.energy import PathEnergy
 from ..spectral.legendre import Basis, Coefficients, uniform_breaks
 from ..spectral.newton import evaluate
 from .base import AbstractNodalSolver, Minimum, relative_gradient
+from .minimise import minimise
 
 
 class EnergyDescent(AbstractNodalSolver):
@@ -64,22 +65,20 @@ class EnergyDescent(AbstractNodalSolver):
 
     def minimise(self, problem: PathEnergy, start: Coefficients) -> Minimum:
         """Run the minimiser until it stops, or ``max_steps``."""
-        basis = self.basis(start.dtype)
         small = 1e-2 * self.gradient_tolerance(start.dtype)
         minimiser = optx.LBFGS(rtol=small, atol=small, norm=optx.two_norm)
         minimiser = minimiser if self.minimiser is None else self.minimiser
         squared = jnp.sum((problem.y - problem.x) ** 2) + jnp.sum(start**2)
         unit = safe_sqrt(jnp.where(squared > 0, squared, 1))
-
         # optimistix allocates the history of L-BFGS in the default precision, whatever that of its unknowns.
         working = jnp.result_type(float)
 
-        def objective(z, problem):
-            return (problem(basis, unit * z.astype(start.dtype)) / unit**2).astype(working)
+        def objective(z, args):
+            problem, unit = args
+            return (problem(self.basis(start.dtype), unit * z.astype(start.dtype)) / unit**2).astype(working)
 
-        first = (start / unit).astype(working)
-        solution = optx.minimise(objective, minimiser, first, problem, max_steps=self.max_steps, throw=False)
+        z, steps = minimise(objective, minimiser, (start / unit).astype(working), (problem, unit), self.max_steps)
         # A minimiser may change what has no influence on the path, such as the mean of all velocities.
-        at = evaluate(problem, basis, basis.project(unit * solution.value.astype(start.dtype)))
-        steps = jnp.asarray(solution.stats["num_steps"], jnp.int32)
+        basis = self.basis(start.dtype)
+        at = evaluate(problem, basis, basis.project(unit * z.astype(start.dtype)))
         return Minimum(at.c, relative_gradient(at.squared_decrement, at.energy), steps)

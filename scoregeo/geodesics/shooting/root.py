@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array
 
+from ..._batching import compacted_while_loop
 from ..._numerics import by_precision, safe_sqrt
 from ..._results import RESULTS, first_failure
 from ..._types import Matrix, Point, Points, Scalar, Vector
@@ -233,7 +234,10 @@ def _find_root(problem: FlowProblem, start: SegmentStates, settings: Any) -> Roo
     def more(state):
         return (state.result == unfinished) & (state.iterations < settings.max_steps)
 
-    state = jax.lax.while_loop(more, lambda state: _newton_step(problem, algebra, settings, state), state)
+    def body(problem, state):
+        return _newton_step(problem, algebra, settings, state)
+
+    state = compacted_while_loop(more, body, state, problem, numbers_per_lane=u.size)
     return Root(algebra.states(state.states), state.correction, state.iterations, state.result)
 
 

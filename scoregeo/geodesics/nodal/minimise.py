@@ -1,0 +1,59 @@
+"""Minimisation by optimistix in which, under `jax.vmap`, finished lanes make room for others."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optimistix as optx
+from jaxtyping import Array, Float, Int, PyTree
+
+from ..._batching import compacted_while_loop
+from ..._types import Scalar
+
+
+def minimise(
+    fn: Callable[[Array, PyTree], Scalar],
+    minimiser: optx.AbstractMinimiser,
+    start: Float[Array, "..."],
+    args: PyTree,
+    max_steps: int,
+) -> tuple[Float[Array, "..."], Int[Array, ""]]:
+    """Where ``minimiser`` ends from ``start``, by its own criteria or after ``max_steps``, and the steps that it took.
+
+    As ``optimistix.minimise`` with ``throw=False``, whose loop runs all lanes of a batch until the last one ends.
+    ``fn(y, args)`` must not close over traced arrays, which belong in ``args``. Not differentiable in reverse mode.
+    """
+
+    def with_aux(y, args):
+        return fn(y, args), None
+
+    value = jax.eval_shape(fn, start, args)
+    struct = jax.ShapeDtypeStruct(value.shape, value.dtype)
+    tags: frozenset = frozenset()
+
+    def ended(args, y, state):
+        terminate, result = minimiser.terminate(with_aux, y, args, {}, state, tags)
+        return terminate | (result != optx.RESULTS.successful) | ~jnp.all(jnp.isfinite(y))
+
+    def body(args, carry):
+        y, state, steps, _ = carry
+        new, state, _ = minimiser.step(with_aux, y, args, {}, state, tags)
+        # Of the path before the step, as in optimistix: a step to where nothing is finite is taken, and is the last.
+        return new, state, steps + 1, ended(args, y, state)
+
+    state = minimiser.init(with_aux, start, args, {}, struct, None, tags)
+    arrays, static = eqx.partition(state, eqx.is_array)
+
+    def dynamic_body(args, carry):
+        y, arrays, steps, end = body(args, (carry[0], eqx.combine(carry[1], static), *carry[2:]))
+        return y, eqx.filter(arrays, eqx.is_array), steps, end
+
+    y, _, steps, _ = compacted_while_loop(
+        lambda carry: ~carry[3] & (carry[2] < max_steps),
+        dynamic_body,
+        (start, arrays, jnp.zeros((), jnp.int32), ended(args, start, state)),
+        args,
+        numbers_per_lane=start.size,
+    )
+    return y, steps
