@@ -12,6 +12,12 @@ class Sphere(AbstractMetric):
 
     The chart covers all but one point; shortest paths may leave it through infinity, so `dist` of the machinery agrees
     with the closed form for points well inside the unit ball (the lower hemisphere).
+
+    >>> import jax.numpy as jnp
+    >>> from scoregeo import models
+    >>> sphere = models.Sphere()
+    >>> round(float(sphere.closed_dist(jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0]))), 4)  # pi / 2
+    1.5708
     """
 
     def at(self, x: Point) -> DiagonalInnerProduct:
