@@ -9,12 +9,13 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from .._numerics import by_precision
+from .._numerics import by_precision, frozen
 from .._results import RESULTS, first_failure
 from .._types import Matrix, Point, Points, Scalar, Vector
 from ..metrics import AbstractInnerProduct, DenseInnerProduct, DiagonalInnerProduct, IdentityPlusRankOne
@@ -58,6 +59,15 @@ def speed_deviation(squared: Float[Array, " n"], mean: Scalar, where: Bool[Array
     return jnp.max(jnp.abs(squared - mean), where=where, initial=0) / jnp.where(mean > 0, mean, 1)
 
 
+def isolated(tree: Any) -> Any:
+    """``tree`` as a constant that the compiler does not share with what made it.
+
+    Otherwise what is measured after a solve would change how the solve is fused, and so its last digits.
+    """
+    arrays, static = eqx.partition(frozen(tree), eqx.is_array)
+    return eqx.combine(jax.lax.optimization_barrier(arrays), static)
+
+
 def measure_path(
     problem: PathProblem,
     curve: Callable[[Scalar], tuple[Point, Vector]],
@@ -79,6 +89,7 @@ def measure_path(
     - ``visited``: points where the solver evaluated the metric. Where something is not finite and one of these is
       outside the domain, that is the reason.
     """
+    problem = isolated(problem)
     x, y = problem.x, problem.y
     places = [(points, velocities), (jnp.stack([x, y]), jnp.broadcast_to(y - x, (2, x.size)))]
     if needs_probes(problem.inner_product, x, points.shape[0]):
@@ -196,7 +207,7 @@ def impossible(
     wrong = ~jnp.asarray(measurement.positive) | (error < 0) | (length < shortest)
     if ends is None:
         return wrong
-    x, y = ends
+    x, y = isolated(ends)
     eps, tiny = jnp.finfo(x.dtype).eps, jnp.finfo(x.dtype).tiny
     gap, size = jnp.max(jnp.abs(y - x)), jnp.maximum(jnp.max(jnp.abs(x)), jnp.max(jnp.abs(y)))
     apart = (gap > _ROUNDING * eps * size) & (jnp.sum((y - x) ** 2) > tiny / eps)

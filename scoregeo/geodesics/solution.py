@@ -15,7 +15,7 @@ from .._checks import is_concrete
 from .._numerics import frozen, safe_sqrt
 from .._results import RESULTS, raise_if_failed, status_name
 from .._types import Point, Points, Scalar
-from .certificate import Measurement, impossible, judge, speed_deviation  # noqa: F401
+from .certificate import Measurement, impossible, isolated, judge, speed_deviation  # noqa: F401
 from .curves import AbstractCurve, Polyline
 
 # What a solve took, as `Geodesic` prints it: entries of ``stats``, and what they count.
@@ -115,7 +115,7 @@ class Geodesic(eqx.Module):
           come before what every path is judged by, ``failures`` after: see `judge`.
         """
         points, velocities = jax.vmap(curve)(ts) if samples is None else samples
-        measurement = frozen(measure(*frozen((curve, points, velocities))))
+        measurement = frozen(measure(*isolated((curve, points, velocities))))
         length = safe_sqrt(2 * energy) if length is None else length
         error = measurement.residual * length / 2 if error is None else error
         return cls(
