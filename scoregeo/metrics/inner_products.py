@@ -211,7 +211,7 @@ class DiagonalInnerProduct(AbstractInnerProduct):
         return v / jnp.sqrt(self.diagonal)
 
     def matrix(self, dim: int) -> Matrix:
-        # Not from products with zero: the diagonal may be infinite, at the boundary of a family of distributions.
+        # The diagonal may be infinite, at the boundary of a family of distributions: a product with zero would be NaN.
         return jnp.diag(self.diagonal)
 
 

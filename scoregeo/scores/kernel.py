@@ -40,7 +40,7 @@ class KernelDensityScore(AbstractScore):
     def __call__(self, x: Point) -> Vector:
         """The score at ``x``: ``(sum_i w_i data_i - x) / bandwidth^2`` with softmax weights ``w``."""
         terms, data, x = self._kernels(x)
-        # Not the softmax: dividing after the product makes derivatives cheaper.
+        # The weights are divided after the product, not before as a softmax would: that makes derivatives cheaper.
         kernels = jnp.exp(terms - jax.lax.stop_gradient(jnp.max(terms)))
         return (kernels @ data / jnp.sum(kernels) - x) / self.bandwidth**2
 

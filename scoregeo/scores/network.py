@@ -56,7 +56,7 @@ class NetworkScore(AbstractScore):
 
     def __call__(self, x: Point) -> Vector:
         module = self.module()
-        # Of the class: an attribute of that name may be a network of its own.
+        # The class is asked, because an attribute of that name may be a network of its own.
         score = module.score if hasattr(type(module), "score") else module
         return check_score_value(score(x, *self._arguments(x)), x)
 

@@ -335,7 +335,7 @@ compiled_riemann = jax.jit(riemann)
 
 
 def test_gauss_equation_of_a_mixture():
-    """R_ijkl = lam/L (H_ik H_jl - H_il H_jk); Ricci and scalar curvature are its traces (MATH 3)."""
+    """R_ijkl = lam/L (H_ik H_jl - H_il H_jk); Ricci and scalar curvature are its traces (docs/mathematics.md)."""
     rng = np.random.default_rng(0)
     a = rng.normal(size=(3, 4, 4))
     covs = jnp.asarray(a @ a.transpose(0, 2, 1) / 4 + 0.5 * np.eye(4))
@@ -534,7 +534,7 @@ def test_verify_rejects_what_is_no_geodesic(make, d):
 
 
 def test_verify_sees_a_dropped_curl_term():
-    """The wrong flag gives another equation, whose solutions have constant speed all the same (MATH 2)."""
+    """The wrong flag gives another equation, whose solutions have constant speed all the same."""
     params = tuple(map(jnp.asarray, mlp_params()))
     wrong = SteinMetric(FunctionScore(mlp, params, conservative=True), 1.0)
     assert check(wrong, paths(network, 3)[0, 1]) > 1e-4
@@ -666,7 +666,7 @@ def test_an_independent_solver_finds_the_same_geodesics():
 
 
 def test_three_mode_reference_problem():
-    """MATH 4: length 5.05502938; a worse local geodesic has 7.70. Also by the lift to the graph, in NumPy."""
+    """Length 5.05502938; a worse local geodesic has 7.70. Also by the lift to the graph, in NumPy."""
     covs = jnp.stack([MODES_SD**2 * jnp.eye(2)] * 3)
     score = GaussianMixtureScore(jnp.ones(3) / 3, jnp.asarray(MODES), covs)
     path = geodesic(SteinMetric(score, 1.0), MODES_X, MODES_Y)

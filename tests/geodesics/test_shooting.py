@@ -284,7 +284,7 @@ def test_float32(solved):
 @pytest.mark.slow
 class TestRefine:
     def test_three_modes(self):
-        """The reference problem (MATH 4)."""
+        """The reference problem of docs/mathematics.md."""
         metric = three_modes()
         result = geodesic(metric, MODES_X, MODES_Y, solver=Refine(SpectralNewton(), Shooting()))
         np.testing.assert_allclose(result.length, MODES_LENGTH, atol=1e-10)

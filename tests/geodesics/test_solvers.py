@@ -97,7 +97,7 @@ def test_nan_on_the_path(solver):
 
 
 def test_enormous_strength_is_solved_or_refused(solver):
-    """From a mode outwards at strength 1e6 (MATH 9 knows the length): right within its error, or not successful."""
+    """From a mode outwards at strength 1e6: right within its error, or not successful."""
     _, solve = solver
     result = solve(ONE, 1.0, 1e6, (0.0, 0.0), (1.2, 0.9))
     exact = radial(1.5, 1e3)

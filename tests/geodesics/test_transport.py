@@ -100,7 +100,7 @@ def test_scipy_with_christoffel_symbols_agrees(metric):
 
 
 def test_conservative_formula():
-    """-lam (v^T H w) s / L, of MATH 2, against the derivative of both forms of the acceleration."""
+    """-lam (v^T H w) s / L, of docs/mathematics.md, against the derivative of both forms of the acceleration."""
     score = GaussianMixtureScore([0.4, 0.6], [[-1.0, 0.0], [1.0, 0.5]], [0.3 * jnp.eye(2)] * 2)
     x, v, w, _ = start(2)
     s, hw = jax.jit(lambda: jax.jvp(score, (x,), (w,)))()

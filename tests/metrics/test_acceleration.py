@@ -149,7 +149,7 @@ def test_acceleration_is_quadratic_in_the_velocity():
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_conservative_formula_is_wrong_for_a_field_with_curl(seed):
-    """Without the curl term -lam (s.v) G^-1 (J - J^T) v the acceleration is another one (MATH 2, second formula).
+    """Without the curl term -lam (s.v) G^-1 (J - J^T) v the acceleration is another one (docs/mathematics.md).
 
     That term is G-orthogonal to v, because J - J^T is antisymmetric: leaving it out changes where the path goes but not
     its speed, so that a constant speed does not certify a geodesic.

@@ -39,7 +39,7 @@ def minimise(
     def body(args, carry):
         y, state, steps, _ = carry
         new, state, _ = minimiser.step(with_aux, y, args, {}, state, tags)
-        # Of the path before the step, as in optimistix: a step to where nothing is finite is taken, and is the last.
+        # The path before the step is what is asked, as in optimistix: a step to where nothing is finite is the last.
         return new, state, steps + 1, ended(args, y, state)
 
     state = minimiser.init(with_aux, start, args, {}, struct, None, tags)

@@ -23,7 +23,7 @@ from numpy.polynomial import legendre
 
 from ..._types import Point, Points
 
-# Of matrix products: by default, accelerators round float32 to ten bits or fewer.
+# The precision of matrix products, because accelerators round float32 to ten bits or fewer by default.
 HIGHEST = jax.lax.Precision.HIGHEST
 
 Coefficients = Float[Array, "k m d"]
