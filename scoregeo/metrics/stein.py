@@ -14,10 +14,10 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from .._checks import as_float, check_finite, is_concrete
-from .._types import Point, Scalar, Vector
+from .._types import Point, Vector
 from ..scores import AbstractScore
 from ..scores.base import check_score_value
 from ..scores.density import as_score
@@ -48,7 +48,7 @@ class SteinMetric(AbstractMetric):
     score: AbstractScore
     strength: Float[Array, ""]
 
-    def __init__(self, score: AbstractScore | Callable[[Point], Vector], strength: float | Scalar = 1.0):
+    def __init__(self, score: AbstractScore | Callable[[Point], Vector], strength: ArrayLike = 1.0):
         self.score = as_score(score)
         self.strength = as_float(strength, "strength").astype(jnp.result_type(float))
         if self.strength.ndim != 0:
