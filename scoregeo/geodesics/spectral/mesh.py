@@ -81,7 +81,7 @@ def polynomial_curve(x: Point, y: Point, path: Path) -> PiecewisePolynomial:
     return PiecewisePolynomial(path.breaks, starts, velocities)
 
 
-def merge(c: Coefficients) -> Coefficients:
+def merge(c: Coefficients) -> Float[Array, "pairs m d"]:
     """The single polynomial ``(1, m, d)`` nearest to a path on equal elements with coefficients ``c`` ``(k, m, d)``."""
     return jnp.einsum("eij,eid->jd", _merging(*c.shape[:2]).astype(c.dtype), c, precision=HIGHEST)[None]
 
