@@ -22,18 +22,21 @@ ROOT = HERE.parent / "scoregeo"
 
 # Centre (x, y) and width of every part; what is missing here is left out of the picture.
 PLACES = {
-    "datasets": (0.0, 1.0, 1.7),
-    "diffusion": (2.5, 1.0, 2.5),
-    "scores": (0.0, 3.2, 1.7),
-    "metrics": (2.5, 3.2, 1.9),
-    "geodesics": (5.2, 3.2, 2.5),
-    "operations": (7.7, 3.2, 1.5),
-    "fisher_rao": (10.1, 3.2, 2.4),
-    "statistics": (7.7, 1.0, 1.5),
-    "comparison": (12.7, 3.2, 1.7),
+    "scores": (1.0, 3.0, 2.0),
+    "metrics": (3.6, 3.0, 2.2),
+    "geodesics": (6.5, 3.0, 2.6),
+    "operations": (9.3, 3.0, 2.0),
+    "fisher_rao": (12.0, 3.0, 2.4),
+    "comparison": (14.6, 3.0, 1.9),
+    "datasets": (1.0, 0.6, 2.0),
+    "diffusion": (3.6, 0.6, 2.4),
+    "plotting": (8.2, 0.45, 2.3),
+    "adapters": (11.0, 0.45, 2.2),
+    "cli": (13.8, 0.45, 2.4),
 }
-LEAVES = {"plotting": 5.0, "adapters": 8.6, "cli": 12.2}
-COLOURS = {"data": "#d9e6f2", "geometry": "#fbe5c8", "leaf": "#e7e7e7"}
+LEAVES = ("plotting", "adapters", "cli")
+COLOURS = {"datasets": "#d9e6f2", "diffusion": "#d9e6f2"} | dict.fromkeys(LEAVES, "#e7e7e7")
+GEOMETRY = "#fbe5c8"
 
 
 def part_of(path: pathlib.Path) -> str:
@@ -67,36 +70,35 @@ def contents(name: str) -> str:
     return " ".join([*folders, *files])
 
 
-def box(ax, name, x, y, width, colour):
+def box(ax, name, x, y, width):
     """A part with its name, what it is and what it holds; returns its half height."""
-    wide = int(width * 17)
-    said, held = textwrap.wrap(summary(name), wide), textwrap.wrap(contents(name), int(wide * 1.12))
-    height = 0.34 + 0.15 * len(said) + 0.13 * len(held)
-    patch = FancyBboxPatch(
-        (x - width / 2, y - height / 2),
-        width,
-        height,
-        boxstyle="round,pad=0.04",
-        fc=colour,
-        ec="#555555",
-        lw=1,
-        zorder=2,
+    said = textwrap.wrap(summary(name), int(width * 12.5))
+    held = textwrap.wrap(contents(name), int(width * 14.5))
+    height = 0.42 + 0.2 * len(said) + 0.17 * len(held)
+    colour = COLOURS.get(name, GEOMETRY)
+    corner = (x - width / 2, y - height / 2)
+    ax.add_patch(
+        FancyBboxPatch(corner, width, height, boxstyle="round,pad=0.05", fc=colour, ec="#555555", lw=1, zorder=2)
     )
-    ax.add_patch(patch)
     top = y + height / 2
-    ax.text(x, top - 0.13, name, ha="center", va="center", weight="bold", fontsize=11, zorder=3)
-    ax.text(x, top - 0.27, "\n".join(said), ha="center", va="top", fontsize=7.5, zorder=3)
-    ax.text(
-        x,
-        top - 0.31 - 0.15 * len(said),
-        "\n".join(held),
-        ha="center",
-        va="top",
-        fontsize=6.3,
-        color="#444444",
-        zorder=3,
-    )
+    write = {"ha": "center", "va": "top", "zorder": 3, "linespacing": 1.1}
+    ax.text(x, top, name, weight="bold", fontsize=13, **write)
+    ax.text(x, top - 0.3, "\n".join(said), fontsize=9.5, **write)
+    ax.text(x, top - 0.36 - 0.2 * len(said), "\n".join(held), fontsize=8.2, color="#444444", **write)
     return height / 2
+
+
+def arrow(ax, source, target, halves, count):
+    """From one part to another that imports it ``count`` times: straight between neighbours, else in an arc."""
+    (x0, y0, w0), (x1, y1, w1) = PLACES[source], PLACES[target]
+    start, end, bend = (x0 + w0 / 2 + 0.05, y0), (x1 - w1 / 2 - 0.05, y1), 0.0
+    if y0 == y1 and x1 - x0 > 3:
+        start, end, bend = (x0, y0 + halves[source]), (x1, y1 + halves[target]), -0.22
+    elif y0 != y1:
+        up = 1 if y1 > y0 else -1
+        start, end = (x0, y0 + up * halves[source]), (x1, y1 - up * halves[target])
+    style = {"arrowstyle": "-|>", "mutation_scale": 12, "color": "#7a8ca0", "zorder": 1}
+    ax.add_patch(FancyArrowPatch(start, end, lw=0.7 + 0.35 * count**0.5, connectionstyle=f"arc3,rad={bend}", **style))
 
 
 def main() -> None:
@@ -104,39 +106,19 @@ def main() -> None:
     counts = collections.Counter()
     for path in ROOT.rglob("*.py"):
         counts.update((part, part_of(path)) for part in imported_parts(path) if part != part_of(path))
-    fig, ax = plt.subplots(figsize=(13, 5.4), layout="constrained")
-    halves = {}
-    for name, (x, y, width) in PLACES.items():
-        if (ROOT / name).is_dir() or (ROOT / f"{name}.py").exists():
-            halves[name] = box(
-                ax, name, x, y, width, COLOURS["data" if name in ("datasets", "diffusion") else "geometry"]
-            )
-    for name, x in LEAVES.items():
-        box(ax, name, x, -0.75, 3.2, COLOURS["leaf"])
+    fig, ax = plt.subplots(figsize=(14, 5.1), layout="constrained")
+    halves = {name: box(ax, name, *place) for name, place in PLACES.items()}
     for (source, target), count in counts.items():
-        if source in halves and target in halves:
-            (x0, y0, w0), (x1, y1, w1) = PLACES[source], PLACES[target]
-            far = x1 - x0 > 3.2 or (y0 == y1 and x1 - x0 > 2.8)
-            start, end = (x0 + w0 / 2, y0), (x1 - w1 / 2, y1)
-            bend = 0.0
-            if far and y0 == y1:
-                start, end, bend = (x0, y0 + halves[source]), (x1, y1 + halves[target]), -0.28
-            elif x1 - w1 / 2 < x0 + w0 / 2:
-                up = 1 if y1 > y0 else -1
-                start, end = (x0, y0 + up * halves[source]), (x1, y1 - up * halves[target])
-            width = 0.6 + 0.35 * count**0.5
-            arrow = FancyArrowPatch(
-                start, end, arrowstyle="-|>", mutation_scale=9, lw=width, color="#7a8ca0", zorder=1,
-                connectionstyle=f"arc3,rad={bend}",
-            )  # fmt: skip
-            ax.add_patch(arrow)
-    ax.text(-0.85, -0.75, "Leaves import anything;\nnothing imports them.", va="center", fontsize=8.5)
+        if source in halves and target in halves and target not in LEAVES:
+            arrow(ax, source, target, halves, count)
     foundation = sorted(p.stem for p in ROOT.glob("_*.py") if not p.stem.startswith("__"))
-    ax.text(-0.85, 5.35, "Below all of it: " + ", ".join(foundation), fontsize=8.5, va="top")
-    ax.set(xlim=(-1, 13.7), ylim=(-1.55, 5.45))
+    ax.text(0, 5.15, "Below all of it: " + ", ".join(foundation), fontsize=9.5, va="top")
+    ax.text(11.0, 1.45, "Leaves: they import anything, nothing imports them.", fontsize=9.5, ha="center")
+    ax.set(xlim=(-0.15, 15.75), ylim=(-0.45, 5.25))
     ax.set_aspect("equal")
     ax.axis("off")
-    fig.savefig(HERE / "images" / "house.png", dpi=110)
+    fig.savefig(HERE / "images" / "house.png", dpi=90)
+    plt.close(fig)
 
 
 if __name__ == "__main__":
