@@ -9,12 +9,13 @@ from jaxtyping import Array, Bool, Float
 
 from .._checks import is_concrete
 from .._numerics import safe_sqrt
-from .._results import RESULTS, first_failure
+from .._results import RESULTS
 from .._types import Point, Points, Scalar, Vector
 from ..geodesics import AbstractBoundarySolver, AbstractStart, Geodesic
+from ..geodesics.certificate import Measurement, speed_deviation
 from ..geodesics.checks import check_times
 from ..geodesics.curves import AbstractCurve
-from ..geodesics.solution import raise_unless_successful, speed_deviation
+from ..geodesics.solution import raise_unless_successful
 from ..metrics import AbstractMetric
 from .base import AbstractFamily
 from .metric import FisherRaoMetric, family_solver
@@ -153,26 +154,23 @@ def closed_geodesic(family: AbstractExactFamily, a: Point, b: Point, ts: Float[A
     residual = speed_deviation(squared_speed, mean, inner)
     # The test is one of the path (the length is known to many more digits), and NaN does not pass it.
     accurate = (residual <= 10 * jnp.finfo(a.dtype).eps ** 0.25) & jnp.all(jax.vmap(family.contains)(points))
-    inside = family.contains(a) & family.contains(b)
-    finite = jnp.isfinite(length) & jnp.all(jnp.isfinite(points))
-    failures = [
-        (~inside, RESULTS.outside_domain),
-        (~finite, RESULTS.metric_nonfinite),
-        (~accurate, RESULTS.accuracy_not_reached),
-    ]
-    # Both terms are rounding: that of the length itself, and that of the point where the speed varies most.
-    error = length * (jnp.finfo(a.dtype).eps + residual)
-    return Geodesic(
-        ts,
-        points,
-        velocities,
-        length,
-        squared / 2,
-        error,
-        residual,
-        first_failure(failures),
-        {"path_error": safe_sqrt(residual)},
+    measurement = Measurement(
+        residual=residual,
+        inside=family.contains(a) & family.contains(b),
+        finite=jnp.isfinite(length) & jnp.all(jnp.isfinite(points)),
+    )
+    return Geodesic.from_curve(
         curve,
+        ts,
+        lambda *_: measurement,
+        ends=(a, b),
+        energy=squared / 2,
+        length=length,
+        # Both terms are rounding: that of the length itself, and that of the point where the speed varies most.
+        error=length * (jnp.finfo(a.dtype).eps + residual),
+        samples=(points, velocities),
+        failures=[(~accurate, RESULTS.accuracy_not_reached)],
+        stats={"path_error": safe_sqrt(residual)},
     )
 
 

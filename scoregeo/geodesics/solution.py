@@ -15,7 +15,7 @@ from .._checks import is_concrete
 from .._numerics import frozen, safe_sqrt
 from .._results import RESULTS, raise_if_failed, status_name
 from .._types import Point, Points, Scalar
-from .certificate import Measurement, impossible, isolated, judge, speed_deviation  # noqa: F401
+from .certificate import Measurement, impossible, isolated, judge
 from .curves import AbstractCurve, Polyline
 
 # What a solve took, as `Geodesic` prints it: entries of ``stats``, and what they count.

@@ -9,9 +9,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._checks import check_count, check_fractions, plain, setting
 from ..._numerics import safe_sqrt
-from ..._results import RESULTS, first_failure
+from ..._results import RESULTS
 from ..._types import Matrix, Point, Scalar, Vector
 from ...geodesics import AbstractBoundarySolver, Geodesic
+from ...geodesics.certificate import Measurement
 from ...geodesics.curves import AbstractCurve
 from ...metrics import AbstractMetric
 from ...metrics.inner_products import AbstractInnerProduct
@@ -246,22 +247,21 @@ class FibreSolver(AbstractBoundarySolver):
         error = safe_sqrt(squared) * (path_error**2 / 2 + 4 * eps * found.largest)
 
         outside = jnp.all(jnp.isfinite(x) & jnp.isfinite(y)) & ~jnp.all(jnp.isfinite(lower) & jnp.isfinite(lower_y))
-        failures = [
-            (outside, RESULTS.outside_domain),
-            (found.result != RESULTS.successful, found.result),
-            (~(residual <= 0.1 * tolerance**0.5), RESULTS.stalled),
-        ]
-        return Geodesic(
-            ts=ts,
-            points=points[:-1],
-            velocities=velocities[:-1],
-            length=length,
+        return Geodesic.from_curve(
+            curve,
+            ts,
+            lambda *_: Measurement(residual),
+            ends=(x, y),
             energy=half_square,
+            length=length,
             error=error,
-            residual=residual,
-            result=first_failure(failures),
+            samples=(points[:-1], velocities[:-1]),
+            causes=[
+                (outside, RESULTS.outside_domain),
+                (found.result != RESULTS.successful, found.result),
+            ],
+            failures=[(~(residual <= 0.1 * tolerance**0.5), RESULTS.stalled)],
             stats={"newton_steps": found.steps, "path_error": path_error},
-            curve=curve,
         )
 
 

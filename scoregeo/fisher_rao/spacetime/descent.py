@@ -21,14 +21,14 @@ from jaxtyping import Array, Float
 
 from ..._checks import as_point, as_points, check_counts, check_fractions, setting
 from ..._numerics import frozen, safe_sqrt
-from ..._results import RESULTS, first_failure
+from ..._results import RESULTS
 from ..._types import Point, Points, Scalar, Vector
 from ...geodesics import AbstractBoundarySolver, AbstractStart, Geodesic, Polyline
+from ...geodesics.certificate import Measurement, speed_deviation
 from ...geodesics.checks import check_metric
 from ...geodesics.curves import AbstractCurve
 from ...geodesics.nodal.base import smooth_path
 from ...geodesics.nodal.minimise import minimise
-from ...geodesics.solution import speed_deviation
 from ...geodesics.spectral.mesh import Path, polynomial_curve
 from ...metrics import AbstractMetric
 from ...operations import dist
@@ -170,14 +170,15 @@ class SpacetimeDescent(AbstractBoundarySolver):
         states = jax.vmap(moments)(nodes)
         found = _measure(states, nodes)
         error = jax.lax.stop_gradient(3 * found.change + relative**2 * found.length)
-        curve = _smooth_curve(x, y, nodes)
-        points, velocities = jax.vmap(curve)(ts)
 
         margins = jax.vmap(metric.domain)(nodes)
-        positive = jnp.all(found.products >= -found.rounding) & ((found.length > 0) | jnp.all(x == y))
+        measurement = Measurement(
+            residual=speed_deviation(found.products, jnp.mean(found.products)),
+            inside=jnp.min(margins) > 0,
+            finite=jnp.isfinite(found.length),
+            positive=jnp.all(found.products >= -found.rounding) & ((found.length > 0) | jnp.all(x == y)),
+        )
         failures = [
-            (~(jnp.min(margins) > 0), RESULTS.outside_domain),
-            (~(jnp.isfinite(found.length) & positive), RESULTS.metric_nonfinite),
             # A path that still moves, and is close to the border or where noise has replaced the data, is leaving the
             # domain: there is no geodesic, or it lies outside.
             (~converged & _is_leaving(metric, margins[1:-1], states[2], nodes), RESULTS.outside_domain),
@@ -185,21 +186,20 @@ class SpacetimeDescent(AbstractBoundarySolver):
             (~converged, RESULTS.stalled),
             (~(error <= self.rtol * found.length), RESULTS.accuracy_not_reached),
         ]
-        return Geodesic(
-            ts=ts,
-            points=points,
-            velocities=velocities,
-            length=found.length,
+        return Geodesic.from_curve(
+            _smooth_curve(x, y, nodes),
+            ts,
+            lambda *_: measurement,
+            ends=(x, y),
             energy=found.energy,
+            length=found.length,
             error=error,
-            residual=jax.lax.stop_gradient(speed_deviation(found.products, jnp.mean(found.products))),
-            result=first_failure(failures),
+            failures=failures,
             stats={
                 "iterations": steps,
                 "path_error": relative,
                 "negative_segments": jnp.sum(found.products < 0),
             },
-            curve=curve,
         )
 
     def _minimise(self, problem: "_NodalEnergy", tolerance: float) -> tuple[Points, Scalar, Array, Array]:
