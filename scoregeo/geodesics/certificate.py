@@ -7,7 +7,7 @@ a negative squared speed, fails the solve, whatever the solver says.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float
 from .._numerics import by_precision, frozen
 from .._results import RESULTS, first_failure
 from .._types import Matrix, Point, Points, Scalar, Vector
-from ..metrics import AbstractInnerProduct, DenseInnerProduct, DiagonalInnerProduct, IdentityPlusRankOne
+from ..metrics import AbstractInnerProduct, IdentityPlusRankOne, as_dense, as_diagonal, at_least_identity
 
 # Times at which a metric that may be indefinite is looked at besides few samples: multiples of the golden ratio, modulo
 # one, leave no large gap and meet no simple fraction.
@@ -29,6 +29,7 @@ _MAX_ELIMINATED = 64
 _ROUNDING = 100
 
 
+@runtime_checkable
 class PathProblem(Protocol):
     """A boundary value problem, as solvers hold it: end points, metric, and how to evaluate it along a path."""
 
@@ -135,7 +136,7 @@ def some_negative(squared: Float[Array, " n"]) -> Bool[Array, ""]:
 def above_euclid(inner_product: Callable[[Point], AbstractInnerProduct], x: Point) -> bool:
     """Whether the structure of a metric makes it Euclid's plus something positive: no length is below the straight
     line's, and no vector has a negative square."""
-    return isinstance(jax.eval_shape(inner_product, x), IdentityPlusRankOne)
+    return at_least_identity(jax.eval_shape(inner_product, x))
 
 
 def needs_probes(inner_product: Callable[[Point], AbstractInnerProduct], x: Point, samples: int) -> bool:
@@ -147,27 +148,22 @@ def needs_probes(inner_product: Callable[[Point], AbstractInnerProduct], x: Poin
 def is_indefinite(product: AbstractInnerProduct) -> Bool[Array, ""]:
     """Whether ``product`` has a vector of negative square, by more than rounding, as far as its structure tells.
 
-    False for a class that is not registered here: of such a metric only the squared speeds are looked at.
+    False for a structure that is not known, of which only the squared speeds of a path are looked at, and for updates
+    of low rank, whose negative weights are NaN.
     """
-    del product
-    return jnp.asarray(False)
+    diagonal, array = as_diagonal(product), as_dense(product)
+    if diagonal is not None:
+        return jnp.any(diagonal < 0)
+    if array is None:
+        return jnp.asarray(False)
+    if array.shape[0] > _MAX_ELIMINATED:
+        return jnp.any(jnp.diagonal(array) < 0)
+    return _has_negative_pivot(array)
 
 
 @is_indefinite.register
 def _(product: IdentityPlusRankOne) -> Bool[Array, ""]:
     return product.strength * (product.vector @ product.vector) < -1
-
-
-@is_indefinite.register
-def _(product: DiagonalInnerProduct) -> Bool[Array, ""]:
-    return jnp.any(product.diagonal < 0)
-
-
-@is_indefinite.register
-def _(product: DenseInnerProduct) -> Bool[Array, ""]:
-    if product.array.shape[0] > _MAX_ELIMINATED:
-        return jnp.any(jnp.diagonal(product.array) < 0)
-    return _has_negative_pivot(product.array)
 
 
 def _has_negative_pivot(matrix: Matrix) -> Bool[Array, ""]:

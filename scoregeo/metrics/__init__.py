@@ -8,7 +8,7 @@ from .lagrangian import christoffels, lagrangian_acceleration
 from .low_rank import LowRankUpdate
 from .matrix import EuclideanMetric, MatrixMetric
 from .stein import SteinMetric
-from .structure import Scaled, Sum, add, as_dense, as_diagonal, as_low_rank_update, scale
+from .structure import Scaled, Sum, add, as_dense, as_diagonal, as_low_rank_update, at_least_identity, scale
 
 __all__ = [
     "AbstractInnerProduct",
@@ -28,6 +28,7 @@ __all__ = [
     "as_dense",
     "as_diagonal",
     "as_low_rank_update",
+    "at_least_identity",
     "christoffels",
     "lagrangian_acceleration",
     "models",

@@ -10,6 +10,7 @@ import functools
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -169,6 +170,21 @@ def _(inner_product: Scaled) -> tuple[Scalar, LowRankUpdate] | None:
         return None
     scale, update = answer
     return inner_product.factor if scale is None else inner_product.factor * scale, update
+
+
+def at_least_identity(inner_product: AbstractInnerProduct) -> bool:
+    """Whether an inner product is the identity plus something positive by its type; values are not looked at, so that
+    ``inner_product`` may be one of shapes (`jax.eval_shape`).
+
+    >>> import jax.numpy as jnp
+    >>> from scoregeo.metrics import DiagonalInnerProduct, IdentityPlusRankOne, at_least_identity
+    >>> at_least_identity(IdentityPlusRankOne(jnp.ones(2), jnp.asarray(1.0)))
+    True
+    >>> at_least_identity(DiagonalInnerProduct(jnp.ones(2)))
+    False
+    """
+    answer = jax.eval_shape(as_low_rank_update, inner_product)
+    return answer is not None and answer[0] is None
 
 
 @functools.singledispatch

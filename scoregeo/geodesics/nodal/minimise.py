@@ -28,7 +28,7 @@ def minimise(
     def with_aux(y, args):
         return fn(y, args), None
 
-    value = jax.eval_shape(fn, start, args)
+    value = eqx.filter_eval_shape(fn, start, args)
     struct = jax.ShapeDtypeStruct(value.shape, value.dtype)
     tags: frozenset = frozenset()
 

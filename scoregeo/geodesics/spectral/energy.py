@@ -15,9 +15,9 @@ from jaxtyping import Array, Bool, Float
 
 from ..._numerics import frozen
 from ..._types import Point, Points, Scalar
-from ...metrics import AbstractInnerProduct, AbstractMetric
+from ...metrics import AbstractInnerProduct, AbstractMetric, at_least_identity
 from .legendre import Basis, Coefficients
-from .preconditioners import AbstractPreconditioner, at_least_identity, preconditioner_for
+from .preconditioners import AbstractPreconditioner, preconditioner_for
 
 
 class PathEnergy(eqx.Module):

@@ -28,15 +28,15 @@ metric that is neither, G^-1 is averaged over each element, and the constant cov
 import abc
 import functools
 from collections.abc import Callable
-from typing import Any, Protocol
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..._types import Matrix, Point, Points, Scalar
+from ..._types import Matrix, Points, Scalar
 from ...metrics import AbstractInnerProduct, as_dense, as_diagonal, as_low_rank_update
+from ..certificate import PathProblem
 from .legendre import Basis, Coefficients
 
 # Dimension up to which the inverse of a metric of no known structure is kept as a matrix for every point.
@@ -236,18 +236,6 @@ class ScaledPreconditioner(AbstractPreconditioner):
         return self.preconditioner.solve(r) / self.scale
 
 
-class PathProblem(Protocol):
-    """What a preconditioner is made from; `PathEnergy` is one."""
-
-    x: Point
-    y: Point
-    inner_product: Callable[[Point], AbstractInnerProduct]
-
-    def over_points(self, function: Callable, *arrays: Array) -> Any:
-        """``function`` of one point each, over the points of a path."""
-        ...
-
-
 @functools.singledispatch
 def preconditioner_for(
     structure: AbstractInnerProduct, problem: PathProblem, basis: Basis, c: Coefficients, fraction: Scalar | float
@@ -280,13 +268,6 @@ def preconditioner_for(
 def answers(question: Callable, structure: AbstractInnerProduct) -> bool:
     """Whether an inner product of this ``structure``, which has no values, answers ``question``."""
     return jax.eval_shape(question, structure) is not None
-
-
-def at_least_identity(structure: AbstractInnerProduct) -> bool:
-    """Whether inner products of this ``structure`` are the identity plus something positive by their type: their
-    preconditioners are then at least the identity."""
-    answer = jax.eval_shape(as_low_rank_update, structure)
-    return answer is not None and answer[0] is None
 
 
 def _low_rank_preconditioner(
