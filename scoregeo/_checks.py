@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import equinox as eqx
-import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array

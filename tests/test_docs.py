@@ -78,13 +78,25 @@ def run_example(example: doctest.DocTest) -> None:
     assert not output.getvalue(), output.getvalue()
 
 
-# Their examples compile the default solver for metrics that are large programs: 15 seconds each.
-SLOW_EXAMPLES = {"fisher_rao/families/von_mises.py", "geodesics/multistart.py"}
+# Their examples compile for five seconds or more: solvers with metrics that are large programs, or several solvers.
+SLOW_EXAMPLES = {
+    "fisher_rao/families/gamma.py",
+    "fisher_rao/families/von_mises.py",
+    "fisher_rao/metric.py",
+    "geodesics/multistart.py",
+    "geodesics/refine.py",
+    "geodesics/transport.py",
+    "plotting/comparison.py",
+}
 WITH_EXAMPLES = [
     pytest.param(name, marks=pytest.mark.slow if name in SLOW_EXAMPLES else ())
     for path in sorted(PACKAGE.rglob("*.py"))
     if ">>>" in path.read_text() and (name := path.relative_to(PACKAGE).as_posix())
 ]
+
+
+def test_slow_examples_exist():
+    assert all(">>>" in (PACKAGE / name).read_text() for name in SLOW_EXAMPLES)
 
 
 @pytest.mark.parametrize("name", WITH_EXAMPLES)
