@@ -33,7 +33,7 @@ class Standardization(eqx.Module):
     mean: Float[Array, " d"]
     scale: Float[Array, ""] | Float[Array, " d"]
 
-    def __init__(self, mean: Point, scale: Scalar | Point | float):
+    def __init__(self, mean: Point | np.ndarray, scale: Scalar | Point | np.ndarray | float):
         self.mean = as_point(mean, "mean")
         self.scale = as_float(scale, "scale")
         if self.scale.shape not in ((), self.mean.shape):
@@ -43,7 +43,7 @@ class Standardization(eqx.Module):
             raise ValueError(f"`scale` must be positive, got a smallest value of {float(self.scale.min()):.3g}")
 
     @staticmethod
-    def fit(x: Points, *, per_feature: bool = True) -> "Standardization":
+    def fit(x: Points | np.ndarray, *, per_feature: bool = True) -> "Standardization":
         """The standardisation that gives the rows of ``x``, shape ``(n, d)``, mean zero and variance one.
 
         - ``per_feature=True``: every column has variance one, which is right for tables whose columns have different
@@ -101,10 +101,10 @@ class Dataset(eqx.Module):
 
     def __init__(
         self,
-        points: Points,
+        points: Points | np.ndarray,
         name: str,
         *,
-        labels: Int[Array, " n"] | None = None,
+        labels: Int[Array, " n"] | np.ndarray | None = None,
         score: AbstractScore | None = None,
         standardization: Standardization | None = None,
         image_shape: Sequence[int] | None = None,

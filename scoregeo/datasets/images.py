@@ -1,6 +1,7 @@
 """Real images."""
 
 from collections.abc import Iterable
+from typing import cast
 
 import numpy as np
 
@@ -29,7 +30,8 @@ def digits(classes: Iterable[int] | None = None) -> Dataset:
         raise ValueError(f"`classes` must be one or more digits from 0 to 9, got {wanted!r}")
     from sklearn.datasets import load_digits
 
-    raw, labels = load_digits(return_X_y=True)
+    # A checker's stub of it also has the data frames that `as_frame` would give.
+    raw, labels = cast(tuple[np.ndarray, np.ndarray], load_digits(return_X_y=True))
     mean, scale = moments_of_pixels(raw)
     points, keep = (raw - mean) / scale, np.isin(labels, wanted)
     units = Standardization(mean, scale)

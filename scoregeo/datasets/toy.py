@@ -78,7 +78,9 @@ def two_moons(key: PRNGKeyArray, n: int, noise: float = 0.1) -> Dataset:
     return _around_curves(key, n, [upper, -upper], noise, "two_moons")
 
 
-def rings(key: PRNGKeyArray, n: int, noise: float = 0.1, *, radii: Sequence[float] = (0.75, 1.5)) -> Dataset:
+def rings(
+    key: PRNGKeyArray, n: int, noise: float = 0.1, *, radii: Sequence[float] | np.ndarray = (0.75, 1.5)
+) -> Dataset:
     """Concentric circles of the given ``radii``, equally likely, with Gaussian noise of standard deviation ``noise``.
 
     ``labels`` say which circle; ``score`` is exact at every noise level (see `scoregeo.datasets`). Raises
@@ -135,7 +137,9 @@ def checkerboard(key: PRNGKeyArray, n: int, noise: float = 0.05, *, cells: int =
     return Dataset(points, "checkerboard", labels=labels, score=DensityScore(_checkerboard_log_prob, corners, noise))
 
 
-def banana(key: PRNGKeyArray, n: int, *, curvature: float = 0.5, scales: Sequence[float] = (1.0, 0.3)) -> Dataset:
+def banana(
+    key: PRNGKeyArray, n: int, *, curvature: float = 0.5, scales: Sequence[float] | np.ndarray = (1.0, 0.3)
+) -> Dataset:
     """A bent Gaussian: ``x1 = scales_1 z1``, ``x2 = scales_2 z2 + curvature (x1^2 - scales_1^2)``, ``z ~ N(0, I)``.
 
     The map has a constant Jacobian determinant, so the density and ``score`` are exact. The mean is zero. Raises

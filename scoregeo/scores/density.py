@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -115,5 +115,5 @@ def as_score(score: Any) -> AbstractScore:
     if isinstance(score, AbstractScore):
         return score
     if callable(score):
-        return FunctionScore(score)
+        return FunctionScore(cast(Callable[..., Vector], score))  # what it returns is checked when it is called
     raise TypeError(f"`score` must be an AbstractScore or a callable x -> s(x), got {type(score).__name__}")

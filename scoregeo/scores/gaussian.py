@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._checks import as_float, as_point, check_finite, is_concrete
@@ -33,7 +34,7 @@ def whitening(cov: Array, name: str) -> Array:
     return jax.scipy.linalg.solve_triangular(lower, identity, lower=True)
 
 
-def check_noise(alpha: Array, sigma: Array) -> tuple[Array, Array]:
+def check_noise(alpha: ArrayLike, sigma: ArrayLike) -> tuple[Array, Array]:
     """``alpha`` and ``sigma`` as floats; raises ``ValueError`` if ``sigma`` is negative or either is not finite."""
     alpha, sigma = as_float(alpha, "alpha"), as_float(sigma, "sigma")
     check_finite(alpha, "alpha")

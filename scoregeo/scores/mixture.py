@@ -38,7 +38,7 @@ class GaussianMixtureScore(AbstractScore):
     whitenings: Float[Array, "k d d"]
     conservative: bool = eqx.field(static=True)
 
-    def __init__(self, weights: Array, means: Array, covs: Array):
+    def __init__(self, weights: Array | np.ndarray, means: Array | np.ndarray, covs: Array | np.ndarray):
         self.means = as_points(means, "means")
         k, d = self.means.shape
         weights, covs = as_float(weights, "weights"), as_float(covs, "covs")

@@ -1,6 +1,6 @@
 """The score of a flax network, frozen at one noise level (the only place outside `diffusion` that knows flax)."""
 
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -55,14 +55,14 @@ class NetworkScore(AbstractScore):
         return nnx.merge(self.graphdef, self.weights)
 
     def __call__(self, x: Point) -> Vector:
-        module = self.module()
+        module = cast(Any, self.module())  # a module of any class, whose methods are not known here
         # The class is asked, because an attribute of that name may be a network of its own.
         score = module.score if hasattr(type(module), "score") else module
         return check_score_value(score(x, *self._arguments(x)), x)
 
     def log_prob(self, x: Point) -> Scalar:
         """Log density at ``x`` up to a constant, where the network has one."""
-        return self.module().log_prob(x, *self._arguments(x))
+        return cast(Any, self.module()).log_prob(x, *self._arguments(x))
 
     def _arguments(self, x: Point) -> tuple:
         condition = () if self.condition is None else (self.condition,)
