@@ -26,6 +26,7 @@ from .files import (
     write_model,
 )
 from .history import TrainingHistory
+from .networks import Network
 from .networks.conditioning import is_no_condition
 from .networks.denoiser import Denoiser
 from .networks.registry import describe_network, network_from_dict, takes_conditions
@@ -225,7 +226,7 @@ class DiffusionModel(eqx.Module):
         write_model(directory, config, self._arrays())
 
     @classmethod
-    def load(cls, directory: str | os.PathLike, *, network: nnx.Module | None = None) -> "DiffusionModel":
+    def load(cls, directory: str | os.PathLike, *, network: Network | None = None) -> "DiffusionModel":
         """Read a model that `save` wrote; weights come back bit for bit.
 
         ``network`` is a module of the same structure, whose weights are replaced: needed for a model whose network is
@@ -275,12 +276,12 @@ class DiffusionModel(eqx.Module):
         return {name: np.asarray(array) for name, array in flatten(tree).items()}
 
 
-def _without_weights(described: Any, dtype: Any) -> nnx.Module:
+def _without_weights(described: Any, dtype: Any) -> Network:
     """The network that ``described`` stands for, with shapes in place of its weights."""
     return nnx.eval_shape(lambda: network_from_dict(described, key=jax.random.key(0), dtype=dtype))
 
 
-def _structure(network: nnx.Module, dtype: Any) -> tuple[Any, Any]:
+def _structure(network: Network, dtype: Any) -> tuple[Any, Any]:
     """Structure, and shapes of the weights, of a denoiser around ``network``."""
     return nnx.split(nnx.eval_shape(lambda: Denoiser(network, 1.0, jnp.zeros(network.dim, dtype))))
 

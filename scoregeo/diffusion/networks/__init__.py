@@ -9,3 +9,21 @@ out, or a label or a vector (see `conditioning`).
 A network says in ``conservative`` whether its output is the gradient of a function of ``x`` by construction, and in
 ``dim`` its dimension. ``to_dict`` names what is needed to build it again from saved weights.
 """
+
+from typing import Any, Protocol, runtime_checkable
+
+from ..._types import Vector
+
+
+@runtime_checkable
+class Network(Protocol):
+    """What a denoiser asks of the module that it wraps."""
+
+    @property
+    def dim(self) -> int:
+        """Dimension d of the points."""
+        ...
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Vector:
+        """The output at one point, for ``(x, c_noise)``, or ``(x, c_noise, condition)`` where there is a condition."""
+        ...

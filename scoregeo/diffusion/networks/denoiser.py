@@ -28,6 +28,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from ..._types import Point, Scalar, Vector
+from . import Network
 
 
 class Constant(nnx.Variable):
@@ -57,7 +58,7 @@ class Denoiser(nnx.Module):
     [[-0.5, 1.0], [0.5, -1.0]]
     """
 
-    def __init__(self, net: nnx.Module, sigma_data: float | Array, mean: Array | None = None):
+    def __init__(self, net: Network, sigma_data: float | Array, mean: Array | None = None):
         mean = jnp.zeros(net.dim) if mean is None else jnp.asarray(mean)
         if mean.shape != (net.dim,):
             raise ValueError(f"`mean` must have shape ({net.dim},), got {mean.shape}")
@@ -103,13 +104,14 @@ class Denoiser(nnx.Module):
 
         Raises ``TypeError`` if the network is not a `Potential`.
         """
-        if not hasattr(self.net, "potential"):
+        potential = getattr(self.net, "potential", None)
+        if potential is None:
             raise TypeError(
                 f"`log_prob` needs a network that is a gradient; {type(self.net).__name__} is not. "
                 "Train with FitConfig(potential=True), or wrap the network in Potential."
             )
         u, total = self._centred(x, sigma)
-        value = self._apply(self.net.potential, x, sigma, condition)
+        value = self._apply(potential, x, sigma, condition)
         return -0.5 * jnp.vdot(u, u) / total**2 + self.sigma_data[...] / sigma * value
 
     def _centred(self, x: Point, sigma: Scalar) -> tuple[Vector, Scalar]:

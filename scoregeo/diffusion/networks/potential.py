@@ -1,12 +1,13 @@
 """A network that is the gradient of a scalar function."""
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from ..._types import Point, Scalar, Vector
+from . import Network
 
 
 class Potential(nnx.Module):
@@ -25,7 +26,7 @@ class Potential(nnx.Module):
 
     conservative = True
 
-    def __init__(self, net: nnx.Module):
+    def __init__(self, net: Network):
         self.net = net
         self.dim = net.dim
 
@@ -40,4 +41,4 @@ class Potential(nnx.Module):
 
     def to_dict(self) -> dict[str, Any]:
         """What `network_from_dict` needs to build this network (without its weights)."""
-        return {"kind": "Potential", "net": self.net.to_dict()}
+        return {"kind": "Potential", "net": cast(Any, self.net).to_dict()}  # a network of this package

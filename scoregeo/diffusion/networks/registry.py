@@ -1,12 +1,13 @@
 """The networks of this package by name: from a network to a dictionary that describes it, and back."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax.numpy as jnp
-from flax import nnx
 from jaxtyping import PRNGKeyArray
 
+from . import Network
+from .conditioning import ConditionalNetwork
 from .dit import DiT
 from .mlp import MLP
 from .potential import Potential
@@ -15,22 +16,22 @@ from .unet import UNet
 _KINDS = {kind.__name__: kind for kind in (MLP, UNet, DiT)}
 
 
-def describe_network(network: nnx.Module) -> dict[str, Any] | None:
+def describe_network(network: Network) -> dict[str, Any] | None:
     """What `network_from_dict` needs to build a network of this package; ``None`` for any other."""
     if type(network) is Potential:
         inner = describe_network(network.net)
         return None if inner is None else {"kind": "Potential", "net": inner}
-    return network.to_dict() if type(network) in _KINDS.values() else None
+    return cast(ConditionalNetwork, network).to_dict() if type(network) in _KINDS.values() else None
 
 
-def takes_conditions(network: nnx.Module) -> bool:
+def takes_conditions(network: Network) -> bool:
     """Whether a network of this package was made to take conditions."""
     while type(network) is Potential:
         network = network.net
     return getattr(network, "classes", None) is not None or getattr(network, "condition_dim", None) is not None
 
 
-def network_from_dict(values: Mapping[str, Any], *, key: PRNGKeyArray, dtype: Any = jnp.float32) -> nnx.Module:
+def network_from_dict(values: Mapping[str, Any], *, key: PRNGKeyArray, dtype: Any = jnp.float32) -> Network:
     """A new network of the architecture that ``to_dict`` described, with random weights of the given dtype.
 
     Raises ``ValueError`` for an unknown kind, for settings that are missing or unknown, and for values that make no

@@ -15,17 +15,17 @@ import re
 import shutil
 import uuid
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from ..._atomic import make_writable
 from ..config import FitConfig
 from ..files import DamagedModelError, check_directory, flatten, unflatten
 from ..history import TrainingHistory
+from ..networks import Network
 from ..networks.registry import describe_network
 from .posthoc import remove_snapshots, write_snapshot
 from .state import TrainState
@@ -171,7 +171,7 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         args = ocp.args.Composite(state=ocp.args.StandardRestore(), about=ocp.args.JsonRestore())
-        restored = self._manager().restore(step, args=args)
+        restored = cast(Any, self._manager().restore(step, args=args))  # a Composite, as the arguments are
         return restored.state, restored.about
 
     def _steps(self) -> list[int]:
@@ -228,7 +228,7 @@ class Checkpoints:
             ) from error
 
 
-def identify_network(network: nnx.Module, constants: dict[str, Any]) -> dict[str, Any]:
+def identify_network(network: Network, constants: dict[str, Any]) -> dict[str, Any]:
     """What tells a network from others whose weights have the same names and shapes: its description (for one of the
     user's own, the name of its class) and the SHA-256 of its variables that are not trained. As JSON gives it back."""
     described = describe_network(network) or {"kind": type(network).__name__}
