@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
@@ -19,8 +19,17 @@ class AbstractSchedule(eqx.Module):
     All methods take a scalar and work under ``jit``, ``grad`` and ``vmap``.
     """
 
-    t_min: eqx.AbstractVar[float]  # the time with the least noise, where sampling ends
-    t_max: eqx.AbstractVar[float]  # the time with the most noise, where sampling starts
+    if TYPE_CHECKING:  # a type checker takes an AbstractVar for an argument, which it is not where it is a property
+
+        @property
+        def t_min(self) -> float: ...
+
+        @property
+        def t_max(self) -> float: ...
+
+    else:
+        t_min: eqx.AbstractVar[float]  # the time with the least noise, where sampling ends
+        t_max: eqx.AbstractVar[float]  # the time with the most noise, where sampling starts
 
     @abc.abstractmethod
     def alpha(self, t: Scalar) -> Scalar:
