@@ -107,7 +107,7 @@ def read_config(directory: str | os.PathLike) -> dict[str, Any]:
     return config
 
 
-def read_weights(directory: str | os.PathLike, sha256: str) -> dict[str, np.ndarray]:
+def read_weights(directory: str | os.PathLike, sha256: str | None) -> dict[str, np.ndarray]:
     """The arrays in ``model.safetensors`` by name; raises `DamagedModelError` if they are not those of the digest."""
     from safetensors.numpy import load
 

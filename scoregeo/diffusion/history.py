@@ -61,14 +61,14 @@ class TrainingHistory(eqx.Module):
 
         Raises ``ValueError`` if ``sigmas`` is not of the length of those before.
         """
-        entries = ((self.steps, step), (self.train_loss, train_loss), (self.held_out_loss, held_out_loss))
-        columns = [np.append(array, value) for array, value in entries]
+        steps, train = np.append(self.steps, step), np.append(self.train_loss, train_loss)
+        held_out = np.append(self.held_out_loss, held_out_loss)
         sigmas = np.zeros(0) if sigmas is None else np.asarray(sigmas, float)
         if len(self.steps) and len(sigmas) != len(self.sigmas):
             raise ValueError(f"`sigmas` must be the {len(self.sigmas)} of the entries before, got {len(sigmas)}")
         losses = np.asarray([] if held_out_losses is None else held_out_losses, float)[None]
         before = self.held_out_losses if len(self.steps) else losses[:0]
-        return TrainingHistory(*columns, sigmas, np.concatenate([before, losses]))
+        return TrainingHistory(steps, train, held_out, sigmas, np.concatenate([before, losses]))
 
     def to_dict(self) -> dict[str, list]:
         """Lists for JSON; NaN (nothing held out) becomes ``None``."""

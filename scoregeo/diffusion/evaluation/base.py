@@ -28,16 +28,19 @@ class ScoreModel(Protocol):
 
     def score_at(self, sigma: Scalar) -> AbstractScore:
         """The score of the data with Gaussian noise of standard deviation ``sigma`` added."""
+        ...
 
 
 class ScoreReference(Protocol):
     """A distribution whose noised score is known, for example a `GaussianMixtureScore`."""
 
-    def noised(self, alpha: Scalar, sigma: Scalar) -> AbstractScore:
+    def noised(self, alpha: Scalar | float, sigma: Scalar | float) -> AbstractScore:
         """The score of ``alpha x + sigma eps``."""
+        ...
 
     def sample(self, key: PRNGKeyArray, n: int) -> Points:
         """``n`` draws, shape ``(n, d)``."""
+        ...
 
 
 class AbstractReport(abc.ABC):
@@ -121,7 +124,7 @@ class ScoreReport(AbstractReport):
 def evaluate_score(
     model: ScoreModel,
     reference: ScoreReference,
-    sigmas: Sequence[float] = (0.1, 0.2, 0.5),
+    sigmas: Sequence[float] | np.ndarray = (0.1, 0.2, 0.5),
     *,
     key: PRNGKeyArray,
     n: int = 2000,
@@ -165,7 +168,7 @@ def evaluate_score(
     return ScoreReport(sigmas, score_error, jvp_error, asymmetry, n)
 
 
-def check_levels(sigmas: Sequence[float]) -> np.ndarray:
+def check_levels(sigmas: Sequence[float] | np.ndarray) -> np.ndarray:
     """Noise levels as an array; raises ``ValueError`` unless they are positive."""
     sigmas = np.asarray(sigmas, float)
     if sigmas.ndim != 1 or sigmas.size == 0 or not (np.isfinite(sigmas) & (sigmas > 0)).all():

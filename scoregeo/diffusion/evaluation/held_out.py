@@ -83,7 +83,7 @@ class HeldOutReport(AbstractReport):
 def evaluate_held_out(
     model: ScoreModel,
     points: Float[Array, "n d"],
-    sigmas: Sequence[float] = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0),
+    sigmas: Sequence[float] | np.ndarray = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0),
     *,
     key: PRNGKeyArray,
     draws: int = 4,

@@ -148,6 +148,7 @@ class ConditionEmbedding(nnx.Module):
         if classes is not None:
             self.linear, self.rows = None, nnx.Param(normal(rngs.params(), (classes + 1, features), dtype))
         else:
+            assert condition_dim is not None  # a network that takes no conditions has no embedding of them
             self.linear = nnx.Linear(
                 condition_dim, features, use_bias=False, dtype=compute_dtype, param_dtype=dtype, rngs=rngs
             )

@@ -56,7 +56,8 @@ class MLP(ConditionalNetwork):
         # The head computes in the precision of the weights: it averages out how features were rounded before.
         self.head = nnx.Linear(width, dim, kernel_init=nnx.initializers.zeros, param_dtype=dtype, rngs=rngs)
         embeddings = [self.condition_embedding(width, dtype=dtype, rngs=rngs) for _ in range(depth)]
-        self.conditions = None if embeddings[0] is None else nnx.List(embeddings)
+        given = [embedding for embedding in embeddings if embedding is not None]  # all of them, or none
+        self.conditions = nnx.List(given) if given else None
 
     def output(self, x: Point, c_noise: Scalar, condition: Any) -> Vector:
         """The output at one point, shape ``(d,)``."""

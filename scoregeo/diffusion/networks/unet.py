@@ -191,7 +191,7 @@ class _Block(nnx.Module):
         h = self.first(nnx.silu(self.first_norm(x)))
         h = self.second(nnx.silu(self.second_norm(h) * (1 + scale) + shift))
         h = _sum(x if self.skip is None else self.skip(x), h)
-        if self.attention is None:
+        if self.attention is None or self.attention_norm is None:
             return h
         tokens = self.attention_norm(h).reshape(-1, h.shape[-1])
         return _sum(h, self.attention(tokens).reshape(h.shape))

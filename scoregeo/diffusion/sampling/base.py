@@ -113,6 +113,7 @@ class ProbabilityFlow(AbstractSampler):
             max_steps=self.max_steps,
             throw=False,
         )
+        assert solution.ys is not None  # diffrax keeps the end unless it is told not to
         return solution.ys[-1], solution.result
 
 
@@ -155,6 +156,7 @@ class ReverseSDE(AbstractSampler):
             stepsize_controller=diffrax.StepTo(us), max_steps=self.steps + 1, adjoint=diffrax.ForwardMode(),
             throw=False,
         )  # fmt: skip
+        assert solution.ys is not None  # diffrax keeps the end unless it is told not to
         return solution.ys[-1], solution.result
 
 
@@ -200,7 +202,8 @@ def _sample(sampler, score, schedule, mean, key, n):
 
 def _span(schedule: AbstractSchedule, dtype: Any) -> tuple[Scalar, Scalar]:
     """The range of ``u = -log(noise level)``."""
-    return tuple(-jnp.log(schedule.noise_level(jnp.asarray(t, dtype))) for t in (schedule.t_max, schedule.t_min))
+    u0, u1 = (-jnp.log(schedule.noise_level(jnp.asarray(t, dtype))) for t in (schedule.t_max, schedule.t_min))
+    return u0, u1
 
 
 def _clock(schedule: AbstractSchedule, u: Scalar) -> tuple[Scalar, Scalar, Scalar]:

@@ -86,6 +86,7 @@ class GuidedScore(eqx.Module):
 
         if self.interval is None:
             return guided(x)
+        assert self.schedule is not None  # an interval without a schedule is refused
         level = self.schedule.noise_level(t)
         inside = (self.interval[0] < level) & (level <= self.interval[1])
         return jax.lax.cond(inside, guided, lambda x: self.conditional(x, t), x)

@@ -17,7 +17,7 @@ and with the right ones by the third cumulants of the data over ``R^3``.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import diffrax
 import equinox as eqx
@@ -156,7 +156,7 @@ def log_prob(
 
 def _as_marginal(
     model: Any, schedule: Any, mean: Any, variance: Any, condition: Any
-) -> tuple[MarginalScore, Any, Array, Array]:
+) -> tuple[MarginalScore, AbstractSchedule, Array, Array]:
     """The marginal score, the schedule and the moments of the data."""
     learned = hasattr(model, "score_at")
     if not learned and not callable(model):
@@ -183,7 +183,7 @@ def _as_marginal(
         least = np.linalg.eigvalsh(variance).min() if variance.ndim == 2 else np.min(variance)
         if least <= 0:
             raise ValueError(f"`variance` must be positive (definite), but its smallest value is {least:.3g}")
-    score = LearnedMarginalScore(_conditional(model, condition), schedule) if learned else model
+    score = LearnedMarginalScore(_conditional(model, condition), schedule) if learned else cast(MarginalScore, model)
     return score, schedule, mean, variance
 
 
@@ -223,6 +223,7 @@ def _log_prob(score, points, schedule, mean, variance, sigma, key, probes, gauss
             rates, flow.solver, start, end, 0.1, (z, integrals), (score, directions),
             stepsize_controller=control, max_steps=flow.max_steps, throw=False,
         )  # fmt: skip
+        assert solution.ys is not None  # diffrax keeps the end unless it is told not to
         z, integrals = (leaf[-1] for leaf in solution.ys)
         # Equation (3).
         normal = -0.5 * (jnp.vdot(z, z) + dim * jnp.log(2 * jnp.pi).astype(dtype))

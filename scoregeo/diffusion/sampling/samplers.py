@@ -235,7 +235,7 @@ def _through_levels(
     state, _ = jax.lax.scan(
         body, y if memory is None else (y, *memory), (levels[:-1], levels[1:], jax.random.split(key, steps))
     )
-    return schedule.alpha(t_min) * (state if memory is None else state[0]), diffrax.RESULTS.successful
+    return schedule.alpha(t_min) * (state[0] if isinstance(state, tuple) else state), diffrax.RESULTS.successful
 
 
 def _ancestral(score: ScaledScore, y: Point, level: Scalar, following: Scalar, key: PRNGKeyArray, eta: float) -> Point:

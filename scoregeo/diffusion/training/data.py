@@ -10,7 +10,7 @@ import functools
 import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -89,7 +89,7 @@ def as_data(data: Any, conditions: Any, config: FitConfig) -> AbstractData:
     if callable(data) or batches:
         if conditions is not None:
             raise ValueError("`conditions` must be None for batches: give pairs (points, conditions) as `data`")
-        return _Batches(data, config)
+        return _Batches(cast(Callable[[int], Iterable] | Iterable, data), config)
     if not isinstance(data, np.memmap):
         if isinstance(data, np.ndarray | jax.Array) and data.dtype.kind in "iuf":
             # Arrays from files may have the other byte order, or half precision.
@@ -207,11 +207,11 @@ class _Batches(AbstractData):
         points = points.astype(_dtype(points.dtype))
         _check_finite(points, where)
         conditions = as_conditions(conditions, self._size, points.dtype, self._config, f" of {where}")
-        known = self.classes is None or conditions is None or conditions.ndim > 1 or conditions.max() < self.classes
-        if not known:
+        labels = conditions if conditions is not None and conditions.ndim == 1 else None
+        if self.classes is not None and labels is not None and labels.max() >= self.classes:
             raise ValueError(
                 f"`conditions` of {where} must be labels from 0 to {self.classes - 1}, as the network knows, got "
-                f"{conditions.max()}. Without a `network`, the batches held out decide"
+                f"{labels.max()}. Without a `network`, the batches held out decide"
             )
         return Sample(points, conditions)
 
@@ -295,7 +295,7 @@ def _moments(rows: Any, kept: np.ndarray, dtype: Any) -> tuple[np.ndarray, float
             "`data` must have points that differ, but those that give its mean and standard deviation (all that are "
             "not held out; of batches, the first few) are copies of one point"
         )
-    return mean, spread
+    return np.asarray(mean), spread
 
 
 def _digest(arrays: Iterable[Any], dtype: Any) -> str:
@@ -305,7 +305,8 @@ def _digest(arrays: Iterable[Any], dtype: Any) -> str:
         kind = dtype if array.dtype.kind == "f" else array.dtype
         digest.update(f"{array.shape}{kind}".encode())
         for _, block in _blocks(array, kind):
-            digest.update(np.ascontiguousarray(block))
+            # NumPy's annotations say from Python 3.12 on only that an array is a buffer.
+            digest.update(np.ascontiguousarray(block))  # pyright: ignore[reportArgumentType]
     return digest.hexdigest()
 
 

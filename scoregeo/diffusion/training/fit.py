@@ -24,6 +24,7 @@ from jaxtyping import Array, Float
 from ..config import FitConfig, RunConfig
 from ..history import TrainingHistory
 from ..model import DiffusionModel
+from ..networks import Network
 from ..networks.denoiser import Denoiser
 from ..networks.mlp import MLP
 from ..networks.potential import Potential
@@ -82,7 +83,7 @@ def fit(
     data: Float[Array, "n d"] | Iterable | Callable[[int], Iterable],
     config: FitConfig | None = None,
     *,
-    network: nnx.Module | None = None,
+    network: Network | None = None,
     checkpoint_dir: str | os.PathLike | None = None,
     progress: bool = True,
     standardization: Any = None,
@@ -150,23 +151,24 @@ def fit(
     if config.ema.snapshots and checkpoint_dir is None:
         raise ValueError("`checkpoint_dir` must be given with `ema=PowerEMA(snapshots=...)`, got None")
     callbacks = _as_callbacks(callbacks)
-    data = as_data(data, conditions, config)
-    level = float(config.schedule.noise_level(config.schedule.t_max))
-    if level < _SPREADS * data.spread:
+    source = as_data(data, conditions, config)
+    level = float(config.schedule.noise_level(jnp.asarray(config.schedule.t_max)))
+    if level < _SPREADS * source.spread:
         warnings.warn(
-            f"`data` has a standard deviation of {data.spread:.3g}, too much for a largest noise level of {level:.3g} "
-            f"(`schedule`): below {_SPREADS} times that, samples come out too narrow. Standardise the data "
+            f"`data` has a standard deviation of {source.spread:.3g}, too much for a largest noise level of "
+            f"{level:.3g} (`schedule`): below {_SPREADS} times that, samples come out too narrow. Standardise the data "
             "(scoregeo.datasets.Standardization), or give a schedule with a larger `sigma_max`",
             stacklevel=2,
         )
-    denoiser = _denoiser(data, config, network)
+    denoiser = _denoiser(source, config, network)
     graphdef, weights, constants = nnx.split(denoiser, nnx.Param, ...)
     constants = nnx.to_pure_dict(constants)
-    run = _Run(graphdef, constants, config, data, mesh)
+    run = _Run(graphdef, constants, config, source, mesh)
     # The model is made before the training, so that a bad argument is noticed before it.
     model = DiffusionModel(denoiser, config, standardization=standardization)
     state, history = run.start(nnx.to_pure_dict(weights)), TrainingHistory.empty()
-    digest = data.digest() if checkpoint_dir is not None or has_several_processes(mesh) else None
+    # It takes a pass over the data, so it is computed only where it is looked at.
+    digest = source.digest() if checkpoint_dir is not None or has_several_processes(mesh) else ""
 
     if has_several_processes(mesh):
         # The processes also wait for each other here: what the first one wrote before this call is then on disk.
@@ -177,8 +179,8 @@ def fit(
     if checkpoint_dir is not None:
         from .checkpoint import Checkpoints, identify_network
 
-        network = identify_network(denoiser.net, constants.get("net", {}))
-        checkpoints = Checkpoints(checkpoint_dir, config, digest, network, writes=is_writer(mesh))
+        identity = identify_network(denoiser.net, constants.get("net", {}))
+        checkpoints = Checkpoints(checkpoint_dir, config, digest, identity, writes=is_writer(mesh))
     try:
         if checkpoints:
             state, history = checkpoints.restore(state, history)
@@ -231,8 +233,8 @@ def _train(
 
 
 def _as_callbacks(callbacks: Any) -> tuple[Callable, ...]:
-    found = tuple(callbacks) if isinstance(callbacks, Iterable) else (None,)
-    if not all(callable(callback) for callback in found):
+    found = tuple(callbacks) if isinstance(callbacks, Iterable) else ()
+    if not isinstance(callbacks, Iterable) or not all(callable(callback) for callback in found):
         raise TypeError(f"`callbacks` must be a sequence of functions, got {callbacks!r}")
     return found
 
@@ -306,7 +308,7 @@ class _Run:
 
     def chunk(self, state: TrainState, steps: int) -> tuple[TrainState, Losses]:
         """The state after ``steps`` more steps, and the losses; ``state`` is used up."""
-        key = jax.random.wrap_key_data(np.asarray(state.key))
+        key = jax.random.wrap_key_data(jnp.asarray(np.asarray(state.key)))
         batches = self.data.batches(key, int(state.step), steps)
         if batches is not None:
             place = divided if self.config.reference_size == 0 else replicated
@@ -318,7 +320,7 @@ class _Run:
         return with_weights(self.graphdef, local(weights, self.mesh), self.constants)
 
 
-def _denoiser(data: AbstractData, config: FitConfig, network: nnx.Module | None) -> Denoiser:
+def _denoiser(data: AbstractData, config: FitConfig, network: Network | None) -> Denoiser:
     """The untrained denoiser, with the mean and the standard deviation of the training data."""
     dim, dtype, condition = data.dim, data.dtype, data.example
     if network is None:

@@ -1,7 +1,7 @@
 """A chunk of optimiser steps as one compiled loop, and the losses that it reports."""
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -66,7 +66,8 @@ class Training(eqx.Module):
         directions = jax.random.normal(jax.random.fold_in(loss_key, 2), noise.shape, noise.dtype)
         loss, gradient = self._loss_and_gradient(state.weights, reference, (sample, noise, levels, directions))
         updates, moments = optimiser(config).update(gradient, state.optimiser)
-        weights = optax.apply_updates(state.weights, updates)
+        # optax's annotation loses that the result has the structure of the first argument.
+        weights = cast(dict[str, Any], optax.apply_updates(state.weights, updates))
         averages = {
             name: jax.tree.map(functools.partial(_averaged, decay), state.averages[name], weights)
             for name, decay in config.ema.decays(state.step).items()
@@ -79,6 +80,7 @@ class Training(eqx.Module):
         So the curve of losses shows the weights, not the draw; and as weighting and targets play no part, runs that
         differ in them can be compared.
         """
+        assert self.held_out is not None  # nobody asks for the loss of points that there are not
         sample = self.held_out.take(jnp.arange(HELD_OUT_DRAWS) % len(self.held_out.points))
         noise, levels = self._noise(sample.points, jax.random.key(0))
         loss = functools.partial(denoising_loss, self.denoiser(weights))
@@ -90,11 +92,12 @@ class Training(eqx.Module):
     ) -> tuple[Sample, Points | None]:
         """The points of a step with some conditions dropped, and the reference set of their targets."""
         config, train = self.config, self.train
-        every = train is not None and config.reference_size >= len(train.points)
+        every = train if train is not None and config.reference_size >= len(train.points) else None
         if train is not None:
             n = len(train.points)
             batch = train.take(jax.random.randint(batch_key, (points_drawn(config, n),), 0, n))
-        reference = (train if every else batch).points if config.reference_size else None
+        assert batch is not None  # it is given where no training points are in memory
+        reference = (batch if every is None else every).points if config.reference_size else None
         count = config.points_per_step
         sample = batch.take(slice(count))
         if sample.conditions is not None:
