@@ -10,7 +10,7 @@ import contextlib
 import functools
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -37,14 +37,14 @@ def _importable() -> Iterator[None]:
     """
     missing = not hasattr(np, "trapz")
     if missing:
-        np.trapz = np.trapezoid  # noqa: NPY201
+        np.__dict__["trapz"] = np.trapezoid
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ImportWarning)
             yield
     finally:
         if missing:
-            del np.trapz  # noqa: NPY201
+            del np.__dict__["trapz"]
 
 
 with _importable():
@@ -85,7 +85,8 @@ def to_geomstats(metric: AbstractMetric, dim: int, *, solver: AbstractBoundarySo
     check_solver(solver)
     _check_backend()
     space = Euclidean(dim, equip=False)
-    return space.equip_with_metric(JaxMetric, metric=metric, solver=solver).metric
+    # geomstats has no annotations.
+    return cast(JaxMetric, space.equip_with_metric(JaxMetric, metric=metric, solver=solver).metric)
 
 
 class _Batch(NamedTuple):
