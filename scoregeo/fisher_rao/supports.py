@@ -7,6 +7,7 @@ R^m is allowed.
 
 import abc
 import math
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -22,7 +23,11 @@ class AbstractSupport(eqx.Module):
     """The set of values of one parameter. ``closed``: whether its boundary, or a part of it, has distributions too."""
 
     closed = False
-    shape: eqx.AbstractVar[tuple[int, ...]]
+
+    @property
+    @abc.abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """The shape of a value."""
 
     @property
     @abc.abstractmethod
@@ -112,7 +117,7 @@ class _Entrywise(AbstractSupport):
 class Real(_Entrywise):
     """Any real numbers, an array of the given shape."""
 
-    bound = "real"
+    bound: ClassVar[str] = "real"
 
     def contains(self, value: np.ndarray) -> bool:
         """Always."""
@@ -134,7 +139,7 @@ class Real(_Entrywise):
 class Positive(_Entrywise):
     """Numbers above zero, an array of the given shape; unconstrained as logarithms."""
 
-    bound = "positive"
+    bound: ClassVar[str] = "positive"
 
     def contains(self, value: np.ndarray) -> bool:
         """Whether all entries are above zero."""
@@ -158,9 +163,9 @@ class UnitInterval(AbstractSupport):
 
     zero: bool = eqx.field(static=True, default=True)
     closed = True
-    shape = ()
-    size = 1
-    free = 1
+    shape: ClassVar[tuple[int, ...]] = ()
+    size: ClassVar[int] = 1
+    free: ClassVar[int] = 1
 
     @property
     def bound(self) -> str:

@@ -6,6 +6,7 @@ distributions are finite, but the Fisher matrix is infinite there, and `log` and
 """
 
 import abc
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -121,8 +122,8 @@ class Categorical(AbstractSimplexFamily):
     """
 
     k: int = eqx.field(static=True, converter=plain)
-    factor = 1.0
-    sample_shape = ()
+    factor: ClassVar[float] = 1.0
+    sample_shape: ClassVar[tuple[int, ...]] = ()
 
     def __check_init__(self):
         check_count("k", self.k, 2)

@@ -8,6 +8,7 @@ NaN.
 
 import math
 from collections.abc import Callable
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -43,9 +44,9 @@ class Poisson(AbstractLineFamily, AbstractExponentialFamily):
     2.0
     """
 
-    factor = 1.0
-    ends = (0.0, math.inf)
-    sample_shape = ()
+    factor: ClassVar[float] = 1.0
+    ends: ClassVar[tuple[float, float]] = (0.0, math.inf)
+    sample_shape: ClassVar[tuple[int, ...]] = ()
 
     @property
     def parameters(self) -> dict[str, AbstractSupport]:
@@ -113,9 +114,9 @@ class Geometric(AbstractLineFamily, AbstractExponentialFamily):
     0.8109
     """
 
-    factor = 1.0
-    ends = (0.0, math.inf)
-    sample_shape = ()
+    factor: ClassVar[float] = 1.0
+    ends: ClassVar[tuple[float, float]] = (0.0, math.inf)
+    sample_shape: ClassVar[tuple[int, ...]] = ()
 
     @property
     def parameters(self) -> dict[str, AbstractSupport]:

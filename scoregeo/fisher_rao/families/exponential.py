@@ -1,5 +1,7 @@
 """Exponential distributions. Fisher information ``1 / rate^2``: log(rate) is a length, and the line is complete."""
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num, PRNGKeyArray
@@ -22,9 +24,9 @@ class Exponential(AbstractLineFamily, AbstractExponentialFamily):
     0.6931
     """
 
-    factor = 1.0
-    ends = (-jnp.inf, jnp.inf)
-    sample_shape = ()
+    factor: ClassVar[float] = 1.0
+    ends: ClassVar[tuple[float, float]] = (-jnp.inf, jnp.inf)
+    sample_shape: ClassVar[tuple[int, ...]] = ()
 
     @property
     def parameters(self) -> dict[str, AbstractSupport]:

@@ -10,6 +10,7 @@ m = log(l) and scale s = 1 / k, and a = 1, b = 1 - g, c = pi^2 / 6 + (1 - g)^2, 
 """
 
 import math
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ from .model_spaces import AbstractHalfPlaneFamily
 class AbstractLocationScale(AbstractHalfPlaneFamily):
     """A symmetric location-scale family with a = c in (1): ``theta = (location, scale)``."""
 
-    sample_shape = ()
+    sample_shape: ClassVar[tuple[int, ...]] = ()
 
     @property
     def parameters(self) -> dict[str, AbstractSupport]:
@@ -57,7 +58,7 @@ class Laplace(AbstractLocationScale):
     0.6931
     """
 
-    factor = 1.0
+    factor: ClassVar[float] = 1.0
 
     def log_prob(self, theta: Point, x: Num[Array, ""]) -> Scalar:
         """The log density at ``x``."""
@@ -75,7 +76,7 @@ class Cauchy(AbstractLocationScale):
     The hyperbolic plane of curvature -2.
     """
 
-    factor = 0.5
+    factor: ClassVar[float] = 0.5
 
     def log_prob(self, theta: Point, x: Num[Array, ""]) -> Scalar:
         """The log density at ``x``."""
@@ -101,8 +102,8 @@ class Weibull(AbstractHalfPlaneFamily):
     The hyperbolic plane of curvature -6 / pi^2, in other coordinates; see (1).
     """
 
-    factor = _WEIBULL
-    sample_shape = ()
+    factor: ClassVar[float] = _WEIBULL
+    sample_shape: ClassVar[tuple[int, ...]] = ()
 
     @property
     def parameters(self) -> dict[str, AbstractSupport]:

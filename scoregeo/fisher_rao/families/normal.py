@@ -7,6 +7,7 @@ the hyperbolic half-plane with factor 2, of curvature -1/2; independent componen
 
 import abc
 import math
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -27,7 +28,7 @@ from .model_spaces import AbstractHalfPlaneFamily
 class AbstractIndependentNormal(AbstractHalfPlaneFamily, AbstractExponentialFamily):
     """Independent normal components: ``theta`` is their means and then their standard deviations."""
 
-    factor = 2.0
+    factor: ClassVar[float] = 2.0
 
     @property
     @abc.abstractmethod
@@ -98,7 +99,7 @@ class Normal(AbstractIndependentNormal):
     0.9803
     """
 
-    sample_shape = ()
+    sample_shape: ClassVar[tuple[int, ...]] = ()
 
     @property
     def parameters(self) -> dict[str, AbstractSupport]:

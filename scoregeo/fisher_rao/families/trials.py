@@ -6,7 +6,7 @@ but the Fisher matrix is infinite there, and `log` and `exp` are NaN.
 """
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -31,7 +31,9 @@ def as_trials(n: Any) -> Int[Array, ""]:
         array = jnp.asarray(n)
     except OverflowError as error:
         most = jnp.iinfo(jnp.result_type(int)).max
-        advice = "" if jax.config.jax_enable_x64 else " (larger with `jax.config.update('jax_enable_x64', True)`)"
+        # The types of jax leave its flags out.
+        large = jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
+        advice = "" if large else " (larger with `jax.config.update('jax_enable_x64', True)`)"
         raise ValueError(f"`n` must be at most {most}{advice}, got {n!r}") from error
     if array.ndim != 0 or not jnp.issubdtype(array.dtype, jnp.integer) or (is_concrete(array) and int(array) < 1):
         raise ValueError(f"`n` must be a positive integer, got {n!r}")
@@ -41,8 +43,8 @@ def as_trials(n: Any) -> Int[Array, ""]:
 class AbstractTrials(AbstractLineFamily, AbstractExponentialFamily):
     """The number of successes in ``factor`` independent trials: ``theta = (probability,)``."""
 
-    ends = (0.0, math.pi)
-    sample_shape = ()
+    ends: ClassVar[tuple[float, float]] = (0.0, math.pi)
+    sample_shape: ClassVar[tuple[int, ...]] = ()
 
     @property
     def parameters(self) -> dict[str, AbstractSupport]:
@@ -113,7 +115,7 @@ class Bernoulli(AbstractTrials):
     3.1416
     """
 
-    factor = 1.0
+    factor: ClassVar[float] = 1.0
 
     def sample(self, key: PRNGKeyArray, theta: Point, n: int) -> Int[Array, " n"]:
         """``n`` samples, 0 or 1."""
