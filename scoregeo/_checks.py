@@ -9,15 +9,15 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import equinox as eqx
-import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array
 
 
 def is_concrete(x: Any) -> bool:
     """Whether ``x`` has a value now (it is not being traced by ``jit``, ``vmap`` or ``grad``)."""
-    return not isinstance(x, jax.core.Tracer)
+    return not isinstance(x, Tracer)
 
 
 def as_float(x: Any, name: str) -> Array:

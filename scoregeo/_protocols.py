@@ -11,6 +11,7 @@ class NoisedScore(Protocol):
 
     def noised(self, alpha: Any, sigma: Any) -> Any:
         """The score of ``alpha x + sigma eps``."""
+        ...
 
 
 @runtime_checkable
@@ -19,6 +20,7 @@ class ScoreModel(Protocol):
 
     def score_at(self, sigma: Any) -> Any:
         """The score of the data with Gaussian noise of standard deviation ``sigma`` added."""
+        ...
 
 
 @runtime_checkable
@@ -29,6 +31,7 @@ class ScoreField(Protocol):
 
     def __call__(self, x: Point) -> Vector:
         """The score at ``x``."""
+        ...
 
 
 @runtime_checkable
@@ -40,12 +43,15 @@ class NoiseSchedule(Protocol):
 
     def alpha(self, t: Scalar) -> Scalar:
         """The factor of the data at time ``t``."""
+        ...
 
     def log_snr(self, t: Scalar) -> Scalar:
         """The logarithm of ``alpha^2 / sigma^2`` at time ``t``."""
+        ...
 
     def time_at_log_snr(self, log_snr: Scalar) -> Scalar:
         """The inverse of ``log_snr``."""
+        ...
 
 
 def missing_members(value: Any, protocol: type) -> list[str]:
