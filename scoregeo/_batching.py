@@ -134,12 +134,16 @@ class _Loop(NamedTuple):
 
     def run(self, args: PyTree, state: PyTree) -> PyTree:
         """The loop of one lane."""
-        stack, unstack = self.stacking.stack, self.stacking.unstack
+        stack, unstack, rare = self.stacking.stack, self.stacking.unstack, self.rare
+
+        def prepare(state):
+            assert rare is not None  # called only where there is such work
+            return rare.prepare(args, state)
 
         def step(stacked):
             state = unstack(stacked)
-            if self.rare is not None:
-                state = jax.lax.cond(self.rare.needed(state), lambda s: self.rare.prepare(args, s), lambda s: s, state)
+            if rare is not None:
+                state = jax.lax.cond(rare.needed(state), prepare, lambda s: s, state)
             return stack(self.body(args, state))
 
         return unstack(jax.lax.while_loop(lambda s: self.cond(unstack(s)), step, stack(state)))
@@ -147,17 +151,18 @@ class _Loop(NamedTuple):
     def run_chunk(self, args_of: Callable, own: PyTree, states: PyTree, enough: Array) -> PyTree:
         """The loop of several lanes side by side, until no more than ``enough`` of them have work to do."""
         stack, unstack = map(jax.vmap, (self.stacking.stack, self.stacking.unstack))
-        unfinished = jax.vmap(self.cond)
+        unfinished, rare = jax.vmap(self.cond), self.rare
 
         def prepare(own, state, needed):
-            return select(needed, self.rare.prepare(args_of(own), state), state)
+            assert rare is not None  # called only where there is such work
+            return select(needed, rare.prepare(args_of(own), state), state)
 
         def step(stacked):
             states = unstack(stacked)
             going = unfinished(states)
-            if self.rare is not None:
+            if rare is not None:
                 # A lane that is done may look as if it needed something: what follows is no longer its concern.
-                needed = going & jax.vmap(self.rare.needed)(states)
+                needed = going & jax.vmap(rare.needed)(states)
                 states = jax.lax.cond(jnp.any(needed), lambda s: jax.vmap(prepare)(own, s, needed), lambda s: s, states)
             new = stack(jax.vmap(lambda o, s: self.body(args_of(o), s))(own, states))
             return jax.tree.map(lambda a, b: jnp.where(_as_wide(going, a), a, b), new, stack(states))

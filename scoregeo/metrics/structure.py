@@ -55,6 +55,8 @@ class Scaled(AbstractInnerProduct):
         # A class that knows its dimension need not take it as an argument.
         logdet = self.inner_product.logdet() if self.dim is not None else self.inner_product.logdet(dim)
         dim = dim if self.dim is None else self.dim
+        if dim is None:
+            raise TypeError(f"`logdet` of {type(self).__name__} needs the dimension: call `logdet(dim)`")
         return dim * jnp.log(self.factor) + logdet
 
     def sqrt_mv(self, v: Vector) -> Vector:
@@ -265,7 +267,7 @@ def add(left: Any, right: Any) -> Any:
 def _(left: AbstractInnerProduct, right: AbstractInnerProduct) -> AbstractInnerProduct:
     answers = as_low_rank_update(left), as_low_rank_update(right)
     if answers[0] is not None and answers[1] is not None:
-        return _add_low_rank(*answers)
+        return _add_low_rank(answers[0], answers[1])
     diagonals = as_diagonal(left), as_diagonal(right)
     if diagonals[0] is not None and diagonals[1] is not None:
         return DiagonalInnerProduct(diagonals[0] + diagonals[1])

@@ -53,7 +53,7 @@ class FlatPriorStart(AbstractStart):
 
     def __call__(self, metric: AbstractMetric, x: Point, y: Point) -> Polyline:
         """The path from ``x`` to ``y``, both ``(d + 1,)``."""
-        _check_spacetime(metric, "FlatPriorStart")
+        metric = _check_spacetime(metric, "FlatPriorStart")
         levels = jnp.exp(-0.5 * jnp.stack([x[-1], y[-1]]))
         z = jnp.stack([x[:-1] / metric.alpha(x[-1]), y[:-1] / metric.alpha(y[-1])])
         squared = jnp.sum((z[1] - z[0]) ** 2) / (2 * (x.size - 1)) + (levels[1] - levels[0]) ** 2
@@ -72,9 +72,10 @@ class FlatPriorStart(AbstractStart):
         return Polyline(nodes.at[0].set(x).at[-1].set(y))
 
 
-def _check_spacetime(metric: Any, name: str) -> None:
+def _check_spacetime(metric: Any, name: str) -> SpacetimeMetric:
     if not isinstance(metric, SpacetimeMetric):
         raise TypeError(f"`{name}` is for a SpacetimeMetric, got {type(metric).__name__}")
+    return metric
 
 
 def jeffreys_divergences(metric: SpacetimeMetric, path: Points) -> Float[Array, " n_minus_1"]:
@@ -159,7 +160,7 @@ class SpacetimeDescent(AbstractBoundarySolver):
         self, metric: AbstractMetric, x: Point, y: Point, init: AbstractCurve, ts: Float[Array, " n"]
     ) -> Geodesic:
         """See `AbstractBoundarySolver.solve`."""
-        _check_spacetime(metric, "SpacetimeDescent")
+        metric = _check_spacetime(metric, "SpacetimeDescent")
         tolerance = self.tolerance or (1e-5 if jnp.finfo(x.dtype).bits >= 64 else 2e-3)
         # What a denoiser closes over becomes explicit, or its derivatives would be lost in the loop: see `PathEnergy`.
         moments = eqx.filter_closure_convert(metric.moments, x)

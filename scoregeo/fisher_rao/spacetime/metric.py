@@ -127,7 +127,7 @@ class SpacetimeMetric(AbstractMetric):
             if key is None:
                 raise ValueError("`key` must be given with `probes`")
         self.probes = probes
-        self.key_data = None if probes is None else jax.random.key_data(key)
+        self.key_data = None if probes is None or key is None else jax.random.key_data(key)
 
     def point(self, x: Point, log_snr: float | Scalar) -> Point:
         """The point ``(alpha x, log_snr)`` of spacetime: the mean of clean data ``x`` ``(d,)`` with noise added.
@@ -174,6 +174,7 @@ class SpacetimeMetric(AbstractMetric):
         if self.probes is None:
             directions, count = jnp.eye(z.size, dtype=x.dtype), 1
         else:
+            assert self.key_data is not None  # given with `probes`
             key = jax.random.wrap_key_data(self.key_data)
             directions, count = jax.random.rademacher(key, (self.probes, z.size), x.dtype), self.probes
 
