@@ -100,7 +100,7 @@ class Comparison:
     @property
     def complete(self) -> np.ndarray:
         """For each pair whether every distance is known, ``(m,)``: the correlations are over these pairs."""
-        return np.isfinite(np.stack([self.table[name] for name in self.names])).all(0)
+        return np.all(np.isfinite(np.stack([self.table[name] for name in self.names])), axis=0)
 
     @property
     def failed(self) -> dict[str, int]:
@@ -114,7 +114,7 @@ class Comparison:
             raise FileNotFoundError(f"`path` must be in a folder that exists, got {path}")
         with replacing(path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(self.table.dtype.names)
+            writer.writerow(self.table.dtype.names or ())
             writer.writerows(self.table.tolist())
 
     def __rich__(self) -> Any:
@@ -145,9 +145,10 @@ class Comparison:
     def __str__(self) -> str:
         from rich.console import Console
 
-        console = Console(file=io.StringIO(), width=_PAGE, color_system=None, force_jupyter=False)
+        text = io.StringIO()
+        console = Console(file=text, width=_PAGE, color_system=None, force_jupyter=False)
         console.print(self)
-        return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
+        return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
 def _rich_table(headings: list[str], rows: list[list[str]]) -> Any:
