@@ -10,7 +10,7 @@ so that F v costs one Jacobian-vector product and one vector-Jacobian product. N
 
 import abc
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -164,8 +164,10 @@ class NetworkFisher(eqx.Module):
         direction, _ = cg(self.mv, gradient, tol=rtol / 2, maxiter=max_steps)
         norm = _norm(gradient)
         residual = _norm(jax.tree.map(jnp.subtract, self.mv(direction), gradient)) / jnp.where(norm > 0, norm, 1)
-        result = RESULTS.where(residual <= rtol, RESULTS.successful, RESULTS.max_steps_reached)
-        result = RESULTS.where(jnp.isfinite(residual), result, RESULTS.nonfinite)
+        # To a type checker, codes that are inherited belong to the class of optimistix alone.
+        steps_reached, nonfinite = cast(tuple[RESULTS, RESULTS], (RESULTS.max_steps_reached, RESULTS.nonfinite))
+        result = RESULTS.where(residual <= rtol, RESULTS.successful, steps_reached)
+        result = RESULTS.where(jnp.isfinite(residual), result, nonfinite)
         if throw:
             direction = eqx.error_if(
                 direction,

@@ -97,7 +97,8 @@ class Quadrature(AbstractExpectation):
                 f"`Quadrature` would take {self.nodes}^{d} nodes for sample_shape {shape}: give it fewer `nodes`, or "
                 "use MonteCarlo"
             )
-        rules = [self._rule(*sides, theta.dtype) for sides in np.broadcast_to(np.stack(ends, -1), (d, 2)).tolist()]
+        intervals = np.broadcast_to(np.stack(ends, -1), (d, 2)).tolist()
+        rules = [self._rule(low, high, theta.dtype) for low, high in intervals]
         nodes, log_weights = zip(*rules, strict=True)
         x = np.stack(np.meshgrid(*nodes, indexing="ij"), -1).reshape(-1, *shape)
         log_weights = functools.reduce(np.add.outer, log_weights).reshape(-1)

@@ -16,7 +16,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._checks import check_count, check_finite, is_concrete
 from ..._function import TracedFunction
@@ -200,7 +200,7 @@ class ParametricFamily(AbstractFamily):
                 f"normalised, and the outcomes or nodes must be where the probability is (and close enough together)"
             )
 
-    def _directions(self, theta: Point) -> np.ndarray:
+    def _directions(self, theta: Point) -> Float[np.ndarray, "size dof"]:
         """Columns that span the directions in which ``theta`` can move: not all, where probabilities sum to one."""
         if self.dof == self.size:
             return np.eye(self.size)
@@ -214,7 +214,9 @@ class ParametricFamily(AbstractFamily):
         ]
 
 
-def check_nondegenerate(matrix: Matrix, names: list[str], directions: Matrix) -> None:
+def check_nondegenerate(
+    matrix: Matrix | np.ndarray, names: list[str], directions: Float[np.ndarray, "size dof"]
+) -> None:
     """Raise ``ValueError`` if the Fisher matrix of the coordinates ``names`` is not positive definite, up to rounding,
     on the span of the columns of ``directions``.
 
