@@ -76,8 +76,10 @@ def _parse(words: list[str], imported: Mapping[str, type[Command]]) -> Command:
         Annotated[imported.get(name, _Unread), tyro.conf.subcommand(name, description=summary)]
         for name, summary in _COMMANDS.items()
     ]
+    # Types know no union that is made while a program runs.
+    union: Any = functools.reduce(operator.or_, commands)
     return tyro.cli(
-        functools.reduce(operator.or_, commands),
+        union,
         prog="scoregeo",
         description="Riemannian geometry of score models: from data to geodesics.",
         args=words,

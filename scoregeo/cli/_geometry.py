@@ -5,7 +5,7 @@ import dataclasses
 import json
 import pathlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -91,7 +91,7 @@ def solve(metric: AbstractMetric, x: Point, y: Point) -> tuple[Geodesic, dict[st
     return path, record
 
 
-def geodesic_table(records: list[Mapping[str, Any]]) -> Table:
+def geodesic_table(records: Sequence[Mapping[str, Any]]) -> Table:
     """Lengths, certificates and status of solved geodesics."""
     table = Table(title="geodesics of I + strength s s^T")
     for column in ("from", "to", "length", "error", "straight", "residual", "defect", "elements", "seconds"):

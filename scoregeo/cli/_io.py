@@ -55,7 +55,9 @@ def points_for(
 
 def mean_and_scale(model: DiffusionModel) -> tuple[np.ndarray, np.ndarray]:
     """The standardisation of ``model``, for float64 on the host: in float32 a large offset would eat the digits."""
-    return tuple(np.asarray(value, np.float64) for value in (model.standardization.mean, model.standardization.scale))
+    units = model.standardization
+    assert units is not None  # callers ask only where there is one
+    return np.asarray(units.mean, np.float64), np.asarray(units.scale, np.float64)
 
 
 def unit_of_length(model: DiffusionModel) -> str:

@@ -48,10 +48,9 @@ class Problem:
     def solve(self) -> tuple[Geodesic, dict[str, Any]]:
         """The geodesic, in the coordinates of the model, and its record; call inside `double_precision`."""
         units = self.units()
-        ends = [
-            jnp.asarray(point if units is None else units.apply(point), jnp.float64) for point in (self.start, self.end)
-        ]
-        return solve(self.geometry.metric(self.model), *ends)
+        ends = [jnp.asarray(point) for point in (self.start, self.end)]
+        x, y = (jnp.asarray(end if units is None else units.apply(end), jnp.float64) for end in ends)
+        return solve(self.geometry.metric(self.model), x, y)
 
 
 def read_problem(arguments: PairCommand) -> Problem:
@@ -72,9 +71,9 @@ def read_problem(arguments: PairCommand) -> Problem:
 
 def _geometry(arguments: PairCommand) -> Geometry:
     """The metric kept beside the model, with the noise level and the strength that are given in place of its own."""
-    given = arguments.sigma is not None and arguments.strength is not None
-    if given and not (arguments.model / GEOMETRY_FILE).exists():
-        geometry = Geometry(arguments.sigma, arguments.strength, float("nan"))
+    sigma, strength = arguments.sigma, arguments.strength
+    if sigma is not None and strength is not None and not (arguments.model / GEOMETRY_FILE).exists():
+        geometry = Geometry(sigma, strength, float("nan"))
     else:
         geometry = Geometry.load(arguments.model)
     for name in ("sigma", "strength"):

@@ -3,8 +3,9 @@ between normal distributions about those points."""
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +30,7 @@ from ..fisher_rao import (
     wasserstein,
 )
 from ..geodesics import SpectralNewton, geodesic
-from ..metrics import SteinMetric
+from ..metrics import AbstractMetric, SteinMetric
 from ._command import Command, CommandError
 from ._geometry import GEOMETRY_FILE, SOLVER, Geometry, check_known_sigma, double_precision
 from ._io import POINTS_FILE, check_output, load_model, mean_and_scale, points_for, unit_of_length
@@ -40,6 +41,8 @@ _LENGTHS = SpectralNewton(rtol=1e-4, path_rtol=1.0)
 _DRAWN = 3
 # How many coordinates are solved side by side: the spacetime metric differentiates the denoiser in each at every node.
 _TOGETHER = 256
+# What a distance is computed by.
+_Metric: TypeAlias = AbstractMetric | Callable[[Any, Any], Scalar] | Entry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +86,7 @@ class Compare(Command):
             xs, ys = sides[0].points, sides[1].points if len(sides) > 1 else None
             score = model.score_at(sigma)
             stein = {f"Stein {strength:g}": SteinMetric(score, strength) for strength in strengths}
-            metrics = {"Euclidean": _euclidean} | stein
+            metrics: dict[str, _Metric] = {"Euclidean": _euclidean, **stein}
             if self.log_snr is not None:
                 metrics["spacetime"] = _spacetime(self.log_snr, model, sides)
             if self.covariances is not None:
@@ -103,7 +106,7 @@ class Compare(Command):
             if self.out is not None:
                 result.to_csv(self.out)
                 console.print(f"wrote {self.out}")
-            if figure is not None:
+            if self.picture is not None and figure is not None:
                 write_figure(self.picture, figure)
                 console.print(f"wrote {self.picture}")
         failed = sum(result.failed.values())
@@ -210,18 +213,20 @@ def _spacetime(log_snr: float, model: DiffusionModel, sides: list[_Side]) -> Ent
         low, high = (float(end) for end in metric.log_snr_range(jnp.float64))
         raise ValueError(f"`--log-snr` must be in the range of the model, {low:.4g} to {high:.4g}, got {log_snr:g}")
     ends = [jax.vmap(lambda x: metric.point(x, log_snr))(side.points) for side in sides]
-    return Entry(metric, *ends, solver=SpacetimeDescent(), init=FlatPriorStart())
+    xs, ys = ends[0], ends[1] if len(ends) > 1 else None
+    return Entry(metric, xs, ys, solver=SpacetimeDescent(), init=FlatPriorStart())
 
 
 def _between_normals(dim: int, sides: list[_Side]) -> dict[str, Entry]:
     """The distances of the normal distributions in ``sides``, by name."""
-    family, thetas = MultivariateNormal(dim), [side.normals for side in sides]
+    family = MultivariateNormal(dim)
+    xs, ys = sides[0].normals, sides[1].normals if len(sides) > 1 else None
 
     def of(function):
-        return Entry(lambda a, b: function(*family.unpack(a), *family.unpack(b)), *thetas)
+        return Entry(lambda a, b: function(*family.unpack(a), *family.unpack(b)), xs, ys)
 
     return {
-        "Fisher-Rao": Entry(FisherRaoMetric(family), *thetas, solver=FibreSolver()),
+        "Fisher-Rao": Entry(FisherRaoMetric(family), xs, ys, solver=FibreSolver()),
         "sqrt Jeffreys": of(sqrt_jeffreys),
         "Hellinger": of(hellinger),
         "Wasserstein": of(wasserstein),

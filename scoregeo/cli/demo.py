@@ -7,7 +7,7 @@ import platform
 import shutil
 import time
 from importlib import metadata
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from .. import datasets
 from .._atomic import make_writable, write_figure, write_json, write_npy
 from .._types import Points
 from ..diffusion import DiffusionModel, FitConfig, ScoreReport, evaluate_score, fit
+from ..diffusion.evaluation.base import ScoreReference
 from ..geodesics import Geodesic, geodesic
 from ..metrics import SteinMetric
 from ..scores import AbstractScore, log_prob_along
@@ -65,7 +66,7 @@ def moons(quick: bool, seed: int) -> Task:
     """Two moons: a curved density whose exact score is known at every noise level."""
     data = datasets.two_moons(jax.random.key(seed), 4000)
     targets = [([-1.5, 0.1], [0.5, 0.1]), ([-0.5, 0.0], [1.5, 0.0]), ([-0.7, 0.75], [0.7, -0.75])]
-    pairs = [tuple(_nearest(data.points, np.array(p)) for p in ends) for ends in targets]
+    pairs = [(_nearest(data.points, np.array(p)), _nearest(data.points, np.array(q))) for p, q in targets]
     config = FitConfig(seed=seed, steps=600 if quick else 4000, warmup_steps=50)
     return Task(data, config, sigma=0.2, contrast=10.0, pairs=pairs)
 
@@ -76,7 +77,9 @@ def digits(quick: bool, seed: int) -> Task:
     labels = np.asarray(data.labels)
     rng = np.random.default_rng(seed)
     classes = [(3, 8), (1, 7), (0, 6), (4, 9)][: 2 if quick else 4]
-    pairs = [tuple(int(rng.choice(np.flatnonzero(labels == c))) for c in ends) for ends in classes]
+    pairs = [
+        (int(rng.choice(np.flatnonzero(labels == a))), int(rng.choice(np.flatnonzero(labels == b)))) for a, b in classes
+    ]
     config = FitConfig(
         seed=seed,
         steps=300 if quick else 4000,
@@ -98,7 +101,7 @@ def from_file(path: str, quick: bool, seed: int) -> Task:
     if not np.ptp(np.asarray(data.points), axis=0).any():
         raise ValueError(f"`--data` {path} must have points that differ, got {n} copies of one point")
     rng = np.random.default_rng(seed)
-    pairs = [tuple(int(i) for i in rng.choice(n, 2, replace=False)) for _ in range(3)]
+    pairs = [(int(i), int(j)) for i, j in (rng.choice(n, 2, replace=False) for _ in range(3))]
     width = 96 if dim <= 8 else 256
     config = FitConfig(seed=seed, steps=600 if quick else 4000, batch_size=min(512, n), width=width, warmup_steps=50)
     return Task(data, config, sigma=0.3, contrast=10.0, pairs=pairs)
@@ -194,7 +197,7 @@ def check_score(model: DiffusionModel, task: Task) -> ScoreReport | None:
     exact = task.dataset.score
     if not (hasattr(exact, "noised") and hasattr(exact, "sample")):
         return None
-    return evaluate_score(model, exact, sigmas=(0.1, 0.2, 0.5), key=jax.random.key(1))
+    return evaluate_score(model, cast(ScoreReference, exact), sigmas=(0.1, 0.2, 0.5), key=jax.random.key(1))
 
 
 def choose_geometry(model: DiffusionModel, task: Task) -> tuple[Geometry, Points]:

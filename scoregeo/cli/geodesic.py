@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
@@ -41,7 +42,7 @@ class Geodesic(PairCommand):
                 velocities = np.asarray(path.velocities) * (1.0 if units is None else np.asarray(units.scale))
                 write_npz(self.out, ts=path.ts, points=points, velocities=velocities, **record)
                 console.print(f"wrote {self.out}")
-            if figure is not None:
+            if self.picture is not None and figure is not None:
                 write_figure(self.picture, figure)
                 console.print(f"wrote {self.picture}")
         check_converged(record)
@@ -54,7 +55,8 @@ def _picture(folder: Path, problem: Problem, path: GeodesicPath) -> Any:
     units = problem.units()
     saved = folder / POINTS_FILE
     points = read_npy(saved, "model").astype(np.float64) if saved.exists() else np.stack([problem.start, problem.end])
-    points = points if units is None else np.asarray(units.apply(points))
+    points = jnp.asarray(points)
+    points = points if units is None else units.apply(points)
     dataset = Dataset(points, str(folder), standardization=units, image_shape=problem.geometry.image_shape)
     _, figure = pictures.suitable(dataset, problem.geometry.metric(problem.model), [path])
     return figure

@@ -38,10 +38,15 @@ class Likelihood(PointsOptions, Command):
         model = load_model(self.model)
         make_folder_of_output(self.out, ".npy")
         points = points_for(model, self.data, self.key, self.columns)
-        settings = {"probes": self.probes, "condition": self.condition}
         key = jax.random.key(self.seed)
         parts = [
-            log_prob(model, points[i : i + _BATCH], **settings, key=jax.random.fold_in(key, i))
+            log_prob(
+                model,
+                points[i : i + _BATCH],
+                probes=self.probes,
+                condition=self.condition,
+                key=jax.random.fold_in(key, i),
+            )
             for i in range(0, len(points), _BATCH)
         ]
         values = np.concatenate([np.asarray(part.log_prob, np.float64) for part in parts])
