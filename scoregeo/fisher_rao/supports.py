@@ -7,7 +7,7 @@ R^m is allowed.
 
 import abc
 import math
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import equinox as eqx
 import jax
@@ -24,10 +24,13 @@ class AbstractSupport(eqx.Module):
 
     closed = False
 
-    @property
-    @abc.abstractmethod
-    def shape(self) -> tuple[int, ...]:
-        """The shape of a value."""
+    if TYPE_CHECKING:  # a type checker takes an AbstractVar for an argument, which it is not where it is a property
+
+        @property
+        def shape(self) -> tuple[int, ...]: ...
+
+    else:
+        shape: eqx.AbstractVar[tuple[int, ...]]
 
     @property
     @abc.abstractmethod
