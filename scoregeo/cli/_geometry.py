@@ -6,7 +6,7 @@ import json
 import pathlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from rich.table import Table
 
 from .._atomic import write_json
 from .._results import RESULTS
-from .._types import Point
+from .._types import Point, Scalar
 from ..diffusion import DiffusionModel
 from ..geodesics import Geodesic, SpectralNewton, geodesic, verify
 from ..metrics import AbstractMetric, SteinMetric
@@ -115,6 +115,8 @@ def geodesic_table(records: Sequence[Mapping[str, Any]]) -> Table:
 
 def check_known_sigma(sigma: float, model: DiffusionModel) -> None:
     """Raise ``ValueError`` unless ``--sigma`` is a noise level that ``model`` was trained at."""
-    least, most = (float(model.schedule.noise_level(t)) for t in (model.schedule.t_min, model.schedule.t_max))
+    # A Python number, which schedules take too: a float32 array would move the ends by its rounding.
+    ends = cast(tuple[Scalar, Scalar], (model.schedule.t_min, model.schedule.t_max))
+    least, most = (float(model.schedule.noise_level(t)) for t in ends)
     if not least <= sigma <= most:
         raise ValueError(f"`--sigma` must be a noise level that the model knows, {least:g} to {most:g}, got {sigma}")
