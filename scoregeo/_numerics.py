@@ -15,7 +15,7 @@ def safe_sqrt(x: Array) -> Array:
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), jnp.where(jnp.isnan(x), x, 0))
 
 
-def frozen(tree: Any) -> Any:
+def frozen(tree: _T) -> _T:
     """``tree`` as a constant: no derivative flows through its arrays."""
     return jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if isinstance(leaf, jax.Array) else leaf, tree)
 

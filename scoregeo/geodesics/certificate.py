@@ -7,7 +7,7 @@ a negative squared speed, fails the solve, whatever the solver says.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -19,6 +19,8 @@ from .._numerics import by_precision, frozen
 from .._results import RESULTS, first_failure
 from .._types import Matrix, Point, Points, Scalar, Vector
 from ..metrics import AbstractInnerProduct, IdentityPlusRankOne, as_dense, as_diagonal, at_least_identity
+
+_T = TypeVar("_T")
 
 # Times at which a metric that may be indefinite is looked at besides few samples: multiples of the golden ratio, modulo
 # one, leave no large gap and meet no simple fraction.
@@ -60,7 +62,7 @@ def speed_deviation(squared: Float[Array, " n"], mean: Scalar, where: Bool[Array
     return jnp.max(jnp.abs(squared - mean), where=where, initial=0) / jnp.where(mean > 0, mean, 1)
 
 
-def isolated(tree: Any) -> Any:
+def isolated(tree: _T) -> _T:
     """``tree`` as a constant that the compiler does not share with what made it.
 
     Otherwise what is measured after a solve would change how the solve is fused, and so its last digits.
