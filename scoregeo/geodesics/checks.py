@@ -1,6 +1,7 @@
 """Checks of what boundary problems are given: metrics, end points, solvers, starts and times."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import equinox as eqx
 import jax
@@ -15,6 +16,9 @@ from .base import AbstractBoundarySolver
 from .curves import AbstractCurve, Polyline
 from .solution import Geodesic
 from .starts import AbstractStart, StraightLine
+
+# What `check_times` makes an array of.
+Times: TypeAlias = Float[Array, " n"] | Float[np.ndarray, " n"] | Sequence[float]
 
 
 def check_end_points(metric: AbstractMetric, x: Any, y: Any) -> tuple[Point, Point]:

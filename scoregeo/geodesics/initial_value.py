@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import diffrax
 import equinox as eqx
@@ -17,7 +17,7 @@ from .._results import RESULTS, first_failure, raise_if_failed
 from .._types import Point, Points, Scalar, Vector
 from ..metrics import AbstractMetric
 from .certificate import PROBES, Measurement, measure_point, needs_probes, some_negative, speed_deviation
-from .checks import check_metric, check_times
+from .checks import Times, check_metric, check_times
 from .curves import AbstractCurve, IntegratedCurve
 from .first_crossing import FirstCrossing
 from .solution import Geodesic
@@ -44,7 +44,17 @@ def times_ahead(stepsize_controller: diffrax.AbstractStepSizeController, dtype: 
     return jnp.asarray(_LOOK_AHEAD, dtype) * jnp.asarray(jnp.finfo(dtype).eps if least is None else least, dtype)
 
 
-def geodesic_equation(t: Scalar, state: tuple[Point, Vector], metric: AbstractMetric) -> tuple[Vector, Vector]:
+@runtime_checkable
+class Accelerates(Protocol):
+    """What can be integrated: a metric, or anything else that knows the acceleration of geodesics."""
+
+    @property
+    def acceleration(self) -> Callable[[Point, Vector], Vector]:
+        """Of a geodesic through a point with a velocity."""
+        ...
+
+
+def geodesic_equation(t: Any, state: tuple[Point, Vector], metric: Accelerates) -> tuple[Vector, Vector]:
     """The right-hand side of ``(x, v)' = (v, metric.acceleration(x, v))``, as diffrax wants it."""
     del t
     x, v = state
@@ -52,7 +62,7 @@ def geodesic_equation(t: Scalar, state: tuple[Point, Vector], metric: AbstractMe
 
 
 def integrate(
-    metric: AbstractMetric,
+    metric: Accelerates,
     x: Point,
     v: Vector,
     t0: Scalar | float,
@@ -107,7 +117,10 @@ class Stops(eqx.Module):
     def values(self, metric: AbstractMetric, x: Point, v: Vector) -> tuple[Scalar, Scalar]:
         """The values of event and domain; infinite for one that is not watched."""
         never = jnp.asarray(jnp.inf, x.dtype)
-        event = never if self.event is None else self.sign * self.event(x, v).astype(x.dtype)
+        event = never
+        if self.event is not None:
+            assert self.sign is not None  # set with the event
+            event = self.sign * self.event(x, v).astype(x.dtype)
         return event, metric.domain(x).astype(x.dtype) if self.watch_domain else never
 
     def __call__(self, t: Scalar, y: tuple[Point, Vector], args: AbstractMetric, **kwargs: Any) -> Scalar:
@@ -196,7 +209,9 @@ def _shoot(metric, x, v, ts, dense, solver, stepsize_controller, adjoint, max_st
         max_steps=max_steps,
         event=stops.diffrax_event(),
     )
-    end = jax.tree.map(lambda a: a[0], solution.ys[1])
+    assert solution.ts is not None  # asked for by `saveat`
+    assert solution.ys is not None
+    end: tuple[Point, Vector] = jax.tree.map(lambda a: a[0], solution.ys[1])
     t_end = solution.ts[1][0].astype(x.dtype)
     # diffrax marks what it did not reach as infinite.
     reached = (ts <= t_end) & jnp.isfinite(solution.ts[0])
@@ -206,8 +221,12 @@ def _shoot(metric, x, v, ts, dense, solver, stepsize_controller, adjoint, max_st
 
     ahead = times_ahead(stepsize_controller, x.dtype)
     result = reason(metric, stops, RESULTS.promote(solution.result), *end, ahead)
+    curve = None
+    if dense:
+        assert solution.interpolation is not None  # asked for by `saveat`
+        curve = StoppedCurve(IntegratedCurve(solution.interpolation), t_end)
     geodesic = Geodesic.from_curve(
-        StoppedCurve(IntegratedCurve(solution.interpolation), t_end) if dense else None,
+        curve,
         ts,
         functools.partial(_measure, *frozen((metric, (x, v), end, t_end, reached))),
         ends=None,
@@ -262,7 +281,7 @@ def shoot(
     x: Point,
     v: Vector,
     *,
-    ts: Float[Array, " n"] | None = None,
+    ts: Times | None = None,
     event: Callable[[Point, Vector], Scalar] | None = None,
     dense: bool = True,
     solver: diffrax.AbstractSolver | None = None,

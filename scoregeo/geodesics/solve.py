@@ -1,12 +1,11 @@
 """The boundary value problem: `geodesic`, which checks what it is given and calls a solver."""
 
 import equinox as eqx
-from jaxtyping import Array, Float
 
 from .._types import Point, Points
 from ..metrics import AbstractMetric
 from .base import AbstractBoundarySolver, default_solver
-from .checks import check_end_points, check_solver, check_start, check_times
+from .checks import Times, check_end_points, check_solver, check_start, check_times
 from .solution import Geodesic, raise_unless_successful
 from .starts import AbstractStart
 
@@ -24,7 +23,7 @@ def geodesic(
     *,
     solver: AbstractBoundarySolver | None = None,
     init: AbstractStart | Geodesic | Points | None = None,
-    ts: Float[Array, " n"] | None = None,
+    ts: Times | None = None,
     throw: bool = True,
 ) -> Geodesic:
     """The geodesic of ``metric`` from ``x`` to ``y``.

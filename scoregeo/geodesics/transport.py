@@ -27,7 +27,7 @@ from .._checks import as_point, check_counts, setting
 from .._results import RESULTS, first_failure, raise_if_failed
 from .._types import Point, Points, Scalar, Vector
 from ..metrics import AbstractMetric
-from .checks import check_metric, check_times
+from .checks import Times, check_metric, check_times
 from .curves import AbstractCurve
 from .initial_value import all_finite, default_controller, successful_at_event, times_ahead
 from .solution import Geodesic
@@ -105,7 +105,8 @@ class TransportODE(AbstractTransport):
         def equation(t, y, args):
             metric, curve, t_end = args
             # Rounding may put a stage of the last step after the end, where the curve is NaN.
-            return rate(metric, *curve(jnp.minimum(t.astype(ts.dtype), t_end)), y)
+            x, v = curve(jnp.minimum(t.astype(ts.dtype), t_end))
+            return rate(metric, x, v, y)
 
         args = metric, curve, t_end
 
@@ -130,6 +131,8 @@ class TransportODE(AbstractTransport):
             max_steps=self.max_steps,
             throw=False,
         )
+        assert solution.ts is not None  # asked for by `saveat`
+        assert solution.ys is not None
         # diffrax marks what it did not reach as infinite.
         reached = (ts <= t_end) & jnp.isfinite(solution.ts[0])
         values, last = solution.ys[0], jax.tree.map(lambda a: a[0], solution.ys[1])
@@ -254,11 +257,11 @@ def _checked(metric: Any, geodesic: Any, ts: Any, **vectors: Any):
         raise ValueError("`geodesic` was solved with `dense=False`: it knows only points, and no curve between them")
     dim, dtype = geodesic.points.shape[-1], geodesic.points.dtype
     check_metric(metric, geodesic.points[0])
-    vectors = [as_point(vector, name, dim=dim).astype(dtype) for name, vector in vectors.items()]
+    tangents = [as_point(vector, name, dim=dim).astype(dtype) for name, vector in vectors.items()]
     # A geodesic that `shoot` stopped at an event ends there.
     t_end = jnp.asarray(geodesic.stats.get("t_end", 1), dtype)
     times = t_end[None] if ts is None else check_times(ts, dtype)
-    return geodesic.curve, times, t_end, vectors
+    return geodesic.curve, times, t_end, tangents
 
 
 def _raise(values: Any, geodesic: Geodesic, result: RESULTS) -> Any:
@@ -277,7 +280,7 @@ def parallel_transport(
     geodesic: Geodesic,
     w: Vector,
     *,
-    ts: Float[Array, " n"] | None = None,
+    ts: Times | None = None,
     method: AbstractTransport | None = None,
     throw: bool = True,
 ) -> Float[Array, "*n d"]:
@@ -315,7 +318,7 @@ def parallel_transport(
 
 
 @eqx.filter_jit
-def _jacobi(method, metric, curve, j0, dj0, ts, t_end):
+def _jacobi(method, metric, curve: AbstractCurve, j0, dj0, ts, t_end):
     start = curve(jnp.zeros((), ts.dtype))
     # D_t J = J' + Gamma(gamma', J), at the start and, backwards, at the samples.
     state = j0, dj0 + transport_rate(metric, *start, j0)
@@ -334,7 +337,7 @@ def jacobi_field(
     j0: Vector,
     dj0: Vector,
     *,
-    ts: Float[Array, " n"] | None = None,
+    ts: Times | None = None,
     method: TransportODE | None = None,
     throw: bool = True,
 ) -> tuple[Points, Points]:
@@ -366,6 +369,6 @@ def jacobi_field(
     method = TransportODE() if method is None else method
     if not isinstance(method, TransportODE):
         raise TypeError(f"`method` must be a TransportODE, got {type(method).__name__}")
-    curve, times, t_end, vectors = _checked(metric, geodesic, geodesic.ts if ts is None else ts, j0=j0, dj0=dj0)
-    values, result = _jacobi(method, metric, curve, *vectors, times, t_end)
+    curve, times, t_end, (j0, dj0) = _checked(metric, geodesic, geodesic.ts if ts is None else ts, j0=j0, dj0=dj0)
+    values, result = _jacobi(method, metric, curve, j0, dj0, times, t_end)
     return _raise(values, geodesic, result) if throw else values

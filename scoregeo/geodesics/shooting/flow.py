@@ -152,6 +152,7 @@ def flow_segments(problem: FlowProblem, starts: Points, velocities: Points, sett
         knots = infos = None
         if dense:
             interpolation = solution.interpolation
+            assert interpolation is not None  # asked for by `saveat`
             used = jnp.arange(settings.integration_steps) < interpolation.ts_size - 1
             knots = jnp.append(t0, jnp.where(used, interpolation.ts[1:], t1))
             infos = jax.tree.map(lambda a: jnp.where(used.reshape(-1, *(1,) * (a.ndim - 1)), a, 0), interpolation.infos)
@@ -159,12 +160,15 @@ def flow_segments(problem: FlowProblem, starts: Points, velocities: Points, sett
 
     times = jnp.arange(n + 1, dtype=dtype) / n
     ends, end_velocities, failed, steps, knots, infos = jax.vmap(one)(times[:-1], times[1:], starts, velocities)
-    curve = ShootingCurve(knots, infos, settings.solver.interpolation_cls) if dense else None
+    curve = None
+    if knots is not None and infos is not None:
+        curve = ShootingCurve(knots, infos, settings.solver.interpolation_cls)
     too_long, bad = map(jnp.any, failed)
     result = first_failure(
         [
             (problem.outside(starts) | problem.outside(ends), RESULTS.outside_domain),
-            (too_long, RESULTS.max_steps_reached),
+            # equinox makes inherited codes members of the subclass, which its types do not say.
+            (too_long, RESULTS.max_steps_reached),  # pyright: ignore[reportArgumentType]
             (bad, RESULTS.metric_nonfinite),
         ]
     )
