@@ -170,7 +170,7 @@ def _solve_pairs(how, xs, ys, rows, columns, batch_size, mesh, progress):
     arrays, static = eqx.partition(how, eqx.is_array)
     indices = np.stack([rows[order], columns[order]], 1)
     if all(map(is_concrete, jax.tree.leaves((arrays, xs, ys)))):
-        data = _replicated((arrays, xs, ys), mesh)
+        data: tuple[Any, Points, Points] = _replicated((arrays, xs, ys), mesh)
         bar = _with_progress(indices) if progress else indices
         solved = []
         for block in bar:

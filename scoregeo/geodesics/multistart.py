@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from .._checks import check_count
 from .._numerics import frozen
@@ -120,7 +120,7 @@ def _offsets(metric: AbstractMetric, x: Point, y: Point, bends: int) -> list[Vec
     return [height * jnp.sqrt(squared) * sides[i // 2] for i, height in enumerate(heights)]
 
 
-def count_distinct(paths: Float[Array, "s k d"], converged: Bool[Array, " s"]) -> Scalar:
+def count_distinct(paths: Float[Array, "s k d"], converged: Bool[Array, " s"]) -> Int[Array, ""]:
     """How many of the ``converged`` ``paths``, sampled at the same times, differ from all before them."""
 
     def gap(a: Points, b: Points) -> Scalar:

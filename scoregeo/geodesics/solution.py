@@ -3,12 +3,13 @@
 import collections
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
 from .._checks import is_concrete
@@ -17,6 +18,8 @@ from .._results import RESULTS, raise_if_failed, status_name
 from .._types import Point, Points, Scalar
 from .certificate import Measurement, impossible, isolated, judge
 from .curves import AbstractCurve, Polyline
+
+_Curve = TypeVar("_Curve", bound=AbstractCurve | None)
 
 # What a solve took, as `Geodesic` prints it: entries of ``stats``, and what they count.
 _WORK = {
@@ -87,9 +90,9 @@ class Geodesic(eqx.Module):
     @classmethod
     def from_curve(
         cls,
-        curve: AbstractCurve | None,
+        curve: _Curve,
         ts: Float[Array, " n"],
-        measure: Callable[[AbstractCurve | None, Points, Points], Measurement],
+        measure: Callable[[_Curve, Points, Points], Measurement],
         *,
         ends: tuple[Point, Point] | None,
         energy: Scalar,
@@ -114,7 +117,10 @@ class Geodesic(eqx.Module):
         - ``causes``, ``failures``: what the solver knows, as (condition, code), the first to be true counts. ``causes``
           come before what every path is judged by, ``failures`` after: see `judge`.
         """
-        points, velocities = jax.vmap(curve)(ts) if samples is None else samples
+        if samples is None:
+            assert curve is not None  # a solver without a curve gives samples
+            samples = jax.vmap(curve)(ts)
+        points, velocities = samples
         measurement = frozen(measure(*isolated((curve, points, velocities))))
         length = safe_sqrt(2 * energy) if length is None else length
         error = measurement.residual * length / 2 if error is None else error
@@ -131,14 +137,14 @@ class Geodesic(eqx.Module):
             curve=curve,
         )
 
-    def evaluate(self, t: float | Float[Array, "..."]) -> Float[Array, "... d"]:
+    def evaluate(self, t: ArrayLike) -> Float[Array, "... d"]:
         """Points at times ``t`` in [0, 1], of any shape: ``t.shape + (d,)``. Exact to the order of the solver.
 
         Raises ``ValueError`` for times outside [0, 1], and for a geodesic that was solved without dense output.
         """
         return self._curve_at(t)[0]
 
-    def velocity(self, t: float | Float[Array, "..."]) -> Float[Array, "... d"]:
+    def velocity(self, t: ArrayLike) -> Float[Array, "... d"]:
         """Velocities at times ``t``, like ``evaluate``."""
         return self._curve_at(t)[1]
 

@@ -132,6 +132,8 @@ class Shooting(AbstractBoundarySolver):
             measured = measure_path(constant, curve, points, velocities, mean=2 * found.energy, finite=finite)
             return measured._replace(residual=jnp.maximum(measured.residual, found.largest))
 
+        assert settings.tolerance is not None  # `for_precision` has set both
+        assert settings.rtol is not None
         accuracy = max(settings.tolerance, settings.rtol)
         return Geodesic.from_curve(
             flow.curve,
@@ -211,6 +213,7 @@ def _measure_defects(problem: FlowProblem, states: SegmentStates, flow: Flow) ->
     along = jax.vmap(lambda x, gap, v: problem.inner_product(x).inner(gap, v))(flow.points, gaps, flow.velocities)
     gaps = problem.squared_speeds(flow.points, gaps)
     velocity_gaps = problem.squared_speeds(flow.points[:-1], velocity_gaps)
+    assert flow.curve is not None  # the last flow of a solve is integrated with dense output
     visited, taken = flow.curve.visited()
     domain = jax.vmap(problem.domain)(visited)
     return _Defects(

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..._types import Scalar
 from .energy import PathEnergy
@@ -33,7 +34,9 @@ class Linearisation(NamedTuple):
         """How the energy of the fixed path ``c`` changes."""
         return jax.jvp(lambda p: eqx.combine(p, self.static)(basis, c), (self.dynamic,), (self.dots,))[1]
 
-    def coefficients_tangent(self, basis: Basis, c: Coefficients, accuracy: float, max_cg: int) -> Coefficients:
+    def coefficients_tangent(
+        self, basis: Basis, c: Coefficients, accuracy: float | np.floating, max_cg: int
+    ) -> Coefficients:
         """How the stationary coefficients ``c`` move, by (1), to a relative ``accuracy``."""
 
         def gradient(dynamic, c):

@@ -227,7 +227,7 @@ def newton_direction(at: Evaluation, active: Bool[Array, ""], max_cg: int) -> tu
     return jnp.where(downhill, p, at.z), jnp.where(downhill, slope, -squared_decrement), cg_steps
 
 
-def conjugate_gradients(hessian, solve, g, z, squared_decrement, target, max_steps, escape=0.0):
+def conjugate_gradients(hessian, solve, g, z, squared_decrement, target, max_steps, escape: Scalar | float = 0.0):
     """Truncated CG for ``hessian p = -g``, preconditioned by ``solve``; returns p and the number of steps.
 
     ``z = solve(-g)`` and ``squared_decrement = -g.z`` are where it starts. Stops at the accuracy ``target`` (of the

@@ -28,6 +28,7 @@ metric that is neither, G^-1 is averaged over each element, and the constant cov
 import abc
 import functools
 from collections.abc import Callable
+from typing import cast
 
 import equinox as eqx
 import jax
@@ -153,7 +154,8 @@ class CondensedPreconditioner(AbstractPreconditioner):
             -1: local[:-1, 1, :, 0],
         }
         shifts = {offset: jnp.eye(k - 1, k=offset, dtype=h.dtype)[:, None, :, None] for offset in blocks}
-        schur = sum(block[:, :, None, :] * shifts[offset] for offset, block in blocks.items())
+        # A sum of Python is 0 for nothing, and never here.
+        schur = cast(Array, sum(block[:, :, None, :] * shifts[offset] for offset, block in blocks.items()))
         self.schur = jnp.linalg.cholesky(schur.reshape((k - 1) * d, (k - 1) * d))
 
     def _inverse(self, b: Float[Array, "k q n"]) -> Float[Array, "k q n"]:
@@ -277,7 +279,9 @@ def _low_rank_preconditioner(
 
     def rows(point, velocity):
         def factors_at(z):
-            scale, update = as_low_rank_update(problem.inner_product(z))
+            answer = as_low_rank_update(problem.inner_product(z))
+            assert answer is not None  # its structure has answered
+            scale, update = answer
             return update.factors, (scale, update.weights)
 
         u, pullback, (scale, weights) = jax.vjp(factors_at, point, has_aux=True)
