@@ -147,7 +147,8 @@ def comparison_figure(
     """
     _check_comparison(comparison)
     columns = ["data"] * bool(len(paths)) + ["scatter", "matrix"]
-    rows = [columns] if not len(distributions) else [[*columns[:-2], "laws", "matrix"], columns]
+    # matplotlib's own type of nested lists does not allow a list of lists of strings.
+    rows: list[Any] = [columns] if not len(distributions) else [[*columns[:-2], "laws", "matrix"], columns]
     widths = [1.0] * (len(columns) - 1) + [0.4 + 0.16 * len(comparison.names)]
     figure = Figure(figsize=(4.5 * sum(widths), 4.5), layout="constrained")
     axes = figure.subplot_mosaic(rows, width_ratios=widths)

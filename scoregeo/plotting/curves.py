@@ -49,12 +49,14 @@ def geodesics(
     # A light casing keeps a curve readable on dark parts of a density.
     casing = [matplotlib.patheffects.withStroke(linewidth=4, foreground="white", alpha=0.8)]
     style = {"colors": "#D55E00", "linewidths": 2, "zorder": 4, "label": "geodesic", "path_effects": casing, **style}
-    artist = ax.add_collection(LineCollection(curves, capstyle="round", **style))
+    artist = LineCollection(curves, capstyle="round", **style)
+    ax.add_collection(artist)
     lines = None
     if straight:
         chords = [curve[[0, -1]] for curve in curves]
         dashes = {"colors": "#333333", "linewidths": 1.2, "linestyles": (0, (4, 3)), "label": "straight line"}
-        lines = ax.add_collection(LineCollection(chords, zorder=style["zorder"] - 0.5, **dashes))
+        lines = LineCollection(chords, zorder=style["zorder"] - 0.5, **dashes)
+        ax.add_collection(lines)
     ends = np.concatenate([curve[[0, -1]] for curve in curves])
     dots = ax.scatter(*ends.T, s=28, c="#111111", edgecolors="white", linewidths=0.8, zorder=style["zorder"] + 1)
     ax.autoscale_view()

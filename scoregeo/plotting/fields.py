@@ -137,12 +137,11 @@ def tissot(
     check_values(np.isfinite(matrices).all((-2, -1)), centres, "`metric` must be finite")
     eigenvalues, eigenvectors = np.linalg.eigh(matrices)
     check_values(eigenvalues[:, 0] > 0, centres, "`metric` must be positive definite")
-    if radius is None:
-        radius = 0.46 * spacing(xlim, ylim, n) * np.sqrt(eigenvalues.min())
-    if not (np.isfinite(radius) and radius > 0):
-        raise ValueError(f"`radius` must be a positive number, got {radius!r}")
+    size = 0.46 * spacing(xlim, ylim, n) * np.sqrt(eigenvalues.min()) if radius is None else radius
+    if not (np.isfinite(size) and size > 0):
+        raise ValueError(f"`radius` must be a positive number, got {size!r}")
     # The eigenvector of the smallest eigenvalue is the long axis.
-    long, short = 2 * radius / np.sqrt(eigenvalues.T)
+    long, short = 2 * size / np.sqrt(eigenvalues.T)
     angles = np.degrees(np.arctan2(eigenvectors[:, 1, 0], eigenvectors[:, 0, 0]))
     style = {"facecolors": "#E69F0088", "edgecolors": "#7A4A00", "linewidths": 0.9, "zorder": 2, **style}
     artist = EllipseCollection(long, short, angles, units="xy", offsets=centres, offset_transform=ax.transData, **style)
@@ -159,8 +158,8 @@ def check_axes(ax: Any) -> None:
 
 def frame(ax: Axes, xlim: Sequence[float], ylim: Sequence[float]) -> None:
     """Limits, equal aspect, and axis labels where there are none yet."""
-    ax.set_xlim(xlim)
-    ax.set_ylim(ylim)
+    ax.set_xlim(xlim[0], xlim[1])
+    ax.set_ylim(ylim[0], ylim[1])
     label_plane(ax)
 
 
@@ -197,18 +196,18 @@ def grid(
 
 def evaluate(fn: Callable, points: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
     """``fn`` at all ``points``; raises ``ValueError`` if it does not map points of the plane to ``shape``."""
-    points = as_float(points, "points")
+    at = as_float(points, "points")
     try:
-        got = jax.eval_shape(fn, points[0])
+        got = jax.eval_shape(fn, at[0])
     except (TypeError, ValueError) as error:
         raise ValueError(f"`{name}` must accept points of shape (2,), but raised: {error}") from error
     if getattr(got, "shape", None) != shape:
         got = getattr(got, "shape", type(got).__name__)
         raise ValueError(f"`{name}` must have values of shape {shape} at points of shape (2,), got {got}")
-    return np.asarray(jax.jit(jax.vmap(fn))(points), np.float64)
+    return np.asarray(jax.jit(jax.vmap(fn))(at), np.float64)
 
 
-def check_values(good: np.ndarray, points: np.ndarray, requirement: str) -> None:
+def check_values(good: np.ndarray | np.bool, points: np.ndarray, requirement: str) -> None:
     """Raise ``ValueError`` with the first of the ``points`` that are not ``good``."""
     if not good.all():
         where = tuple(round(float(c), 4) for c in points[np.argmin(good)])

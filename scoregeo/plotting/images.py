@@ -58,9 +58,9 @@ def image_strip(
             raise ValueError(f"`paths[{name!r}]` must have shape {expected} for images {shape}, got {points.shape}")
         if not np.isfinite(points).all():
             raise ValueError(f"`paths[{name!r}]` must be finite, got NaN or infinite values")
-    ts = np.linspace(0, 1, columns) if ts is None else np.asarray(ts, np.float64)
-    if ts.shape != (columns,):
-        raise ValueError(f"`ts` must have shape ({columns},) to match `paths`, got {ts.shape}")
+    times = np.linspace(0, 1, columns) if ts is None else np.asarray(ts, np.float64)
+    if times.shape != (columns,):
+        raise ValueError(f"`ts` must have shape ({columns},) to match `paths`, got {times.shape}")
     values = np.stack(list(rows.values()))
     low, high = (values.min(), values.max()) if limits is None else limits
     if limits is not None and not low < high:
@@ -73,7 +73,7 @@ def image_strip(
     else:
         mosaic, style = np.ma.masked_invalid(mosaic), {"cmap": "gray", "vmin": low, "vmax": high, **style}
     artist = ax.imshow(mosaic, **{"interpolation": "nearest", **style})
-    _label(ax, list(rows), ts, shape)
+    _label(ax, list(rows), times, shape)
     return artist
 
 

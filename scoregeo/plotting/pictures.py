@@ -34,8 +34,10 @@ def plane(dataset: Dataset, metric: SteinMetric, paths: Sequence[Geodesic]) -> F
     xlim, ylim = ((lo - margin, hi + margin) for lo, hi in zip(points.min(0), points.max(0), strict=True))
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     field, profile = figure.subplots(1, 2, width_ratios=(2.2, 1))
-    if hasattr(metric.score, "log_prob") and metric.score.conservative:
-        density(field, metric.score.log_prob, xlim, ylim)
+    # Not all scores know their density.
+    log_prob = getattr(metric.score, "log_prob", None)
+    if log_prob is not None and metric.score.conservative:
+        density(field, log_prob, xlim, ylim)
     else:
         field.scatter(*points.T, s=2, c="#6BAED6", alpha=0.5, linewidths=0)
     tissot(field, metric, xlim, ylim)
@@ -51,13 +53,14 @@ def plane(dataset: Dataset, metric: SteinMetric, paths: Sequence[Geodesic]) -> F
 
 def strips(dataset: Dataset, metric: SteinMetric, paths: Sequence[Geodesic], *, columns: int = 11) -> Figure:
     """For each path, images along the geodesic above and the straight line below, with log p along both beside them."""
+    assert dataset.image_shape is not None  # of images only, says `suitable`
     figure = Figure(figsize=(13, 1.9 * len(paths) + 0.3), layout="constrained")
     axes = figure.subplots(len(paths), 2, width_ratios=(4.2, 1), squeeze=False)
     ts = np.linspace(0, 1, columns)
     lines = [np.linspace(path.points[0], path.points[-1], columns) for path in paths]
     clean = np.asarray(dataset.undo(dataset.points))
     for (strip, profile), path, line in zip(axes, paths, lines, strict=True):
-        rows = {"geodesic": dataset.undo(path.evaluate(ts)), "straight line": dataset.undo(line)}
+        rows = {"geodesic": dataset.undo(path.evaluate(ts)), "straight line": dataset.undo(jnp.asarray(line))}
         image_strip(strip, rows, dataset.image_shape, limits=(clean.min(), clean.max()))
         _profiles(profile, metric, [path])
         if profile is not axes[-1, 1]:
