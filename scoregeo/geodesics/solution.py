@@ -53,7 +53,7 @@ class Geodesic(eqx.Module):
     >>> import jax.numpy as jnp
     >>> from scoregeo import EuclideanMetric, SpectralNewton, geodesic
     >>> geodesic(EuclideanMetric(), jnp.zeros(2), jnp.array([3.0, 4.0])).reverse()  # doctest: +ELLIPSIS
-    Geodesic(length 5 ± ..., converged, 1 element, ... Newton steps)
+    Geodesic(length 5 ± ..., converged, 1 element, ... Newton step...)
     """
 
     ts: Float[Array, " n"]

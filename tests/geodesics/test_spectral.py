@@ -305,7 +305,7 @@ class TestGeodesic:
         """At most fourfold, up to any number; with one polynomial, the second level only judges."""
         sequences = {1: (1, 2), 2: (1, 2), 4: (1, 4), 10: (1, 4, 10), 12: (1, 4, 12), 64: (1, 4, 16, 64)}
         for elements, expected in sequences.items():
-            levels = SpectralNewton(max_elements=elements).levels(jnp.float64)
+            levels = SpectralNewton(max_elements=elements).settings(jnp.float64)
             assert levels.elements == expected
             assert levels.only_judges == (elements == 1)
 
@@ -472,7 +472,7 @@ class TestFailures:
     def test_a_wall_that_only_the_next_level_sees(self, elements):
         """Outside the domain, between the points of the first level: infinite energy is not taken for accurate."""
         solver = SpectralNewton(max_elements=elements, continuation=0)
-        levels = solver.levels(jnp.float64)
+        levels = solver.settings(jnp.float64)
         coarse, fine = (np.asarray(levels.basis(uniform_breaks(k, jnp.float64)).times) for k in levels.elements[:2])
         gaps = np.abs(coarse[:, None] - fine).min(0)
         wall, width = fine[np.argmax(gaps)], gaps.max() / 2
