@@ -72,14 +72,13 @@ def alone(metric, x, y) -> dict:
 
 
 def with_stability(name: str) -> dict:
-    """What `measure` gives, with ``stable`` where a pair takes the same steps alone and in a batch."""
+    """What `measure` gives, and ``stable``: whether all pairs take the same steps alone and in a batch."""
     (problem,) = problems.problems([name])
     row = measure(name)
-    for lane, x, y in zip(row["vmap"], *map(jnp.asarray, pairs(problem)), strict=True):
-        other = alone(problem.metric, x, y)
-        lane["stable"] = all(lane[key] == other[key] for key in ("status", *COUNTS))
-    row["single"]["stable"] = row["vmap"][0]["stable"]
-    return row
+    ends = zip(row["vmap"], *map(jnp.asarray, pairs(problem)), strict=True)
+    return {
+        "stable": all(lane == alone(problem.metric, x, y) | {"length": lane["length"]} for lane, x, y in ends)
+    } | row
 
 
 @functools.cache

@@ -32,28 +32,25 @@ def minimise(
     struct = jax.ShapeDtypeStruct(value.shape, value.dtype)
     tags: frozenset = frozenset()
 
-    def ended(args, y, state):
+    def ended(minimiser, args, y, state):
         terminate, result = minimiser.terminate(with_aux, y, args, {}, state, tags)
         return terminate | (result != optx.RESULTS.successful) | ~jnp.all(jnp.isfinite(y))
-
-    def body(args, carry):
-        y, state, steps, _ = carry
-        new, state, _ = minimiser.step(with_aux, y, args, {}, state, tags)
-        # The path before the step is what is asked, as in optimistix: a step to where nothing is finite is the last.
-        return new, state, steps + 1, ended(args, y, state)
 
     state = minimiser.init(with_aux, start, args, {}, struct, None, tags)
     arrays, static = eqx.partition(state, eqx.is_array)
 
-    def dynamic_body(args, carry):
-        y, arrays, steps, end = body(args, (carry[0], eqx.combine(carry[1], static), *carry[2:]))
-        return y, eqx.filter(arrays, eqx.is_array), steps, end
+    def body(how, carry):
+        minimiser, args = how
+        y, arrays, steps, _ = carry
+        new, state, _ = minimiser.step(with_aux, y, args, {}, eqx.combine(arrays, static), tags)
+        # The path before the step is what is asked, as in optimistix: a step to where nothing is finite is the last.
+        return new, eqx.filter(state, eqx.is_array), steps + 1, ended(minimiser, args, y, state)
 
     y, _, steps, _ = compacted_while_loop(
         lambda carry: ~carry[3] & (carry[2] < max_steps),
-        dynamic_body,
-        (start, arrays, jnp.zeros((), jnp.int32), ended(args, start, state)),
-        args,
+        body,
+        (start, arrays, jnp.zeros((), jnp.int32), ended(minimiser, args, start, state)),
+        (minimiser, args),  # settings of the minimiser may be traced, too
         numbers_per_lane=start.size,
     )
     return y, steps
