@@ -14,7 +14,6 @@ from rich.console import Console
 from .._atomic import make_writable, write_npy
 from ..datasets.files import read_points, standardized
 from ..diffusion import FitConfig, fit
-from ..diffusion.training.ema import takes_snapshots
 from ._command import ARGUMENT_TYPES, Command
 from ._geometry import GEOMETRY_FILE
 from ._io import POINTS_FILE, PointsOptions, read_npy
@@ -51,7 +50,7 @@ class Train(PointsOptions, Command):
         (self.out / GEOMETRY_FILE).unlink(missing_ok=True)
         model.save(self.out)
         write_npy(self.out / POINTS_FILE, points)
-        if takes_snapshots(self.config.ema):
+        if self.config.ema.snapshots > 0:
             console.print(f"kept {checkpoint} with the snapshots for posthoc_ema")
         else:  # the run is complete and needs its checkpoint no more
             shutil.rmtree(checkpoint, ignore_errors=True)

@@ -17,18 +17,11 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._checks import check_count
+from ..._protocols import ScoreModel
 from ..._types import Points, Scalar
 from ...scores import AbstractScore
 
 _WIDTH = 110  # columns that a table may take where there is no terminal
-
-
-class ScoreModel(Protocol):
-    """Anything that gives a score at a noise level, for example a `DiffusionModel`."""
-
-    def score_at(self, sigma: Scalar) -> AbstractScore:
-        """The score of the data with Gaussian noise of standard deviation ``sigma`` added."""
-        ...
 
 
 class ScoreReference(Protocol):

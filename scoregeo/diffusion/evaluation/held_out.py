@@ -19,9 +19,10 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._checks import as_points, check_count
+from ..._protocols import ScoreModel
 from ..._types import Points
 from ...scores import AbstractScore
-from .base import AbstractReport, ScoreModel, check_levels
+from .base import AbstractReport, check_levels
 
 _BLOCK = 256  # rows of a table of distances held at a time
 

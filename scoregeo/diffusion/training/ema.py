@@ -101,11 +101,6 @@ class PowerEMA(AbstractEMA):
         return {name: jnp.exp((1 + exponent(width)) * log_ratio) for name, width in widths.items()}
 
 
-def takes_snapshots(ema: AbstractEMA) -> bool:
-    """Whether a run with this average leaves snapshots."""
-    return ema.snapshots > 0
-
-
 def exponent(width: float) -> float:
     """The exponent ``g`` of the power function average of a given width in (0, 0.28].
 
