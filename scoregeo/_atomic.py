@@ -70,3 +70,20 @@ def make_writable(directory: pathlib.Path, name: str) -> None:
             pass
     except OSError as error:
         raise OSError(f"`{name}` must be a folder that can be written, got {directory}: {error.strerror}") from error
+
+
+def write_durably(path: pathlib.Path, data: bytes) -> None:
+    """Write ``data`` so that, once this returns, the file survives a crash of the machine."""
+    with temporary_name(path) as temporary:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    # The new name is an entry of the folder. Some file systems cannot be asked to keep one, and do it by themselves.
+    with contextlib.suppress(OSError):
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

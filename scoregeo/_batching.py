@@ -14,10 +14,16 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Bool, PyTree
 
+from ._numerics import own_settings
+
 # How many numbers are advanced together. On a CPU a few lanes hide the cost of calling small operations, and more lanes
 # only wait for one another; an accelerator wants to be filled.
-_NUMBERS_TOGETHER = {"cpu": 2**8}
+_NUMBERS_TOGETHER = {"cpu": 2**8, "tpu": 2**13}
 _NUMBERS_ELSEWHERE = 2**17
+# XLA's compiler for TPUs writes out what works on arrays that fit on the chip, instruction by instruction: 25,000 of
+# them for one product of large matrices in full precision. There a loop works on so many numbers at a time.
+_NUMBERS_WRITTEN_OUT = {"tpu": 2**17}
+_LANES = 128  # columns that a TPU handles together
 
 
 class Rare(NamedTuple):
@@ -146,7 +152,8 @@ class _Loop(NamedTuple):
                 state = jax.lax.cond(rare.needed(state), prepare, lambda s: s, state)
             return stack(self.body(args, state))
 
-        return unstack(jax.lax.while_loop(lambda s: self.cond(unstack(s)), step, stack(state)))
+        with own_settings():  # a batch is traced later than the caller
+            return unstack(jax.lax.while_loop(lambda s: self.cond(unstack(s)), step, stack(state)))
 
     def run_chunk(self, args_of: Callable, own: PyTree, states: PyTree, enough: Array) -> PyTree:
         """The loop of several lanes side by side, until no more than ``enough`` of them have work to do."""
@@ -168,12 +175,79 @@ class _Loop(NamedTuple):
             return jax.tree.map(lambda a, b: jnp.where(_as_wide(going, a), a, b), new, stack(states))
 
         waiting = lambda stacked: jnp.sum(unfinished(unstack(stacked))) > enough  # noqa: E731
-        return unstack(jax.lax.while_loop(waiting, step, stack(states)))
+        with own_settings():  # a batch is traced later than the caller
+            return unstack(jax.lax.while_loop(waiting, step, stack(states)))
 
 
 def select(condition: Bool[Array, ""], new: PyTree, old: PyTree) -> PyTree:
     """``new`` where the scalar ``condition`` is true, else ``old``; leaves that are one and the same are not asked."""
     return jax.tree.map(lambda a, b: a if a is b else jnp.where(condition, a, b), new, old)
+
+
+def over_rows(function: Callable, *arrays: Array) -> Any:
+    """``jax.vmap(function)(*arrays)``; on TPUs, where arrays are large, some rows after others.
+
+    >>> import jax.numpy as jnp
+    >>> over_rows(jnp.dot, jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([[1.0, 0.0], [0.0, 1.0]])).tolist()
+    [1.0, 4.0]
+    """
+    rows, side_by_side = arrays[0].shape[0], jax.vmap(function)
+    most = _side_by_side(side_by_side, arrays, rows, 1)
+    if most == rows:
+        return side_by_side(*arrays)
+    # What is left over would be written out once more.
+    even = max(n for n in range(1, most + 1) if rows % n == 0)
+    return jax.lax.map(lambda row: function(*row), arrays, batch_size=even if 2 * even >= most else most)
+
+
+def over_columns(function: Callable, *arrays: Array) -> Any:
+    """``function(*arrays)``, which has nothing to do between columns, those along the last axis; on TPUs, where arrays
+    are large, some columns after others.
+
+    >>> import jax.numpy as jnp
+    >>> over_columns(lambda a: 2 * a, jnp.array([[1.0, 2.0]])).tolist()
+    [[2.0, 4.0]]
+    """
+
+    def put(whole, part, start):
+        return jax.lax.dynamic_update_slice_in_dim(whole, part, start, -1)
+
+    return _by_columns(function, put, arrays)
+
+
+def sum_over_columns(function: Callable, *arrays: Array) -> Any:
+    """``function(*arrays)``, which is a sum over columns, as `over_columns`.
+
+    >>> import jax.numpy as jnp
+    >>> sum_over_columns(lambda a: a @ a.T, jnp.ones((2, 3))).tolist()
+    [[3.0, 3.0], [3.0, 3.0]]
+    """
+    return _by_columns(function, lambda total, part, start: total + part, arrays)
+
+
+def _by_columns(function: Callable, put: Callable, arrays: tuple[Array, ...]) -> Any:
+    columns = arrays[0].shape[-1]
+    width = _side_by_side(function, arrays, columns, _LANES)
+    if width == columns:
+        return function(*arrays)
+
+    def add(found, start, width):
+        part = function(*(jax.lax.dynamic_slice_in_dim(a, start, width, -1) for a in arrays))
+        return jax.tree.map(lambda whole, part: put(whole, part, start), found, part)
+
+    found = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(function, *arrays))
+    whole, rest = divmod(columns, width)
+    found = jax.lax.fori_loop(0, whole, lambda k, found: add(found, k * width, width), found)
+    return add(found, columns - rest, rest) if rest else found
+
+
+def _side_by_side(function: Callable, arrays: tuple[Array, ...], count: int, unit: int) -> int:
+    """How many of ``count`` rows or columns of ``arrays`` to work on at once: all, or a multiple of ``unit``."""
+    most = _NUMBERS_WRITTEN_OUT.get(jax.default_backend())
+    if most is None:
+        return count
+    numbers = max(leaf.size for leaf in jax.tree.leaves((arrays, jax.eval_shape(function, *arrays))))
+    return min(count, max(1, most * count // numbers // unit) * unit)
 
 
 def _as_wide(condition, array):
@@ -183,8 +257,11 @@ def _as_wide(condition, array):
 def _run_many(loop: _Loop, args_of: Callable, own: list, states: PyTree, numbers_per_lane: int) -> PyTree:
     """As ``loop.run`` for each lane, in chunks; ``own`` are the leaves of the arguments that differ between lanes."""
     lanes = jax.tree.leaves(states)[0].shape[0]
-    together = _NUMBERS_TOGETHER.get(jax.default_backend(), _NUMBERS_ELSEWHERE)
-    width = max(1, min(lanes, together // max(1, numbers_per_lane)))
+    backend = jax.default_backend()
+    width = max(1, min(lanes, _NUMBERS_TOGETHER.get(backend, _NUMBERS_ELSEWHERE) // max(1, numbers_per_lane)))
+    if backend == "tpu":
+        # XLA's compiler for TPUs dies of a check that asks for a power of two where it gets 170 (libtpu 0.0.52).
+        width = 2 ** (width.bit_length() - 1)
     unfinished = jax.vmap(loop.cond)
 
     def one_lane(states):

@@ -1,12 +1,48 @@
-"""Arithmetic that keeps derivatives and signs right."""
+"""Arithmetic that keeps derivatives, signs and the digits of large offsets right."""
 
-from typing import Any, TypeVar
+import contextlib
+import functools
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array
 
 _T = TypeVar("_T")
+_P = ParamSpec("_P")
+# Offset over scale beyond which float32 has fewer than two digits left of what varies.
+_RESOLVED = 1e5
+
+
+@contextlib.contextmanager
+def own_settings() -> Iterator[None]:
+    """The settings of JAX that scoregeo is written for, whatever those of the program that calls it.
+
+    Matrix products have the precision of their inputs, where accelerators multiply float32 matrices to three digits by
+    default; a layer of a network that declares a precision of its own keeps it. Types and ranks are promoted.
+    """
+    with (
+        jax.default_matmul_precision("highest"),
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+    ):
+        yield
+
+
+def with_own_settings(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """``function``, traced in `own_settings`. What is traced later, such as rules for derivatives and the bodies of
+    loops in a batch, is to be wrapped itself."""
+
+    @functools.wraps(function)
+    def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        with own_settings():
+            return function(*args, **kwargs)
+
+    return wrapped
 
 
 def safe_sqrt(x: Array) -> Array:
@@ -27,3 +63,45 @@ def by_precision(dtype: Any, double: _T, single: _T) -> _T:
     (1e-10, 1e-05)
     """
     return double if jnp.finfo(dtype).bits >= 64 else single
+
+
+def is_traced(tree: Any) -> bool:
+    """Whether some leaf of ``tree`` has no value now, because ``jit``, ``vmap`` or ``grad`` traces it."""
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def as_double(x: Any) -> np.ndarray:
+    """``x``, which is not traced, as a NumPy array in float64, which JAX may have disabled."""
+    return np.asarray(x, np.float64)
+
+
+def minus(x: Any, offset: Any, dtype: Any) -> Array:
+    """``x - offset`` as ``dtype``; in float64 on the host, where neither is traced."""
+    if is_traced((x, offset)):
+        return jnp.asarray(x, dtype) - jnp.asarray(offset, dtype)
+    return jnp.asarray(as_double(x) - as_double(offset), dtype)
+
+
+def is_resolved(offset: Any, scale: Any) -> bool:
+    """Whether float32 tells apart numbers about ``offset`` that vary by ``scale``; both are not traced.
+
+    >>> is_resolved(2020.0, 10.0), is_resolved([0.0, 2460000.37], [1.0, 0.01])
+    (True, False)
+    """
+    return bool((np.abs(as_double(offset)) <= _RESOLVED * as_double(scale)).all())
+
+
+def warn_if_unresolved(offset: Any, scale: Any, subject: str, advice: str, stacklevel: int = 3) -> None:
+    """Warn where float32 cannot hold numbers ``(d,)`` about ``offset`` that vary by ``scale``.
+
+    ``subject`` begins the message and ``advice`` ends it.
+    """
+    if is_resolved(offset, scale):
+        return
+    offset, scale = np.broadcast_arrays(as_double(offset), as_double(scale))
+    column = int(np.argmax(np.abs(offset) / scale))
+    warnings.warn(
+        f"{subject} a mean of {offset.flat[column]:.9g} and a standard deviation of {scale.flat[column]:.3g} (column "
+        f"{column}), which float32 cannot tell apart: {advice}",
+        stacklevel=stacklevel,
+    )

@@ -24,6 +24,17 @@ class ScoreModel(Protocol):
 
 
 @runtime_checkable
+class CentredModel(Protocol):
+    """A model that knows the mean of its data in float64, such as a `DiffusionModel`."""
+
+    mean: Any
+
+    def centred(self) -> Any:
+        """The model in the coordinates ``x - mean``."""
+        ...
+
+
+@runtime_checkable
 class ScoreField(Protocol):
     """A score, or a network that gives one: it says whether it is a gradient field."""
 
@@ -32,6 +43,13 @@ class ScoreField(Protocol):
     def __call__(self, x: Point) -> Vector:
         """The score at ``x``."""
         ...
+
+
+@runtime_checkable
+class KnowsNoiseLevel(Protocol):
+    """A score that knows the standard deviation of the noise in its density, such as a `NetworkScore`."""
+
+    noise_level: Scalar
 
 
 @runtime_checkable
@@ -52,6 +70,13 @@ class NoiseSchedule(Protocol):
     def time_at_log_snr(self, log_snr: Scalar) -> Scalar:
         """The inverse of ``log_snr``."""
         ...
+
+
+def some_noise_level(model: Any) -> Any:
+    """A noise level that ``model`` knows, for a score whose level is replaced by others: its largest, where it has a
+    schedule, else 1."""
+    schedule = getattr(model, "schedule", None)
+    return 1.0 if schedule is None else schedule.noise_level(schedule.t_max)
 
 
 def missing_members(value: Any, protocol: type) -> list[str]:

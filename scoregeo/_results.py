@@ -1,9 +1,12 @@
 """How a solve ended: result codes that extend diffrax's, each with advice on what to try next."""
 
-from collections.abc import Sequence
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,6 +57,45 @@ class RESULTS(diffrax.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
         "`segments`, or start from a solved geodesic: `Refine(SpectralNewton(), Shooting())`. From `Refine` or "
         "`MultiStart` itself: solved again from the geodesic that was found, the path went to another one."
     )
+    not_converged = (
+        "A statistic (a mean, a median, a regression) did not converge: its gradient is not small, and more steps were "
+        "not allowed or did not lower it. Try a larger `max_steps`, a larger `gtol`, another starting point `init`, "
+        "float64 (`jax.config.update('jax_enable_x64', True)`), or a `solver` with a smaller `tolerance`."
+    )
+    no_maximum = (
+        "No distribution of the family is most likely. Give more samples that differ (a normal needs two, a "
+        "multivariate one more of them than dimensions; counts need one above zero), and check that samples are finite "
+        "and in the support of the family, and weights not negative with a positive sum."
+    )
+    on_boundary = (
+        "The most likely distribution is on the boundary of its family, where some probability is 0 or 1: `dist` to it "
+        "is finite, but the Fisher matrix is not, and `log` and `exp` are NaN. Add a fraction of a count to each "
+        "outcome, or leave out outcomes that never occur."
+    )
+    chain_diverged = (
+        "A chain of samples failed: it began where log p or the metric is not finite, was never accepted, or diverged "
+        "in many of its steps. Try a smaller `step_size` (or `width`), a start where `log_prob` is finite, a smaller "
+        "`strength` of a SteinMetric, or `adjusted=True`. `samples.result` says which chains."
+    )
+
+
+@contextlib.contextmanager
+def no_host_checks() -> Iterator[None]:
+    """Within it, what libraries check at run time by calls back to the host is not compiled into programs.
+
+    diffrax compares the times to save at with the ends of the integration in this way, which scoregeo has checked.
+    equinox has a setting for it, of the process as a whole; where a version has none of that name, the checks stay.
+    """
+    errors: Any = sys.modules.get("equinox._errors")
+    before = getattr(errors, "EQX_ON_ERROR", None)
+    if before != "raise":  # unknown, or somebody's own choice
+        yield
+        return
+    errors.EQX_ON_ERROR = "off"
+    try:
+        yield
+    finally:
+        errors.EQX_ON_ERROR = before
 
 
 def first_failure(conditions: Sequence[tuple[Bool[Array, ""] | bool, RESULTS]]) -> RESULTS:
@@ -91,14 +133,22 @@ def status_name(result: RESULTS) -> Any:
     return str(names) if names.ndim == 0 else names
 
 
-def raise_if_failed(value: Any, result: RESULTS) -> Any:
-    """``value`` itself, raising ``RuntimeError`` with the advice of ``result`` if that is a failure.
+def raise_if_failed(value: Any, result: RESULTS, advice: str | None = None) -> Any:
+    """``value`` itself, raising ``RuntimeError`` with ``advice``, or that of ``result``, if that is a failure.
 
-    A concrete failure is raised here, plainly; a traced one by equinox when the compiled program runs.
+    Inside a trace nothing can be raised without a call back to the host, which would keep programs out of JAX's
+    persistent cache and off some devices, and let one lane end a batch: there, the numbers in ``value`` are NaN where
+    ``result`` is a failure, with derivatives of zero.
     """
     failed = result != RESULTS.successful
     if is_concrete(failed):
         if bool(jnp.any(failed)):
-            raise RuntimeError(RESULTS[result])
+            raise RuntimeError(RESULTS[result] if advice is None else advice)
         return value
-    return result.error_if(value, failed)
+
+    def spoilt(leaf):
+        if not eqx.is_inexact_array(leaf):
+            return leaf
+        return jnp.where(jnp.reshape(failed, failed.shape + (1,) * (leaf.ndim - failed.ndim)), jnp.nan, leaf)
+
+    return jax.tree.map(spoilt, value)

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scoregeo._batching import Rare, compacted_while_loop
+from scoregeo import _batching
+from scoregeo._batching import Rare, compacted_while_loop, over_columns, over_rows, sum_over_columns
 
 STARTS = np.array([27, 1, 2, 97, 16, 6, 871, 3, 5, 7, 1, 11], np.int32)
 
@@ -138,3 +139,77 @@ def test_states_may_hold_more_than_arrays():
     args = {"step": jnp.square, "unused": None}
     solve = lambda n: compacted_while_loop(lambda s: s.n < 100, body, State(n, "x", abs), args).n  # noqa: E731
     assert jax.vmap(solve)(jnp.array([2, 3, 200])).tolist() == [256, 6561, 200]
+
+
+@pytest.fixture
+def small_programs(monkeypatch):
+    """As on a TPU, though with few numbers already, loops take the place of large operations."""
+    monkeypatch.setattr(_batching, "_NUMBERS_WRITTEN_OUT", {"cpu": 600})
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
+
+
+def loops(function, *arrays):
+    return str(jax.make_jaxpr(function)(*arrays)).count("scan[")
+
+
+@pytest.mark.parametrize("rows", [1, 6, 7, 12, 64, 97])
+def test_rows_in_a_loop_are_what_they_are_side_by_side(rows, small_programs):
+    random = np.random.default_rng(rows)
+    matrix, points = random.standard_normal((50, 50)), random.standard_normal((rows, 50))
+
+    def function(point, weight):
+        return jnp.tanh(matrix @ point) * weight, point @ point
+
+    def total(over):
+        return lambda points, weights: jnp.sum(jnp.sin(over(function, points, weights)[0]))
+
+    def vmapped(function, *arrays):
+        return jax.vmap(function)(*arrays)
+
+    weights = random.standard_normal(rows)
+    assert loops(lambda *a: over_rows(function, *a), points, weights) == (rows > 12)
+    for found, expected in [
+        (over_rows(function, points, weights), vmapped(function, points, weights)),
+        (jax.grad(total(over_rows))(points, weights), jax.grad(total(vmapped))(points, weights)),
+        (
+            jax.jvp(total(over_rows), (points, weights), (points, weights)),
+            jax.jvp(total(vmapped), (points, weights), (points, weights)),
+        ),
+    ]:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13), found, expected)
+
+
+@pytest.mark.parametrize("columns", [5, 128, 300, 512])
+def test_columns_in_a_loop_are_what_they_are_together(columns, small_programs):
+    random = np.random.default_rng(columns)
+    matrix, c = random.standard_normal((3, 4)), random.standard_normal((2, 4, columns))
+
+    def product(c):
+        return jnp.einsum("qm,kmd->kqd", matrix, c), jnp.sum(c, 1)
+
+    def gram(a):
+        return a @ a.T, a @ a[::-1].T
+
+    def energy(over):
+        return lambda c: sum(jnp.sum(jnp.sin(part)) for part in over(product, c))
+
+    assert loops(lambda c: over_columns(product, c), c) == (columns > 128)
+    for found, expected in [
+        (over_columns(product, c), product(c)),
+        (sum_over_columns(gram, c[0]), gram(c[0])),
+        (jax.grad(energy(over_columns))(c), jax.grad(energy(lambda function, c: function(c)))(c)),
+        (jax.vmap(lambda c: sum_over_columns(gram, c))(c), jax.vmap(gram)(c)),
+    ]:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13), found, expected)
+
+
+def test_chunks_on_a_tpu_are_powers_of_two(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    starts, numbers = np.resize(STARTS, 200), _batching._NUMBERS_TOGETHER["tpu"] // 170
+    solve = jax.vmap(lambda n: compacted(n, numbers_per_lane=numbers))
+    text = str(jax.make_jaxpr(solve)(starts))
+    assert "i32[128]" in text
+    assert "i32[170]" not in text
+    assert_same(jax.jit(solve)(starts), jax.vmap(plain)(starts))

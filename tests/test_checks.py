@@ -4,12 +4,26 @@ import dataclasses
 import json
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scoregeo import Georce, MultiStart, PoleLadder, Shooting, SpectralNewton
+from scoregeo import (
+    EuclideanMetric,
+    FunctionScore,
+    Georce,
+    MatrixMetric,
+    MultiStart,
+    PoleLadder,
+    Shooting,
+    SpectralNewton,
+    dist,
+    pairwise_dist,
+)
 from scoregeo._checks import (
+    as_array,
+    as_float,
     check_choice,
     check_count,
     check_counts,
@@ -19,7 +33,8 @@ from scoregeo._checks import (
     is_integer,
     is_number,
 )
-from scoregeo.diffusion import ConstantEMA, Heun, LogNormalLevels, MinSNRWeighting, PowerEMA
+from scoregeo.comparison import compare
+from scoregeo.diffusion import ConstantEMA, Heun, LogNormalLevels, MinSNRWeighting, PowerEMA, drop_condition
 
 INTEGERS = (3, np.int64(3), np.int32(3), np.uint8(3))
 NUMBERS = (0.5, np.float64(0.5), np.float32(0.5))
@@ -115,3 +130,133 @@ def test_settings_hold_numbers_of_python(make, name):
     value = getattr(make(), name)
     assert type(value) in (int, float)
     assert json.dumps(value) in repr(make())
+
+
+class TestIntegers:
+    """They are converted before JAX sees them, which keeps 32 of their digits where float64 is off."""
+
+    @pytest.mark.parametrize("wide", [True, False])
+    @pytest.mark.parametrize("make", [np.array, list, lambda x: np.array(x, ">i8"), lambda x: np.array(x, np.uint64)])
+    def test_large_ones_keep_their_value(self, make, wide):
+        with jax.enable_x64(wide):
+            values = as_float(make([2**32, 3 * 2**40, 7]), "x")
+            assert values.dtype == (np.float64 if wide else np.float32)
+            np.testing.assert_array_equal(values, [2.0**32, 3 * 2.0**40, 7.0])
+
+    @pytest.mark.parametrize("wide", [True, False])
+    def test_distance(self, wide):
+        with jax.enable_x64(wide):
+            for far in (2**32, -(2**40)):
+                found = dist(EuclideanMetric(), np.array([far, 5]), np.array([0, 5]))
+                np.testing.assert_allclose(found, abs(far), rtol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("wide", "value", "rounds"),
+        [
+            (False, 2**24, False),
+            (False, 2**24 + 1, True),
+            (False, -(2**24) - 1, True),
+            (False, 2**24 + 2, False),
+            (False, -(2**63), False),
+            (False, 1_700_000_001, True),
+            (True, 1_700_000_001, False),
+            (True, 2**53, False),
+            (True, 2**53 + 1, True),
+            (True, 2**62 + 2**9, True),
+            (True, 2**62 + 2**10, False),
+        ],
+    )
+    @pytest.mark.parametrize("many", [True, False])
+    def test_what_would_be_rounded_is_refused(self, wide, value, rounds, many):
+        """The oracle is Python, whose integers have all digits."""
+        with jax.enable_x64(wide):
+            dtype = np.float64 if wide else np.float32
+            assert (int(dtype(value)) != value) == rounds
+            x = np.array([1, value]) if many else value
+            if not rounds:
+                assert int(np.ravel(as_float(x, "x"))[-1]) == value
+                return
+            with pytest.raises(ValueError, match=rf"`x` holds integers that {np.dtype(dtype)} .* first is {value}\)"):
+                as_float(x, "x")
+
+    def test_those_of_jax_too(self):
+        with jax.enable_x64(False):
+            with pytest.raises(ValueError, match=r"1 of 2 \(the first is 16777217\)"):
+                as_float(jnp.array([1, 2**24 + 1]), "x")
+            assert jax.jit(lambda x: as_float(x, "x"))(jnp.array([1, 2])).dtype == np.float32
+
+    def test_parts_of_a_list(self):
+        """A list may mix numbers with what is traced."""
+        with jax.enable_x64(False):
+            found = jax.jit(lambda x: as_float([x, np.int64(2**32), 3], "x"))(1.5)
+            np.testing.assert_array_equal(found, [1.5, 2.0**32, 3])
+            assert found.dtype == np.float32
+
+    def test_arrays_that_stay_integers(self):
+        """Arguments of functions and labels."""
+        with jax.enable_x64(False):
+            assert as_array(np.array([3, -4]), "k").dtype == np.int32
+            with pytest.raises(
+                ValueError, match=r"`k` must be integers from -2147483648 to 2147483647.* 0 to 4294967296"
+            ):
+                as_array(np.array([0, 2**32]), "k")
+            with pytest.raises(ValueError, match="`args` must be integers from"):
+                FunctionScore(lambda x, k: x, np.array([2**32]))
+        assert as_array(np.array([0, 2**32]), "k")[1] == 2**32
+        assert as_array(2.0, "k").weak_type
+
+
+MASKED = np.ma.masked_equal([[1.0, 2.0], [-9999.0, 4.0], [5.0, -9999.0]], -9999.0)
+
+
+class TestMasks:
+    @pytest.mark.parametrize(
+        "use",
+        [
+            lambda x: as_float(x, "x"),
+            lambda x: as_array(x, "x"),
+            lambda x: as_float(list(x), "x"),
+            lambda x: pairwise_dist(EuclideanMetric(), x),
+            lambda x: MatrixMetric(lambda y, a: jnp.eye(2), x),
+            lambda x: compare(x, metrics=dict.fromkeys("ab", lambda x, y: jnp.sum(x - y))),
+            lambda x: drop_condition(x, jnp.zeros(3, bool)),
+        ],
+    )
+    def test_masked_entries_are_refused(self, use):
+        with pytest.raises(ValueError, match=r"must have no masked entries, but 2 of 6 are masked: drop .*`\.filled"):
+            use(MASKED)
+
+    def test_masked_numbers_are_refused(self):
+        for x in (MASKED[1], np.ma.masked, [1.0, np.ma.masked]):
+            with pytest.raises(ValueError, match="`x` must have no masked entries, but 1 of"):
+                as_float(x, "x")
+
+    def test_nothing_masked_is_accepted(self):
+        np.testing.assert_array_equal(as_float(MASKED[:1], "x"), [[1.0, 2.0]])
+        np.testing.assert_array_equal(as_array(np.ma.array([1, 2]), "x"), [1, 2])
+
+
+class TestTypesOfNumPy:
+    @pytest.mark.parametrize("dtype", [">f8", ">f4", ">i4", ">u2", "<f8", np.longdouble])
+    def test_any_byte_order_and_length(self, dtype):
+        x = np.array([[1, 2], [3, 5]], dtype)
+        np.testing.assert_array_equal(as_float(x, "x"), [[1.0, 2.0], [3.0, 5.0]])
+        np.testing.assert_array_equal(as_array(x, "x"), [[1, 2], [3, 5]])
+
+    @pytest.mark.parametrize(
+        ("x", "message"),
+        [
+            (np.array([1.0, 2.0], object), "`x` must be an array of numbers, got ndarray of dtype object: convert it"),
+            ([1.0, None], "`x` must be an array of numbers, got list of dtype object"),
+            ([[1.0], [1.0, 2.0]], "`x` must be an array of numbers, got list: .*inhomogeneous"),
+            (np.array(["a"]), "`x` must be an array of numbers, got ndarray of dtype <U1"),
+            (np.array(["2026-01-01"], "M8[D]"), "`x` must be an array of numbers, got ndarray of dtype datetime64"),
+            (np.array([True]), "`x` must be an array of real numbers, got dtype bool"),
+            (np.array([1j]), "`x` must be an array of real numbers, got dtype complex128"),
+            (np.array([1.0], np.float16), "`x` must have at least single precision, got dtype float16"),
+            (np.array([1.0], ">f2"), "`x` must have at least single precision, got dtype float16"),
+        ],
+    )
+    def test_what_is_no_number_is_told_why(self, x, message):
+        with pytest.raises(TypeError, match=message):
+            as_float(x, "x")
