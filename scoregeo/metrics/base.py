@@ -8,14 +8,18 @@ which costs one gradient, one Jacobian-vector product and one solve; no array wi
 """
 
 import abc
+import functools
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from .._types import Point, Scalar, Vector
-from .inner_products import AbstractInnerProduct
-from .structure import add, scale
+from .._checks import is_concrete
+from .._types import Matrix, Point, Scalar, Vector
+from ..scores import AbstractScore, at_noise_level
+from .inner_products import MAX_DENSE, AbstractInnerProduct
+from .structure import add, as_dense, as_diagonal, as_low_rank_update, scale
 
 
 class AbstractMetric(eqx.Module):
@@ -64,8 +68,24 @@ class AbstractMetric(eqx.Module):
 
     def check(self, x: Point) -> None:
         """Raise or warn if the metric at ``x`` is not to be relied on, for a reason that solvers cannot see; outside of
-        ``jit``, before anything is solved. Nothing by default."""
-        return
+        ``jit``, before anything is solved.
+
+        The default raises ``ValueError`` for a matrix that is not symmetric, in up to 64 dimensions or where the inner
+        product holds it, unless its type says that it is.
+        """
+        matrix = _matrix_at(self, x)
+        if matrix is None or not (is_concrete(matrix) and is_concrete(x)):
+            return
+        matrix = np.asarray(matrix)
+        with np.errstate(invalid="ignore"):
+            difference = np.abs(matrix - matrix.T)
+        # Compared so that NaN passes: solvers see that. Some matrices are products that were rounded in float32.
+        if difference.max() > 1e-4 * np.abs(matrix).max():
+            i, j = (int(k) for k in np.unravel_index(difference.argmax(), matrix.shape))
+            raise ValueError(
+                f"`metric` must be symmetric, but G(x)[{i}, {j}] = {matrix[i, j]:.6g} and G(x)[{j}, {i}] = "
+                f"{matrix[j, i]:.6g} at x = {np.asarray(x)}"
+            )
 
     def inner(self, x: Point, v: Vector, w: Vector) -> Scalar:
         """``<v, w>`` at ``x``."""
@@ -82,3 +102,48 @@ class AbstractMetric(eqx.Module):
         return scale(self, factor)
 
     __rmul__ = __mul__
+
+
+@eqx.filter_jit
+def _matrix_at(metric: AbstractMetric, x: Point) -> Matrix | None:
+    """``G(x)``, or ``None`` where it is symmetric by its type, or a matrix that nobody would make."""
+    product = metric.at(x)
+    if as_diagonal(product) is not None or as_low_rank_update(product) is not None:
+        return None
+    array = as_dense(product)
+    if array is not None or x.size > MAX_DENSE:
+        return array
+    # Not by `matrix`, whose rows are these columns: it takes for granted what is asked here.
+    return jax.vmap(product.mv, out_axes=1)(jnp.eye(x.size, dtype=x.dtype))
+
+
+@functools.singledispatch
+def metric_at_noise_level(metric: AbstractMetric, noise_level: Scalar | float) -> AbstractMetric:
+    """The metric made of the same scores at another noise level (`scoregeo.scores.at_noise_level`), everything else as
+    it is: strengths, exponents, weights.
+
+    ``noise_level`` is traced. Raises ``TypeError`` for a metric without scores, and for scores that know one level
+    only. A metric with settings that belong to a level registers on this function, and is asked in sums too.
+
+    >>> import jax.numpy as jnp
+    >>> from scoregeo import KernelDensityScore, SteinMetric
+    >>> from scoregeo.metrics import metric_at_noise_level
+    >>> metric = metric_at_noise_level(SteinMetric(KernelDensityScore(jnp.zeros((1, 2)), 1.0), 3.0), 2.0)
+    >>> float(metric.score.bandwidth), float(metric.strength)
+    (2.0, 3.0)
+    """
+    default = metric_at_noise_level.dispatch(object)
+
+    def change(leaf):
+        if isinstance(leaf, AbstractScore):
+            return at_noise_level(leaf, noise_level)
+        return metric_at_noise_level(leaf, noise_level)
+
+    def changes(leaf):
+        own = isinstance(leaf, AbstractMetric) and metric_at_noise_level.dispatch(type(leaf)) is not default
+        return isinstance(leaf, AbstractScore) or (own and leaf is not metric)
+
+    leaves, structure = jax.tree.flatten(metric, is_leaf=changes)
+    if not any(changes(leaf) for leaf in leaves):
+        raise TypeError(f"`metric` must have scores to be known at other noise levels, got {type(metric).__name__}")
+    return structure.unflatten([change(leaf) if changes(leaf) else leaf for leaf in leaves])

@@ -7,7 +7,7 @@ from .._checks import as_float, check_finite, is_concrete
 from .._types import Point, Scalar, Vector
 from .base import AbstractMetric
 from .inner_products import AbstractInnerProduct
-from .structure import add, scale
+from .structure import add, lifted, scale
 
 
 class SumMetric(AbstractMetric):
@@ -103,3 +103,14 @@ def _(thing: AbstractMetric, factor: float | Scalar) -> ScaledMetric:
 @scale.register
 def _(thing: ScaledMetric, factor: float | Scalar) -> ScaledMetric:
     return ScaledMetric(ScaledMetric(factor, thing.metric).factor * thing.factor, thing.metric)
+
+
+@lifted.register
+def _(metric: SumMetric, x: Point) -> Vector:
+    """Side by side: a speed is the hypotenuse of two, and no curve is shorter than that of the lengths."""
+    return jnp.concatenate([lifted(metric.left, x), lifted(metric.right, x)])
+
+
+@lifted.register
+def _(metric: ScaledMetric, x: Point) -> Vector:
+    return jnp.sqrt(metric.factor.astype(x.dtype)) * lifted(metric.metric, x)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float
 
+from .._cholesky import solve_positive
 from .._numerics import safe_sqrt
 from .._types import Matrix, Scalar, Vector
 
@@ -122,17 +123,29 @@ def _warn_of_matrix(name: str, method: str, dim: int) -> None:
 def _conjugate_gradients(product: AbstractInnerProduct, w: Vector) -> Vector:
     """``G^-1 w`` by products with G alone; NaN where the residual does not become small."""
     eps = float(jnp.finfo(w.dtype).eps)
-    # lineax compares each entry with a tolerance of its own: the size of `w` is taken out first. The solution is linear
-    # in `w`, so that the size may count as a constant.
-    size = jax.lax.stop_gradient(jnp.max(jnp.abs(w)))
-    size = jnp.where(size > 0, size, 1)
     operator = lx.FunctionLinearOperator(
         product.mv, jax.ShapeDtypeStruct(w.shape, w.dtype), lx.positive_semidefinite_tag
     )
-    solver = lx.CG(rtol=0.0, atol=10 * eps, max_steps=10 * w.size)
-    v = lx.linear_solve(operator, w / size, solver, throw=False).value
-    residual = jax.lax.stop_gradient(jnp.max(jnp.abs(product.mv(v) - w / size)))
-    return jnp.where(residual <= eps**0.5, v * size, jnp.nan)
+    # To half of the digits, and to the others of what that leaves: all of them at once may not be within the reach of
+    # rounding, and steps beyond that end in NaN.
+    solver = lx.CG(rtol=0.0, atol=eps**0.5, max_steps=10 * w.size)
+
+    def once(b: Vector) -> Vector:
+        # lineax compares each entry with a tolerance of its own: the size of `b` is taken out first. The solution is
+        # linear in `b`, so that the size may count as a constant.
+        size = _size(b)
+        return lx.linear_solve(operator, b / size, solver, throw=False).value * size
+
+    v = once(w)
+    v = v + once(w - product.mv(v))
+    residual = jax.lax.stop_gradient(jnp.max(jnp.abs(product.mv(v) - w)))
+    return jnp.where(residual <= eps**0.5 * _size(w), v, jnp.nan)
+
+
+def _size(w: Vector) -> Scalar:
+    """The largest entry; one where all are zero."""
+    size = jax.lax.stop_gradient(jnp.max(jnp.abs(w)))
+    return jnp.where(size > 0, size, 1)
 
 
 class IdentityPlusRankOne(AbstractInnerProduct):
@@ -237,7 +250,7 @@ class DenseInnerProduct(AbstractInnerProduct):
         return self.array @ v
 
     def solve(self, w: Vector) -> Vector:
-        return jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(self.array), w)
+        return solve_positive(self.array, w)
 
     def logdet(self, dim: int | None = None) -> Scalar:
         return 2 * jnp.sum(jnp.log(jnp.diagonal(jnp.linalg.cholesky(self.array))))

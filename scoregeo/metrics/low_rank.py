@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._cholesky import inverse_factor, refined, solve_factored
+from .._numerics import frozen
 from .._types import Matrix, Scalar, Vector
 from .inner_products import AbstractInnerProduct
 
@@ -61,7 +63,16 @@ class LowRankUpdate(AbstractInnerProduct):
     def solve(self, w: Vector) -> Vector:
         """Equation (2)."""
         scaled = self._scaled_gram()
-        rows = jnp.linalg.solve(jnp.eye(*scaled.shape, dtype=scaled.dtype) + scaled, self.weights * (self.factors @ w))
+        gram, roots = frozen((self.factors @ self.factors.T, jnp.sqrt(self._checked_weights())))
+        inverse = inverse_factor(jnp.eye(*gram.shape, dtype=gram.dtype) + roots[:, None] * gram * roots)
+
+        # I + C K and its transpose by Woodbury, because I + C^{1/2} K C^{1/2} is positive, and the other not symmetric.
+        rows = jax.lax.custom_linear_solve(
+            lambda rows: rows + scaled @ rows,
+            self.weights * (self.factors @ w),
+            refined(lambda b: b - roots * solve_factored(inverse, roots * (gram @ b))),
+            refined(lambda b: b - gram @ (roots * solve_factored(inverse, roots * b))),
+        )
         return w - rows @ self.factors
 
     def logdet(self, dim: int | None = None) -> Scalar:

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
+from .._checks import as_arrays
 from .._function import TracedFunction
 from .._types import Matrix, Point, Scalar, Vector
 from .base import AbstractMetric
@@ -35,7 +35,8 @@ class MatrixMetric(AbstractMetric):
     """Any metric, given as a function ``fn(x, *args) -> G(x)`` of shape ``(d, d)``, symmetric positive definite.
 
     ``*args`` are arrays or pytrees of arrays passed on to ``fn``; they are traced. ``domain``, a function of a point,
-    is positive where the metric is defined, and continuous; default everywhere. For small dimensions.
+    is positive where the metric is defined, and continuous; default everywhere. For small dimensions. A matrix that is
+    not symmetric at an end point is refused with a ``ValueError`` outside of ``jit``.
 
     >>> import jax.numpy as jnp
     >>> from scoregeo import MatrixMetric, dist
@@ -50,7 +51,7 @@ class MatrixMetric(AbstractMetric):
 
     def __init__(self, fn: Callable[..., Matrix], *args: Any, domain: Callable[[Point], Scalar] | None = None):
         self.function = TracedFunction(fn, "fn")
-        self.args = jax.tree.map(jnp.asarray, args)
+        self.args = as_arrays(args, "args")
         self.boundary = None if domain is None else TracedFunction(domain, "domain")
 
     def at(self, x: Point) -> DenseInnerProduct:

@@ -1,9 +1,11 @@
 """What an inner product is made of: questions that solvers ask, and sums and scalings that keep the answers.
 
 `as_diagonal`, `as_low_rank_update` and `as_dense` ask for a structure, and answer ``None`` for a type that does not
-have it. `add` and `scale` combine two inner products, or two metrics. All are `functools.singledispatch` functions: a
-type from anywhere answers a question by registering on it, and is then served like the types of this package, in sums,
-in scalings and by the solvers. Which of the structures a type has must not depend on values.
+have it; `lifted` asks a metric what its distances do not fall below. `add` and `scale` combine two inner products, or
+two metrics; `relaxed` leads from Euclid to an inner product.
+All are `functools.singledispatch` functions: a type from anywhere answers a question by registering on it, and is then
+served like the types of this package, in sums, in scalings and by the solvers. Which of the structures a type has must
+not depend on values.
 """
 
 import functools
@@ -14,7 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._types import Matrix, Scalar, Vector
+from .._numerics import safe_sqrt
+from .._types import Matrix, Point, Scalar, Vector
 from .inner_products import AbstractInnerProduct, DenseInnerProduct, DiagonalInnerProduct, IdentityPlusRankOne
 from .low_rank import LowRankUpdate
 
@@ -67,6 +70,35 @@ class Scaled(AbstractInnerProduct):
 
     def matrix(self, dim: int) -> Matrix:
         return self.factor * self.inner_product.matrix(dim)
+
+
+class Relaxed(AbstractInnerProduct):
+    """``(1 - fraction) I + fraction G`` with the inner product G and a scalar ``fraction`` in [0, 1]: what `relaxed`
+    makes of a type that does not relax in a way of its own.
+
+    >>> import jax.numpy as jnp
+    >>> from scoregeo.metrics import DiagonalInnerProduct, Relaxed
+    >>> Relaxed(DiagonalInnerProduct(jnp.array([3.0, 5.0])), jnp.asarray(0.5)).mv(jnp.ones(2)).tolist()
+    [2.0, 3.0]
+    """
+
+    inner_product: AbstractInnerProduct
+    fraction: Scalar | float
+
+    @property
+    def dim(self) -> int | None:
+        """The dimension d, if the inner product knows it."""
+        return self.inner_product.dim
+
+    def mv(self, v: Vector) -> Vector:
+        return (1 - self.fraction) * v + self.fraction * self.inner_product.mv(v)
+
+    def squared_norm(self, v: Vector) -> Scalar:
+        return (1 - self.fraction) * (v @ v) + self.fraction * self.inner_product.squared_norm(v)
+
+    def matrix(self, dim: int) -> Matrix:
+        matrix = self.inner_product.matrix(dim)
+        return (1 - self.fraction) * jnp.eye(dim, dtype=matrix.dtype) + self.fraction * matrix
 
 
 class Sum(AbstractInnerProduct):
@@ -126,6 +158,12 @@ def _(inner_product: Scaled) -> Vector | None:
     return None if diagonal is None else inner_product.factor * diagonal
 
 
+@as_diagonal.register
+def _(inner_product: Relaxed) -> Vector | None:
+    diagonal = as_diagonal(inner_product.inner_product)
+    return None if diagonal is None else (1 - inner_product.fraction) + inner_product.fraction * diagonal
+
+
 @functools.singledispatch
 def as_low_rank_update(inner_product: AbstractInnerProduct) -> tuple[Scalar | None, LowRankUpdate] | None:
     """``(scale, update)`` with ``G = scale * update``, for an inner product that is of this form by its type; ``None``
@@ -174,9 +212,26 @@ def _(inner_product: Scaled) -> tuple[Scalar, LowRankUpdate] | None:
     return inner_product.factor if scale is None else inner_product.factor * scale, update
 
 
+@as_low_rank_update.register
+def _(inner_product: Relaxed) -> tuple[Scalar | None, LowRankUpdate] | None:
+    answer = as_low_rank_update(inner_product.inner_product)
+    if answer is None:
+        return None
+    scale, update = answer
+    f = inner_product.fraction
+    if scale is None:
+        return None, LowRankUpdate(update.factors, f * update.weights)
+    # (1 - f) I + f s (I + A) = t (I + f s A / t) with t = 1 - f + f s.
+    total = (1 - f) + f * scale
+    return total, LowRankUpdate(update.factors, f * scale / total * update.weights)
+
+
+@functools.singledispatch
 def at_least_identity(inner_product: AbstractInnerProduct) -> bool:
     """Whether an inner product is the identity plus something positive by its type; values are not looked at, so that
     ``inner_product`` may be one of shapes (`jax.eval_shape`).
+
+    The default asks whether it is such an update of low rank; a type that knows registers.
 
     >>> import jax.numpy as jnp
     >>> from scoregeo.metrics import DiagonalInnerProduct, IdentityPlusRankOne, at_least_identity
@@ -210,6 +265,29 @@ def _(inner_product: DenseInnerProduct) -> Matrix:
 def _(inner_product: Scaled) -> Matrix | None:
     array = as_dense(inner_product.inner_product)
     return None if array is None else inner_product.factor * array
+
+
+@as_dense.register
+def _(inner_product: Relaxed) -> Matrix | None:
+    array = as_dense(inner_product.inner_product)
+    return None if array is None else inner_product.matrix(array.shape[-1])
+
+
+@functools.singledispatch
+def relaxed(inner_product: AbstractInnerProduct, fraction: Scalar | float) -> AbstractInnerProduct:
+    """What stands for ``inner_product`` on the way from Euclid to it: the inner product itself for a ``fraction`` of 1,
+    about the identity for 1e-3.
+
+    Solvers that continue from Euclid to a metric ask this at every point, for fractions that grow geometrically from
+    1e-3 to 1. The default is ``(1 - fraction) I + fraction G``. A type with a path of its own registers; it keeps its
+    structure on the way.
+
+    >>> import jax.numpy as jnp
+    >>> from scoregeo.metrics import DiagonalInnerProduct, relaxed
+    >>> relaxed(DiagonalInnerProduct(jnp.array([3.0, 5.0])), 0.5).mv(jnp.ones(2)).tolist()
+    [2.0, 3.0]
+    """
+    return Relaxed(inner_product, fraction)
 
 
 @functools.singledispatch
@@ -285,3 +363,26 @@ def _add_low_rank(left: tuple[Scalar | None, LowRankUpdate], right: tuple[Scalar
     s, t = one if s is None else s, one if t is None else t
     weights = jnp.concatenate([s / (s + t) * a.weights, t / (s + t) * b.weights])
     return Scaled(s + t, LowRankUpdate(jnp.concatenate([a.factors, b.factors]), weights))
+
+
+@functools.singledispatch
+def lifted(metric: Any, x: Point) -> Vector:
+    """Where ``x`` is in a Euclidean space of any dimension in which nothing is further apart than in ``metric``.
+
+    The default is ``x`` itself for a metric that is at least Euclid's by its structure, and elsewhere one point for
+    all. A metric that knows better registers: the graph of its feature, its least factor.
+
+    >>> import jax.numpy as jnp
+    >>> from scoregeo import GaussianScore, SteinMetric
+    >>> from scoregeo.metrics import lifted
+    >>> metric = SteinMetric(GaussianScore(jnp.zeros(1), jnp.eye(1)), 4.0)  # of the graph of 2 log p
+    >>> (lifted(metric, jnp.array([2.0])) - lifted(metric, jnp.zeros(1))).round(4).tolist()
+    [2.0, -4.0]
+    """
+    return x if at_least_identity(jax.eval_shape(metric.at, x)) else jnp.zeros(1, x.dtype)
+
+
+def lower_bound(metric: Any, x: Point, y: Point) -> Scalar:
+    """A length that no curve from ``x`` to ``y`` falls below in ``metric``: the distance where they are `lifted` to;
+    zero where nothing is known."""
+    return safe_sqrt(jnp.sum((lifted(metric, x) - lifted(metric, y)) ** 2))

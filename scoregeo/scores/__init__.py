@@ -3,11 +3,11 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .base import AbstractScore
+from .base import AbstractScore, at_noise_level
 from .density import DensityScore, FunctionScore
 from .gaussian import GaussianScore
 from .kernel import KernelDensityScore
-from .line_integral import log_prob_along
+from .line_integral import LineIntegralScore, log_prob_along, with_log_prob
 from .mixture import GaussianMixtureScore
 
 if TYPE_CHECKING:
@@ -20,8 +20,11 @@ __all__ = [
     "GaussianMixtureScore",
     "GaussianScore",
     "KernelDensityScore",
+    "LineIntegralScore",
     "NetworkScore",
+    "at_noise_level",
     "log_prob_along",
+    "with_log_prob",
 ]
 
 if not TYPE_CHECKING:  # a type checker that sees this function accepts any name

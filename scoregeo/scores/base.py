@@ -1,12 +1,16 @@
 """The interface of a score: a vector field ``s(x) = grad log p(x)`` on data space."""
 
 import abc
+import functools
 from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
+from jaxtyping import ArrayLike
 
-from .._types import Point, Vector
+from .._checks import as_scalar, is_concrete
+from .._protocols import KnowsNoiseLevel
+from .._types import Point, Scalar, Vector
 
 
 class AbstractScore(eqx.Module):
@@ -29,6 +33,30 @@ class AbstractScore(eqx.Module):
         batches."""
 
 
+@functools.singledispatch
+def highest_log_prob(score: AbstractScore, dim: int) -> Scalar | float:
+    """A number that ``score.log_prob`` does not exceed in R^``dim``; infinity where none is known. A density that knows
+    registers."""
+    return jnp.inf
+
+
+@functools.singledispatch
+def at_noise_level(score: AbstractScore, noise_level: Scalar | float) -> AbstractScore:
+    """The score of the same data at another noise level, a standard deviation in the units of the data.
+
+    Of a `NetworkScore` the network at that level, of a `KernelDensityScore` that of this bandwidth, of a Gaussian or a
+    mixture, which stand for clean data, that with noise added. ``noise_level`` is traced. Raises ``TypeError`` for a
+    type that knows one level only; a type that knows more registers on this function.
+
+    >>> import jax.numpy as jnp
+    >>> from scoregeo import KernelDensityScore
+    >>> from scoregeo.scores import at_noise_level
+    >>> at_noise_level(KernelDensityScore(jnp.zeros((1, 2)), 1.0), 2.0)(jnp.array([4.0, 0.0])).tolist()
+    [-1.0, 0.0]
+    """
+    raise TypeError(f"`score` must be one that knows other noise levels, got {type(score).__name__}")
+
+
 def check_score_value(value: Any, x: Point) -> Vector:
     """``value`` as the score at ``x``, in the precision of ``x``.
 
@@ -40,3 +68,28 @@ def check_score_value(value: Any, x: Point) -> Vector:
     if value.shape != x.shape:
         raise ValueError(f"`score` must return shape {x.shape} for a point of shape {x.shape}, got {value.shape}")
     return value.astype(x.dtype)
+
+
+def noise_level_of(score: AbstractScore, noise_level: ArrayLike | None) -> Scalar:
+    """The standard deviation of the noise in the density whose score this is: ``noise_level``, or if that is ``None``
+    what the score knows (a `NetworkScore` does).
+
+    Raises ``ValueError`` if both are missing, or differ, or if it is not positive and finite. A traced one that is not
+    positive becomes NaN.
+    """
+    known = score.noise_level if isinstance(score, KnowsNoiseLevel) else None
+    if noise_level is None:
+        if known is None:
+            raise ValueError(
+                f"`noise_level` is missing: a {type(score).__name__} does not know at which noise level it is the score"
+            )
+        return as_scalar(known, "noise_level", positive=True)
+    noise_level = as_scalar(noise_level, "noise_level", positive=True)
+    if known is not None and is_concrete(known) and is_concrete(noise_level):
+        given, own = float(noise_level), float(known)
+        if not abs(given - own) <= 1e-4 * abs(own):  # one of them may have been rounded in single precision
+            raise ValueError(
+                f"`noise_level` must be that of the score, {own:.6g}, or left out, got {given:.6g}: ask the model for "
+                "its score at another noise level"
+            )
+    return noise_level

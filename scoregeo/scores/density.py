@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from .._checks import is_integer
+from .._checks import as_arrays, is_integer
 from .._function import TracedFunction
 from .._types import Point, Scalar, Vector
 from .base import AbstractScore, check_score_value
@@ -34,7 +34,7 @@ class DensityScore(AbstractScore):
 
     def __init__(self, log_prob: Callable[..., Scalar], *args: Any):
         self.function = TracedFunction(log_prob, "log_prob")
-        self.args = jax.tree.map(jnp.asarray, args)
+        self.args = as_arrays(args, "args")
         self.conservative = True
 
     def __call__(self, x: Point) -> Vector:
@@ -88,7 +88,7 @@ class FunctionScore(AbstractScore):
         dtype: Any = None,
     ):
         self.function = TracedFunction(fn, "fn")
-        self.args = jax.tree.map(jnp.asarray, args)
+        self.args = as_arrays(args, "args")
         self.conservative = conservative
         if shape is not None and not all(is_integer(n) and n > 0 for n in shape):
             raise ValueError(f"`shape` must be a tuple of positive integers, got {shape!r}")

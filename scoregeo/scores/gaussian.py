@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._checks import as_float, as_point, check_finite, is_concrete
 from .._types import Matrix, Point, Points, Scalar, Vector
-from .base import AbstractScore
+from .base import AbstractScore, at_noise_level, highest_log_prob
 
 
 def whitening(cov: Array, name: str) -> Array:
@@ -98,4 +98,14 @@ class GaussianScore(AbstractScore):
     def sample(self, key: PRNGKeyArray, n: int) -> Points:
         """``n`` independent draws, shape ``(n, d)``."""
         z = jax.random.normal(key, (n, self.mean.size), self.mean.dtype)
-        return self.mean + jax.scipy.linalg.solve_triangular(self.whitening, z.T, lower=True).T
+        return self.mean[None] + jax.scipy.linalg.solve_triangular(self.whitening, z.T, lower=True).T
+
+
+@at_noise_level.register
+def _(score: GaussianScore, noise_level: Scalar | float) -> GaussianScore:
+    return score.noised(1.0, noise_level)
+
+
+@highest_log_prob.register
+def _(score: GaussianScore, dim: int) -> Scalar:
+    return score.log_prob(score.mean)

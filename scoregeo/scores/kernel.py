@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from .._checks import as_float, as_points, check_finite, is_concrete
 from .._types import Point, Points, Scalar, Vector
-from .base import AbstractScore
+from .base import AbstractScore, at_noise_level, highest_log_prob
 from .gaussian import check_noise
 
 
@@ -72,3 +72,14 @@ class KernelDensityScore(AbstractScore):
         sigma^2)``."""
         alpha, sigma = check_noise(alpha, sigma)
         return KernelDensityScore(alpha * self.data, jnp.hypot(alpha * self.bandwidth, sigma))
+
+
+@at_noise_level.register
+def _(score: KernelDensityScore, noise_level: Scalar | float) -> KernelDensityScore:
+    return KernelDensityScore(score.data, noise_level)
+
+
+@highest_log_prob.register
+def _(score: KernelDensityScore, dim: int) -> Scalar:
+    """All kernels at one place."""
+    return -dim * jnp.log(jnp.sqrt(2 * jnp.pi) * score.bandwidth)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._checks import as_float, as_points, check_finite, is_concrete
 from .._types import Point, Points, Scalar, Vector
-from .base import AbstractScore
+from .base import AbstractScore, at_noise_level, highest_log_prob
 from .gaussian import check_noise, whitening
 
 
@@ -70,7 +70,7 @@ class GaussianMixtureScore(AbstractScore):
 
     def _terms(self, x: Point) -> tuple[Array, Array]:
         """Per component: the whitened residual ``(k, d)`` and the log joint density ``(k,)``, normalised."""
-        z = jnp.einsum("kij,kj->ki", self.whitenings, x - self.means)
+        z = jnp.einsum("kij,kj->ki", self.whitenings, x[None] - self.means)
         logdet = jnp.sum(jnp.log(jnp.diagonal(self.whitenings, axis1=-2, axis2=-1)), -1)
         return z, self.log_weights + logdet - 0.5 * (jnp.sum(z * z, -1) + x.size * jnp.log(2 * jnp.pi))
 
@@ -87,7 +87,7 @@ class GaussianMixtureScore(AbstractScore):
         """The marginal of ``alpha x + sigma eps``: ``sum_k weights_k N(alpha means_k, alpha^2 covs_k + sigma^2 I)``."""
         alpha, sigma = check_noise(alpha, sigma)
         identity = jnp.eye(self.means.shape[1], dtype=self.means.dtype)
-        return GaussianMixtureScore(self.weights, alpha * self.means, alpha**2 * self.covs + sigma**2 * identity)
+        return GaussianMixtureScore(self.weights, alpha * self.means, alpha**2 * self.covs + sigma**2 * identity[None])
 
     def sample(self, key: PRNGKeyArray, n: int) -> Points:
         """``n`` independent draws, shape ``(n, d)``."""
@@ -173,3 +173,15 @@ class GaussianMixtureScore(AbstractScore):
             warnings.warn(message, stacklevel=2)
         # The bound that a step reports is the likelihood before it.
         return score, np.append(mixture.lower_bounds_[1:], mixture.score(points - centre))
+
+
+@at_noise_level.register
+def _(score: GaussianMixtureScore, noise_level: Scalar | float) -> GaussianMixtureScore:
+    return score.noised(1.0, noise_level)
+
+
+@highest_log_prob.register
+def _(score: GaussianMixtureScore, dim: int) -> Scalar:
+    """The sum of what every component is at its own mean."""
+    logdets = jnp.sum(jnp.log(jnp.diagonal(score.whitenings, axis1=-2, axis2=-1)), -1)
+    return jax.nn.logsumexp(score.log_weights + logdets) - dim * jnp.log(2 * jnp.pi) / 2

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
-from .._checks import as_float, check_finite
-from .._types import Point, Scalar, Vector
-from .base import AbstractScore, check_score_value
+from .._checks import as_arrays, as_float, check_finite
+from .._types import Point, Points, Scalar, Vector
+from .base import AbstractScore, at_noise_level, check_score_value
+from .line_integral import by_line_integrals, with_log_prob
 
 
 class NetworkScore(AbstractScore):
@@ -48,7 +49,7 @@ class NetworkScore(AbstractScore):
             raise ValueError(f"`noise_level` must be a scalar, got shape {self.noise_level.shape}")
         check_finite(self.noise_level, "noise_level")
         self.conservative = conservative
-        self.condition = jax.tree.map(jnp.asarray, condition)
+        self.condition = as_arrays(condition, "condition")
 
     def module(self) -> nnx.Module:
         """The flax module with this score's weights."""
@@ -67,3 +68,17 @@ class NetworkScore(AbstractScore):
     def _arguments(self, x: Point) -> tuple:
         condition = () if self.condition is None else (self.condition,)
         return self.noise_level.astype(x.dtype), *condition
+
+
+@at_noise_level.register
+def _(score: NetworkScore, noise_level: Scalar | float) -> NetworkScore:
+    return eqx.tree_at(lambda s: s.noise_level, score, jnp.asarray(noise_level, score.noise_level.dtype))
+
+
+@with_log_prob.register
+def _(score: NetworkScore, like: Points, nodes: int = 32) -> AbstractScore:
+    try:
+        jax.eval_shape(score.log_prob, like[0])
+    except (AttributeError, TypeError):  # no such method, or one that only some networks serve
+        return by_line_integrals(score, like, nodes)
+    return score

@@ -8,8 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scoregeo import AbstractMetric, EuclideanMetric, FunctionScore, MatrixMetric, SteinMetric, christoffels, models
+from scoregeo import (
+    AbstractMetric,
+    ConformalMetric,
+    EuclideanMetric,
+    FunctionScore,
+    MatrixMetric,
+    SteinMetric,
+    christoffels,
+    models,
+)
 from scoregeo.metrics import (
+    ConformalInnerProduct,
     DenseInnerProduct,
     DiagonalInnerProduct,
     LowRankUpdate,
@@ -56,8 +66,17 @@ def sphere_matrix(x):
     return 4 / (1 + x @ x) ** 2 * jnp.eye(x.size, dtype=x.dtype)
 
 
+def ripple(x, amplitude):
+    return amplitude * jnp.sum(jnp.sin(x + jnp.arange(x.size, dtype=x.dtype))) + 0.1
+
+
+def conformal_matrix(x):
+    return jnp.exp(2 * ripple(x, 0.3)) * jnp.eye(x.size, dtype=x.dtype)
+
+
 CURL, GRADIENT = SteinMetric(curl, 2.0), SteinMetric(FunctionScore(gradient, conservative=True), 0.7)
 CURL_MATRIX, GRADIENT_MATRIX = stein_matrix(curl, 2.0), stein_matrix(gradient, 0.7)
+CONFORMAL = ConformalMetric(ripple, 0.3)
 # name: (metric, the same matrix by hand, type of its inner products)
 METRICS = {
     "scaled stein": (0.3 * CURL, lambda x: 0.3 * CURL_MATRIX(x), Scaled),
@@ -73,6 +92,16 @@ METRICS = {
     ),
     "dense": (CURL + MatrixMetric(wave), lambda x: CURL_MATRIX(x) + wave(x), DenseInnerProduct),
     "scaled dense": (2.0 * MatrixMetric(wave), lambda x: 2 * wave(x), DenseInnerProduct),
+    "conformal": (CONFORMAL, conformal_matrix, ConformalInnerProduct),
+    "scaled conformal": (0.3 * CONFORMAL, lambda x: 0.3 * conformal_matrix(x), ConformalInnerProduct),
+    "two conformal": (CONFORMAL + 2.0 * CONFORMAL, lambda x: 3 * conformal_matrix(x), ConformalInnerProduct),
+    "conformal and diagonal": (
+        CONFORMAL + models.Sphere(),
+        lambda x: conformal_matrix(x) + sphere_matrix(x),
+        DiagonalInnerProduct,
+    ),
+    "conformal and dense": (CONFORMAL + MatrixMetric(wave), lambda x: conformal_matrix(x) + wave(x), DenseInnerProduct),
+    "conformal and Stein": (CONFORMAL + CURL, lambda x: conformal_matrix(x) + CURL_MATRIX(x), Sum),
     "no structure": (CURL + models.Sphere(), lambda x: CURL_MATRIX(x) + sphere_matrix(x), Sum),
 }
 

@@ -132,6 +132,15 @@ def test_the_default_solve_says_where_it_fails():
     assert np.isnan(ByProducts(jnp.diag(scales)).solve(jnp.ones(80))).all()
 
 
+def test_the_default_solve_of_many_in_single_precision():
+    """None goes on beyond what rounding lets it reach, where conjugate gradients end in NaN."""
+    factor = random(0, 300, 300, dtype=np.float32) / 5
+    product = ByProducts(jnp.eye(300, dtype=np.float32) + factor.T @ factor)  # eigenvalues from 1 to 48
+    signs = jax.random.rademacher(jax.random.key(0), (64, 300), np.float32)
+    expected = np.linalg.solve(np.asarray(product.array, float), np.asarray(signs, float).T).T
+    np.testing.assert_allclose(jax.jit(jax.vmap(product.solve))(signs), expected, atol=1e-5 * np.abs(expected).max())
+
+
 def test_defaults_warn_of_large_matrices_once():
     """Above d = 64, when traced, naming class and method; `solve` and `matrix` do not: the first forms none, the second
     was asked for one."""
