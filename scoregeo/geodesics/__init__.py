@@ -1,6 +1,8 @@
 """How a metric G(x) becomes curves."""
 
+from .anneal import Anneal
 from .base import AbstractBoundarySolver
+from .baselines import Denoised, Latent, NormCorrected, Spherical
 from .curves import AbstractCurve, IntegratedCurve, PiecewisePolynomial, Polyline
 from .initial_value import shoot
 from .multistart import MultiStart
@@ -19,19 +21,24 @@ __all__ = [
     "AbstractBoundarySolver",
     "AbstractCurve",
     "AbstractStart",
+    "Anneal",
     "Bend",
+    "Denoised",
     "EnergyDescent",
     "Geodesic",
     "Georce",
     "GraphInit",
     "IntegratedCurve",
+    "Latent",
     "MultiStart",
+    "NormCorrected",
     "PiecewisePolynomial",
     "PoleLadder",
     "Polyline",
     "Refine",
     "Shooting",
     "SpectralNewton",
+    "Spherical",
     "StraightLine",
     "TransportODE",
     "geodesic",

@@ -2,6 +2,7 @@
 
 import abc
 import functools
+from typing import ClassVar
 
 import equinox as eqx
 from jaxtyping import Array, Float
@@ -13,7 +14,12 @@ from .solution import Geodesic
 
 
 class AbstractBoundarySolver(eqx.Module):
-    """Finds a geodesic between two points. Settings are fields; a solver holds no state."""
+    """Finds a geodesic between two points. Settings are fields; a solver holds no state.
+
+    ``uses_init``: whether it makes a difference where it starts, so that a path is worth keeping for the next solve.
+    """
+
+    uses_init: ClassVar[bool] = True
 
     @abc.abstractmethod
     def solve(

@@ -219,7 +219,8 @@ def judge(
     failures: Sequence[tuple[Bool[Array, ""] | bool, RESULTS]],
 ) -> RESULTS:
     """The code of a solve. The first failure counts: ``causes``, which the solver knows to have spoilt the path; then
-    what every path is judged by; then ``failures``, the solver's own verdict on a path that is one of the metric."""
+    what every path is judged by; then ``failures``, the solver's own verdict on a path that is one of the metric. With
+    a squared speed that is somewhere off by more than its mean, a path is no success though its solver be content."""
     return first_failure(
         [
             *causes,
@@ -227,5 +228,6 @@ def judge(
             (~jnp.asarray(measurement.finite), RESULTS.metric_nonfinite),
             (cannot_be, RESULTS.metric_nonfinite),
             *failures,
+            (~(measurement.residual <= 1), RESULTS.accuracy_not_reached),
         ]
     )

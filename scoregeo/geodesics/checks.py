@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._checks import as_float, as_point, as_points, check_finite, is_concrete
-from .._types import Point
+from .._checks import as_float, as_point, as_points, check_count, check_finite, is_concrete
+from .._types import Point, Vector
 from ..metrics import AbstractMetric
 from .base import AbstractBoundarySolver
 from .curves import AbstractCurve, Polyline
@@ -103,3 +104,31 @@ def check_times(ts: Any, dtype: Any) -> Float[Array, " n"]:
         if values.min() < 0 or values.max() > 1 or (np.diff(values) <= 0).any():
             raise ValueError(f"`ts` must increase within [0, 1], got values from {values.min():g} to {values.max():g}")
     return ts
+
+
+def check_event(event: Any, x: Point, v: Vector) -> None:
+    """Raise unless ``event`` is a function of a point and a velocity that returns a real number."""
+    if event is None:
+        return
+    if not callable(event):
+        raise TypeError(f"`event` must be a function (x, v) -> scalar, got {type(event).__name__}")
+    value = eqx.filter_eval_shape(event, x, v)
+    if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
+        raise ValueError(f"`event` must return a real scalar that changes sign at the event, got {value}")
+
+
+def check_integration(solver: Any, stepsize_controller: Any, max_steps: Any) -> None:
+    """Raise unless these are settings that diffrax can integrate with."""
+    if solver is not None and not isinstance(solver, diffrax.AbstractSolver):
+        raise TypeError(f"`solver` must be a diffrax solver such as diffrax.Tsit5(), got {solver!r}")
+    if stepsize_controller is not None and not isinstance(stepsize_controller, diffrax.AbstractStepSizeController):
+        raise TypeError(
+            "`stepsize_controller` must be one of diffrax, such as diffrax.PIDController(rtol=1e-8, atol=1e-8), got "
+            f"{stepsize_controller!r}"
+        )
+    if isinstance(stepsize_controller, diffrax.ConstantStepSize):
+        raise ValueError(
+            "`stepsize_controller` must know its steps, which diffrax.ConstantStepSize() does not: use "
+            "diffrax.StepTo(jnp.linspace(0, 1, steps + 1))"
+        )
+    check_count("max_steps", max_steps, 1)

@@ -1,14 +1,24 @@
 """Curves gamma : [0, 1] -> R^d that can be evaluated anywhere: what solvers start from and what they return."""
 
 import abc
+from typing import Any
 
 import diffrax
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from .._types import Point, Points, Scalar, Vector
 from .spectral.legendre import legendre_values
+
+# Points of a curve that stands for another one, at equal times.
+NODES = 65
+
+
+def node_times(dtype: Any) -> Float[Array, " n"]:
+    """The times of these points: `NODES` of them, from 0 to 1."""
+    return jnp.asarray(np.linspace(0, 1, NODES), dtype)
 
 
 class AbstractCurve(eqx.Module):

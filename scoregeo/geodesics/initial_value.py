@@ -11,16 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from .._checks import as_point, check_count
-from .._numerics import by_precision, frozen
-from .._results import RESULTS, first_failure, raise_if_failed
+from .._checks import as_point
+from .._numerics import by_precision, frozen, with_own_settings
+from .._results import RESULTS, first_failure, no_host_checks, raise_if_failed
 from .._types import Point, Points, Scalar, Vector
 from ..metrics import AbstractMetric
 from .certificate import PROBES, Measurement, measure_point, needs_probes, some_negative, speed_deviation
-from .checks import Times, check_metric, check_times
+from .checks import Times, check_event, check_integration, check_metric, check_times
 from .curves import AbstractCurve, IntegratedCurve
 from .first_crossing import FirstCrossing
-from .solution import Geodesic
+from .solution import Geodesic, raise_unless_successful
 
 # An integration gives up at its least step. What stopped it lies within a few such steps ahead: look so far.
 _LOOK_AHEAD = (0.0, 1.0, 10.0, 100.0, 1000.0)
@@ -54,6 +54,7 @@ class Accelerates(Protocol):
         ...
 
 
+@with_own_settings
 def geodesic_equation(t: Any, state: tuple[Point, Vector], metric: Accelerates) -> tuple[Vector, Vector]:
     """The right-hand side of ``(x, v)' = (v, metric.acceleration(x, v))``, as diffrax wants it."""
     del t
@@ -77,21 +78,22 @@ def integrate(
 ) -> diffrax.Solution:
     """diffrax's solution of the geodesic equation from ``(x, v)`` at ``t0`` to ``t1``. Never raises."""
     term = diffrax.ODETerm(geodesic_equation)
-    return diffrax.diffeqsolve(
-        term,
-        solver,
-        t0,
-        t1,
-        None,
-        (x, v),
-        args=metric,
-        saveat=saveat,
-        stepsize_controller=stepsize_controller,
-        adjoint=adjoint,
-        event=event,
-        max_steps=max_steps,
-        throw=False,
-    )
+    with no_host_checks():
+        return diffrax.diffeqsolve(
+            term,
+            solver,
+            t0,
+            t1,
+            None,
+            (x, v),
+            args=metric,
+            saveat=saveat,
+            stepsize_controller=stepsize_controller,
+            adjoint=adjoint,
+            event=event,
+            max_steps=max_steps,
+            throw=False,
+        )
 
 
 class Stops(eqx.Module):
@@ -191,6 +193,7 @@ def reason(
 
 
 @eqx.filter_jit
+@with_own_settings
 def _shoot(metric, x, v, ts, dense, solver, stepsize_controller, adjoint, max_steps, event):
     stops = Stops(metric, x, v, event)
     inside = stops.starts_inside(metric, x)
@@ -341,33 +344,6 @@ def successful_at_event(result: RESULTS) -> RESULTS:
     return first_failure([(result != RESULTS.event_occurred, result)])
 
 
-def check_event(event: Any, x: Point, v: Vector) -> None:
-    """Raise unless ``event`` is a function of a point and a velocity that returns a real number."""
-    if event is None:
-        return
-    if not callable(event):
-        raise TypeError(f"`event` must be a function (x, v) -> scalar, got {type(event).__name__}")
-    value = eqx.filter_eval_shape(event, x, v)
-    if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
-        raise ValueError(f"`event` must return a real scalar that changes sign at the event, got {value}")
-
-
-def _check_integration(solver: Any, stepsize_controller: Any, max_steps: Any) -> None:
-    if solver is not None and not isinstance(solver, diffrax.AbstractSolver):
-        raise TypeError(f"`solver` must be a diffrax solver such as diffrax.Tsit5(), got {solver!r}")
-    if stepsize_controller is not None and not isinstance(stepsize_controller, diffrax.AbstractStepSizeController):
-        raise TypeError(
-            "`stepsize_controller` must be one of diffrax, such as diffrax.PIDController(rtol=1e-8, atol=1e-8), got "
-            f"{stepsize_controller!r}"
-        )
-    if isinstance(stepsize_controller, diffrax.ConstantStepSize):
-        raise ValueError(
-            "`stepsize_controller` must know its steps, which diffrax.ConstantStepSize() does not: use "
-            "diffrax.StepTo(jnp.linspace(0, 1, steps + 1))"
-        )
-    check_count("max_steps", max_steps, 1)
-
-
 def _checked_shoot(metric, x, v, ts, dense, solver, stepsize_controller, adjoint, max_steps, event, throw):
     x = as_point(x, "x")
     v = as_point(v, "v", dim=x.size)
@@ -375,7 +351,7 @@ def _checked_shoot(metric, x, v, ts, dense, solver, stepsize_controller, adjoint
     x, v = x.astype(dtype), v.astype(dtype)
     check_metric(metric, x)
     check_event(event, x, v)
-    _check_integration(solver, stepsize_controller, max_steps)
+    check_integration(solver, stepsize_controller, max_steps)
     if ts is _ONLY_END:
         ts = np.append(PROBES, 1.0) if needs_probes(metric.at, x, 1) else np.ones(1)
     geodesic, end = _shoot(
@@ -390,4 +366,4 @@ def _checked_shoot(metric, x, v, ts, dense, solver, stepsize_controller, adjoint
         max_steps,
         event,
     )
-    return (raise_if_failed(geodesic, successful_at_event(geodesic.result)) if throw else geodesic), end
+    return (raise_unless_successful(geodesic, successful_at_event(geodesic.result)) if throw else geodesic), end

@@ -3,7 +3,6 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from .._checks import check_count
@@ -13,12 +12,11 @@ from .._types import Point, Points, Scalar, Vector
 from ..metrics import AbstractMetric
 from .base import AbstractBoundarySolver
 from .checks import check_solver
-from .curves import AbstractCurve, Polyline
+from .curves import AbstractCurve, Polyline, node_times
 from .solution import Geodesic, curve_of
 from .spectral.solver import SpectralNewton
 from .starts import AbstractStart, StraightLine, bent_line
 
-_NODES = 65
 # Two paths whose points come closer than this, relative to the longest way between them, are the same geodesic.
 _SAME = 1e-3
 
@@ -69,7 +67,7 @@ class MultiStart(AbstractBoundarySolver):
         self, metric: AbstractMetric, x: Point, y: Point, init: AbstractCurve, ts: Float[Array, " n"]
     ) -> Geodesic:
         """See `AbstractBoundarySolver.solve`."""
-        t = jnp.asarray(np.linspace(0, 1, _NODES), x.dtype)
+        t = node_times(x.dtype)
         curves = [init, StraightLine()(metric, x, y)]
         curves += [bent_line(x, y, offset) for offset in _offsets(metric, x, y, self.bends)]
         for start in self.starts:

@@ -188,6 +188,9 @@ def curve_of(geodesic: Geodesic) -> AbstractCurve:
     return Polyline(geodesic.points) if geodesic.curve is None else geodesic.curve
 
 
-def raise_unless_successful(geodesic: Geodesic) -> Geodesic:
-    """``geodesic`` itself, raising an error with advice (also under ``jit``) if its solve failed."""
-    return raise_if_failed(geodesic, geodesic.result)
+def raise_unless_successful(geodesic: Geodesic, result: RESULTS | None = None) -> Geodesic:
+    """``geodesic`` itself, raising an error with advice if its solve failed; inside a trace, with NaN for its samples,
+    length, energy, error and residual. ``result`` takes the place of its own code."""
+    names = ("points", "velocities", "length", "energy", "error", "residual")
+    numbers = {name: getattr(geodesic, name) for name in names}
+    return dataclasses.replace(geodesic, **raise_if_failed(numbers, geodesic.result if result is None else result))

@@ -2,6 +2,7 @@
 
 import equinox as eqx
 
+from .._numerics import with_own_settings
 from .._types import Point, Points
 from ..metrics import AbstractMetric
 from .base import AbstractBoundarySolver, default_solver
@@ -11,6 +12,7 @@ from .starts import AbstractStart
 
 
 @eqx.filter_jit
+@with_own_settings
 def _solve(solver, metric, x, y, init, ts):
     curve = init(metric, x, y) if isinstance(init, AbstractStart) else init
     return solver.solve(metric, x, y, curve, ts)
@@ -37,7 +39,9 @@ def geodesic(
       rule such as ``GraphInit(points)`` or ``Bend(offset)``; default the straight line. Several local geodesics may
       connect two points: the solver descends from here.
     - ``ts``: times in [0, 1] at which the result is sampled; default 65 equally spaced ones.
-    - ``throw``: raise ``RuntimeError`` with advice if the solve fails. With ``False`` read ``result``.
+    - ``throw``: raise ``RuntimeError`` with advice if the solve fails. Inside a trace (``jit``, ``vmap``, ``grad``)
+      nothing is raised: samples, length, energy and error are NaN then, and ``result`` is the code. With ``False`` they
+      are those of the best path found; read ``result``.
 
     **Returns** a `Geodesic`. It is differentiable in forward and reverse mode with respect to the end points and
     everything in the metric: ``length`` and ``energy`` by the envelope theorem, the path by the implicit function

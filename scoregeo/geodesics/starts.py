@@ -4,6 +4,7 @@ Several local geodesics may connect two points, and a solver descends to the one
 """
 
 import abc
+import functools
 
 import equinox as eqx
 import jax
@@ -12,12 +13,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .._checks import as_point, as_points, is_concrete, is_integer
+from .._graphs import along, as_sparse, neighbor_pairs, route, shortest
 from .._numerics import frozen, safe_sqrt
 from .._types import Point, Points, Vector
 from ..metrics import AbstractMetric
-from .curves import AbstractCurve, Polyline
-
-_NODES = 65
+from .curves import NODES, AbstractCurve, Polyline, node_times
 
 
 class AbstractStart(eqx.Module):
@@ -61,7 +61,7 @@ class Bend(AbstractStart):
 
 def bent_line(x: Point, y: Point, offset: Vector) -> Polyline:
     """`Bend` as a curve."""
-    t = jnp.asarray(np.linspace(0, 1, _NODES), x.dtype)[:, None]
+    t = node_times(x.dtype)[:, None]
     return Polyline(x + t * (y - x) + 4 * t * (1 - t) * offset)
 
 
@@ -99,12 +99,7 @@ class GraphInit(AbstractStart):
                 f"`neighbors` must be an integer from 1 to {n - 1} for {n} different points, got {neighbors!r}"
             )
         self.neighbors = int(neighbors)
-        from scipy.spatial import KDTree
-
-        _, nearest = KDTree(values).query(values, self.neighbors + 1)
-        pairs = np.stack([np.repeat(np.arange(n), self.neighbors + 1), nearest.reshape(-1)], -1)
-        pairs = np.unique(np.sort(pairs[pairs[:, 0] != pairs[:, 1]], -1), axis=0)
-        self.edges = jnp.asarray(pairs, jnp.int32)
+        self.edges = jnp.asarray(neighbor_pairs(values, self.neighbors), jnp.int32)
 
     def check(self, dim: int) -> None:
         as_points(self.points, "points", dim=dim)
@@ -120,19 +115,16 @@ class GraphInit(AbstractStart):
         squared = jnp.sum((ends[:, None] - points) ** 2, -1)
         _, nearest = jax.lax.top_k(-squared, self.neighbors)
         links = jax.vmap(lambda end, row: jax.vmap(lambda i: segment_length(metric, end, points[i]))(row))
-        shape = jax.ShapeDtypeStruct((_NODES, x.size), x.dtype)
-        nodes = jax.pure_callback(
-            _graph_path,
-            shape,
-            points,
+        arrays = (points, weights, ends, links(ends, nearest))
+        words = jax.pure_callback(
+            functools.partial(_graph_path, dtype=np.dtype(x.dtype)),
+            jax.eval_shape(_as_words, jax.ShapeDtypeStruct((NODES, x.size), x.dtype)),
+            tuple(_as_words(array) for array in arrays),
             self.edges,
-            weights,
-            ends,
             nearest,
-            links(ends, nearest),
             vmap_method="sequential",
         )
-        return Polyline(nodes)
+        return Polyline(jax.lax.bitcast_convert_type(words, x.dtype))
 
 
 def sideways_nudge(x: Point, y: Point) -> Vector:
@@ -159,28 +151,31 @@ def segment_length(metric: AbstractMetric, a: Point, b: Point) -> Float[Array, "
     return jnp.asarray(weights / 2, a.dtype) @ lengths
 
 
-def _graph_path(points, edges, weights, ends, nearest, links):
-    """The shortest path from ``ends[0]`` to ``ends[1]`` as nodes at equal distances in the metric; NumPy."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import dijkstra
+def _as_words(array: Array) -> Array:
+    """The bits of ``array`` as integers of 32: the thread that JAX calls back in may have float64 disabled, where the
+    caller has enabled it for a while (`jax.enable_x64`)."""
+    return jax.lax.bitcast_convert_type(array, jnp.uint32)
 
-    arrays = (points, edges, weights, ends, nearest, links)
-    points, edges, weights, ends, nearest, links = (np.asarray(a) for a in arrays)
+
+def _graph_path(words, edges, nearest, *, dtype):
+    """The shortest path from ``ends[0]`` to ``ends[1]`` as nodes at equal distances in the metric; NumPy.
+
+    ``words`` are those of points, weights of edges, ends, and weights of the links of these to their ``nearest`` ones.
+    """
+    wide = dtype.itemsize == 8
+
+    def as_floats(word):
+        floats = np.ascontiguousarray(word).view(dtype)
+        return floats[..., 0] if wide else floats  # two words each
+
+    points, weights, ends, links = (as_floats(np.asarray(word)) for word in words)
+    edges, nearest = np.asarray(edges), np.asarray(nearest)
     n = len(points)
     rows = np.concatenate([edges[:, 0], np.repeat([n, n + 1], nearest.shape[1])])
     columns = np.concatenate([edges[:, 1], nearest.reshape(-1)])
-    lengths = np.concatenate([weights, links.reshape(-1)]).astype(np.float64)
-    # SciPy takes a length of zero for a missing edge; edges of NaN are left out.
-    usable = np.isfinite(lengths)
-    graph = coo_array((np.maximum(lengths, 1e-12)[usable], (rows[usable], columns[usable])), shape=(n + 2, n + 2))
-    distances, previous = dijkstra(graph.tocsr(), directed=False, indices=n, return_predecessors=True)
-    route = [n + 1]
-    while previous[route[-1]] >= 0:
-        route.append(int(previous[route[-1]]))
-    route = route[::-1] if route[-1] == n else [n, n + 1]
-    corners, times = np.concatenate([points, ends])[route], distances[route]
-    if not (np.isfinite(times[-1]) and times[-1] > 0):
-        times = np.linspace(0, 1, len(corners))
-    at = np.linspace(0, times[-1], _NODES)
-    nodes = np.stack([np.interp(at, times, column) for column in corners.T], -1)
-    return nodes.astype(points.dtype)
+    graph = as_sparse(n + 2, np.stack([rows, columns], -1), np.concatenate([weights, links.reshape(-1)]))
+    distances, previous = shortest(graph, n)
+    way = route(previous, n, n + 1) or [n, n + 1]
+    nodes = along(np.concatenate([points, ends])[way], distances[way], NODES)
+    words = np.ascontiguousarray(nodes.astype(dtype)).view(np.uint32)
+    return words.reshape(*nodes.shape, 2) if wide else words

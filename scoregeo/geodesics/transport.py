@@ -24,7 +24,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._checks import as_point, check_counts, setting
-from .._results import RESULTS, first_failure, raise_if_failed
+from .._numerics import with_own_settings
+from .._results import RESULTS, first_failure, no_host_checks, raise_if_failed
 from .._types import Point, Points, Scalar, Vector
 from ..metrics import AbstractMetric
 from .checks import Times, check_metric, check_times
@@ -102,6 +103,7 @@ class TransportODE(AbstractTransport):
     ) -> tuple[PyTree, RESULTS]:
         """The linear equation ``y' = rate(metric, gamma, gamma', y)`` from ``start`` at time 0: ``y`` at ``ts``."""
 
+        @with_own_settings
         def equation(t, y, args):
             metric, curve, t_end = args
             # Rounding may put a stage of the last step after the end, where the curve is NaN.
@@ -116,21 +118,22 @@ class TransportODE(AbstractTransport):
         if controller is None:
             # The equation is linear: twice the vector must take the same steps.
             controller = default_controller(ts.dtype, jnp.where((size > 0) & jnp.isfinite(size), size, 1))
-        solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(equation),
-            diffrax.Tsit5() if self.solver is None else self.solver,
-            0.0,
-            t_end,
-            None,
-            start,
-            args=args,
-            # diffrax refuses times after the end; those are dropped below.
-            saveat=diffrax.SaveAt(subs=[diffrax.SubSaveAt(ts=jnp.minimum(ts, t_end)), diffrax.SubSaveAt(t1=True)]),
-            stepsize_controller=controller,
-            adjoint=diffrax.RecursiveCheckpointAdjoint() if self.adjoint is None else self.adjoint,
-            max_steps=self.max_steps,
-            throw=False,
-        )
+        with no_host_checks():
+            solution = diffrax.diffeqsolve(
+                diffrax.ODETerm(equation),
+                diffrax.Tsit5() if self.solver is None else self.solver,
+                0.0,
+                t_end,
+                None,
+                start,
+                args=args,
+                # diffrax refuses times after the end; those are dropped below.
+                saveat=diffrax.SaveAt(subs=[diffrax.SubSaveAt(ts=jnp.minimum(ts, t_end)), diffrax.SubSaveAt(t1=True)]),
+                stepsize_controller=controller,
+                adjoint=diffrax.RecursiveCheckpointAdjoint() if self.adjoint is None else self.adjoint,
+                max_steps=self.max_steps,
+                throw=False,
+            )
         assert solution.ts is not None  # asked for by `saveat`
         assert solution.ys is not None
         # diffrax marks what it did not reach as infinite.
@@ -271,6 +274,7 @@ def _raise(values: Any, geodesic: Geodesic, result: RESULTS) -> Any:
 
 
 @eqx.filter_jit
+@with_own_settings
 def _transport(method, metric, curve, w, ts, t_end):
     return method.transport(metric, curve, w, ts, t_end)
 
@@ -318,6 +322,7 @@ def parallel_transport(
 
 
 @eqx.filter_jit
+@with_own_settings
 def _jacobi(method, metric, curve: AbstractCurve, j0, dj0, ts, t_end):
     start = curve(jnp.zeros((), ts.dtype))
     # D_t J = J' + Gamma(gamma', J), at the start and, backwards, at the samples.

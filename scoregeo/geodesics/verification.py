@@ -5,6 +5,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from .._numerics import with_own_settings
 from .._types import Scalar
 from ..metrics import AbstractMetric
 from .initial_value import default_controller, integrate
@@ -12,6 +13,7 @@ from .solution import Geodesic
 
 
 @eqx.filter_jit
+@with_own_settings
 def verify(metric: AbstractMetric, geodesic: Geodesic, *, max_steps: int = 1024) -> Scalar:
     """The largest relative defect of ``geodesic`` when each segment between its samples is integrated again with
     diffrax.

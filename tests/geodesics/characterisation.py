@@ -1,12 +1,10 @@
-"""What `SpectralNewton` did in version 0.1.0, problem by problem: recorded by this file, compared by its test.
+"""What `SpectralNewton` of version 0.1.0 did, problem by problem: in ``characterisation.json``, compared by its test.
 
-``PYTHONPATH=benchmarks:tests python tests/geodesics/characterisation.py`` writes ``characterisation.json`` beside
-it. `digits` is not in it: its score is trained anew on every machine.
+`digits` is not in it: its score is trained anew on every machine.
 """
 
 import functools
 import json
-import os
 import pathlib
 
 import equinox as eqx
@@ -32,11 +30,6 @@ CODES = (
 COUNTS = ("newton_steps", "cg_steps", "metric_evaluations", "elements")
 
 
-def machine() -> str:
-    """A name for what rounds alike: the CPU's features and the versions of what compiles."""
-    return os.environ["SCOREGEO_TEST_CACHE"].rsplit("-", 1)[-1] + f" jax {jax.__version__}"
-
-
 def pairs(problem) -> tuple[np.ndarray, np.ndarray]:
     """Four pairs of end points, each ``(4, d)``: that of the problem, its reverse, and two that are nearer."""
     x, y = problem.x, problem.y
@@ -44,7 +37,7 @@ def pairs(problem) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _solve(metric, x, y):
-    solved = geodesic(metric, x, y, solver=SpectralNewton(), throw=False)
+    solved = geodesic(metric, x, y, solver=SpectralNewton(rtol=1e-8, path_rtol=1e-8), throw=False)
     codes = {name: solved.result == getattr(RESULTS, name) for name in CODES}
     return codes, {name: solved.stats[name] for name in COUNTS}, solved.length
 
@@ -71,27 +64,7 @@ def alone(metric, x, y) -> dict:
     return _row(*jax.device_get(_single(metric, x, y)))
 
 
-def with_stability(name: str) -> dict:
-    """What `measure` gives, and ``stable``: whether all pairs take the same steps alone and in a batch."""
-    (problem,) = problems.problems([name])
-    row = measure(name)
-    ends = zip(row["vmap"], *map(jnp.asarray, pairs(problem)), strict=True)
-    return {
-        "stable": all(lane == alone(problem.metric, x, y) | {"length": lane["length"]} for lane, x, y in ends)
-    } | row
-
-
 @functools.cache
 def recorded() -> dict:
     """The contents of the file."""
     return json.loads(RECORD.read_text())
-
-
-if __name__ == "__main__":
-    import conftest  # noqa: F401  (the tests' own precision, threads and flags, before anything is computed)
-
-    rows = {}
-    for name in (*FAST, *SLOW):
-        rows[name] = with_stability(name)
-        print(name, rows[name]["single"], flush=True)
-    RECORD.write_text(json.dumps({"machine": machine(), "version": "0.1.0", "problems": rows}, indent=1) + "\n")

@@ -8,7 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scoregeo import EnergyDescent, Georce, MatrixMetric, Shooting, geodesic
+from scoregeo import (
+    EnergyDescent,
+    FunctionScore,
+    Georce,
+    MatrixMetric,
+    Shooting,
+    SpectralNewton,
+    SteinMetric,
+    _batching,
+    dist,
+    geodesic,
+)
 
 CALLS = collections.Counter()
 
@@ -32,7 +43,7 @@ def evaluations(solve, *arrays):
 @pytest.mark.parametrize(
     "solver",
     [
-        Georce(nodes=17, tolerance=1e-4, rtol=0.1),
+        pytest.param(Georce(nodes=17, tolerance=1e-4, rtol=0.1), marks=pytest.mark.slow),
         pytest.param(EnergyDescent(nodes=17, tolerance=1e-4, rtol=0.1), marks=pytest.mark.slow),
         pytest.param(Shooting(segments=8, rtol=1e-4, tolerance=1e-3), marks=pytest.mark.slow),
     ],
@@ -58,3 +69,27 @@ def test_a_hard_lane_costs_its_own_steps(solver):
     costs = [count for _, count in singles]
     assert len(xs) * max(costs) > 2 * sum(costs)  # what all lanes would cost if they waited for the worst of them
     assert cost <= 1.6 * sum(costs)
+
+
+@pytest.mark.slow
+def test_a_solve_in_loops_is_the_same(monkeypatch):
+    # On TPUs loops take the place of large operations, which are written out there. Here of all that there are.
+    random = np.random.default_rng(0)
+    weights = [jnp.asarray(random.standard_normal(shape) / 9) for shape in [(8, 300), (300, 8)]]
+    metric = SteinMetric(FunctionScore(lambda x, a, b: b @ jnp.tanh(a @ x) - x, *weights), 2.0)
+    x, y = jnp.asarray(random.standard_normal((2, 300)) / 9)
+
+    def solve(y):
+        # A new function each time: what was traced for one is not to be used for the other.
+        solver = SpectralNewton(max_elements=2)
+        lowered = jax.jit(jax.value_and_grad(lambda y: dist(metric, x, y, solver=solver))).lower(y)
+        return lowered.as_text().count("stablehlo.while"), lowered.compile()(y)
+
+    loops, plain = solve(y)
+    jax.clear_caches()
+    monkeypatch.setattr(_batching, "_NUMBERS_WRITTEN_OUT", {"cpu": 2**10})
+    more_loops, looped = solve(y)
+    jax.clear_caches()
+    assert more_loops > loops
+    np.testing.assert_allclose(looped[0], plain[0], rtol=1e-9)
+    np.testing.assert_allclose(looped[1], plain[1], rtol=1e-5, atol=1e-7)

@@ -280,6 +280,11 @@ def test_from_curve():
         np.testing.assert_allclose(jax.grad(lambda y, name=name: getattr(made(y), name))(y), slope, rtol=1e-14)
     assert made(y, failures=[(True, RESULTS.stalled)]).result == RESULTS.stalled
     assert made(y, error=jnp.asarray(-1.0)).result == RESULTS.metric_nonfinite
+    # A speed that is far from constant is not that of a geodesic, whatever the solver says of its path.
+    uneven = made(jnp.array([3000.0, 390.0]))
+    assert uneven.residual == 339
+    assert uneven.result == RESULTS.accuracy_not_reached
+    assert made(jnp.array([3000.0, 390.0]), failures=[(True, RESULTS.stalled)]).result == RESULTS.stalled
 
 
 def test_reverse():

@@ -9,7 +9,7 @@ from helpers import CURL, X, Y, central_differences, tanh_field, tanh_metric
 
 from scoregeo import SpectralNewton, SteinMetric, dist, geodesic, log, squared_dist
 
-SOLVER = SpectralNewton(degree=32, max_elements=1)
+SOLVER = SpectralNewton(degree=32, max_elements=1, path_rtol=1e-8)
 X, Y, W = jnp.asarray(X), jnp.asarray(Y), jnp.asarray(CURL)
 STRENGTH = jnp.asarray(0.7)
 

@@ -51,8 +51,8 @@ from scoregeo import (
 )
 
 # Every degree is compiled: one of them is enough for smooth problems, whose closed forms then say how accurate it is.
-SINGLE = SpectralNewton(degree=48, max_elements=1)
-SMOOTH = SpectralNewton(max_elements=4)
+SINGLE = SpectralNewton(degree=48, max_elements=1, rtol=1e-8, path_rtol=1e-8)
+SMOOTH = SpectralNewton(max_elements=4, rtol=1e-8, path_rtol=1e-8)
 FLOAT32 = SpectralNewton(degree=48, max_elements=1, path_rtol=1e-5)
 
 
@@ -701,6 +701,7 @@ def solve32(metric, x, y):
     return geodesic(metric, x, y, solver=FLOAT32, throw=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "d"), CASES)
 def test_invariants_in_float32(make, d):
     """The float64 length, symmetry, exp(log(x, y)) = y and `verify`, to 1e-4."""

@@ -28,7 +28,7 @@ from scoregeo.metrics import DiagonalInnerProduct, LowRankUpdate, Scaled, as_dia
 
 BREAKS = jnp.array([0.0, 0.1, 0.45, 0.5, 1.0])
 WEIGHTS = jnp.array([1.0, 0.5, 2.0])
-SMALL = SpectralNewton(max_elements=4)
+SMALL = SpectralNewton(max_elements=4, rtol=1e-8, path_rtol=1e-8)
 
 
 def three_scores(x):
@@ -271,6 +271,7 @@ def test_what_is_at_least_euclid():
         assert PathEnergy(metric, x, -x).above_euclid is expected, name
 
 
+@pytest.mark.slow
 def test_a_scale_that_changes_along_the_path():
     """exp(2 phi(x)) (I + rank one): the preconditioner takes the average of the factor, the geodesic is exact."""
 

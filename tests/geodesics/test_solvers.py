@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import MODES, MODES_LENGTH, MODES_SD, MODES_X, MODES_Y, X, Y, radial
+from helpers import MODES, MODES_LENGTH, MODES_SD, MODES_X, MODES_Y, X, Y, radial, some_slow
 
 from scoregeo import (
     RESULTS,
@@ -56,7 +56,7 @@ def run(name, dtype):
     return lambda *problem: solve(*(jnp.asarray(a, dtype) for a in problem))
 
 
-@pytest.fixture(scope="module", params=list(SOLVERS))
+@pytest.fixture(scope="module", params=some_slow(SOLVERS, fast=("spectral", "shooting", "georce")))
 def solver(request):
     return request.param, run(request.param, jnp.float64)
 

@@ -38,6 +38,20 @@ def test_lines():
 
 
 class TestGraphInit:
+    @pytest.mark.parametrize("enabled", [True, False])
+    def test_in_the_precision_of_its_caller(self, enabled):
+        """Also where that has been changed for a while: the thread that calls back does not know."""
+        angles = np.linspace(0, np.pi, 21)
+        points = np.stack([-np.cos(angles), np.sin(angles)], -1)
+        with jax.enable_x64(enabled):
+            x, y = jnp.array([-1.1, 0.0]), jnp.array([1.1, 0.0])
+            graph = GraphInit(points, 2)
+            curve = jax.jit(lambda x, y: graph(EuclideanMetric(), x, y).nodes)(x, y)
+            assert curve.dtype == (jnp.float64 if enabled else jnp.float32)
+            radii = np.linalg.norm(np.asarray(curve), axis=1)
+            assert abs(radii[32] - 1) < 0.02
+            np.testing.assert_array_equal(curve[jnp.array([0, -1])], jnp.stack([x, y]))
+
     def test_follows_the_data_round_a_hole(self):
         """On a ring of points in Euclidean space: the shorter arc, at equal distances."""
         angle = np.linspace(0, 2 * np.pi, 60, endpoint=False)

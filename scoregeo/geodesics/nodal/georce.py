@@ -18,11 +18,12 @@ from jaxtyping import Array, Float
 
 from ..._batching import compacted_while_loop, select
 from ..._checks import setting
+from ..._cholesky import inverse_factor, solve_factored
 from ..._numerics import by_precision
 from ..._types import Points, Scalar
 from ...metrics import LowRankUpdate, as_low_rank_update
 from ..spectral.energy import PathEnergy
-from ..spectral.legendre import Basis, Coefficients, uniform_breaks
+from ..spectral.legendre import HIGHEST, Basis, Coefficients, uniform_breaks
 from ..spectral.newton import rounding
 from ..spectral.preconditioners import AbstractPreconditioner, answers
 from .base import AbstractNodalSolver, Minimum, relative_gradient
@@ -144,14 +145,18 @@ class LowRankVelocityPreconditioner(AbstractPreconditioner):
     v: Float[Array, "t k d"]
     inverse_scale: Float[Array, " t"] | None
     rows: Float[Array, "tk d"]
-    complement: Float[Array, "tk tk"]
+    complement: Float[Array, "tk tk"]  # factor of the inverse of a I - A A^T
 
     def __init__(self, basis: Basis, updates: LowRankUpdate, scale: Float[Array, " t"] | None):
         self.basis, self.v = basis, jax.vmap(_whitened)(updates)
         self.inverse_scale = None if scale is None else 1 / scale
         weights = basis.weights if scale is None else basis.weights / scale
         self.rows = (jnp.sqrt(weights)[:, None, None] * self.v).reshape(-1, self.v.shape[-1])
-        self.complement = self._mean() * jnp.eye(self.rows.shape[0], dtype=self.v.dtype) - self.rows @ self.rows.T
+        n = self.rows.shape[0]
+        # What rounding may take from it is added, because the factor of an indefinite matrix is NaN.
+        mean = self._mean() * (1 + n * jnp.finfo(self.v.dtype).eps)
+        gram = jnp.matmul(self.rows, self.rows.T, precision=HIGHEST)
+        self.complement = inverse_factor(mean * jnp.eye(n, dtype=self.v.dtype) - gram)
 
     def _mean(self) -> Scalar | float:
         return 1.0 if self.inverse_scale is None else self.basis.weights @ self.inverse_scale
@@ -161,7 +166,7 @@ class LowRankVelocityPreconditioner(AbstractPreconditioner):
         weights = self.basis.weights[:, None]
         velocity = self._inverse_metric(self.basis.deviation(r)[1])
         b = jnp.sum(weights * velocity, 0)
-        constant = (b + jnp.linalg.solve(self.complement, self.rows @ b) @ self.rows) / self._mean()
+        constant = (b + solve_factored(self.complement, self.rows @ b) @ self.rows) / self._mean()
         velocity = velocity - self._inverse_metric(constant)
         return self.basis.adjoint(jnp.zeros_like(velocity), weights * velocity)
 
@@ -174,8 +179,8 @@ class LowRankVelocityPreconditioner(AbstractPreconditioner):
 def _whitened(update: LowRankUpdate) -> Float[Array, "k d"]:
     """V with ``G^-1 = I - V^T V``."""
     roots = jnp.sqrt(update.weights)[:, None] * update.factors
-    lower = jnp.linalg.cholesky(jnp.eye(roots.shape[0], dtype=roots.dtype) + roots @ roots.T)
-    return jax.scipy.linalg.solve_triangular(lower, roots, lower=True)
+    gram = jnp.matmul(roots, roots.T, precision=HIGHEST)
+    return jnp.matmul(inverse_factor(jnp.eye(roots.shape[0], dtype=roots.dtype) + gram), roots, precision=HIGHEST)
 
 
 def line_search(evaluate, c: Coefficients, energy: Scalar, p: Coefficients, slope: Scalar):

@@ -15,7 +15,7 @@ from ..._results import RESULTS, first_failure
 from ..._types import Point, Points, Scalar, Vector
 from ...metrics import AbstractMetric
 from ..curves import AbstractCurve
-from ..initial_value import geodesic_equation, integrate
+from ..initial_value import default_controller, geodesic_equation, integrate
 
 # Quadrature points on a step of the integrator, for the derivative of the energy.
 _GAUSS = 4
@@ -209,3 +209,25 @@ def replayed(
         return x, v, infos
 
     return jax.vmap(one)(starts, velocities, knots)
+
+
+def bare_end_point(metric: AbstractMetric, x: Point, v: Vector, max_steps: int = 1024) -> Point:
+    """`end_point` for what is differentiated and compiled many times over: no checks, no events, and NaN for an
+    integration that fails or ends outside of the domain."""
+    # Of the type of the point: diffrax would promote it to that of the times.
+    t0, t1 = jnp.asarray([0, 1], x.dtype)
+    solved = integrate(
+        metric,
+        x,
+        v,
+        t0,
+        t1,
+        saveat=diffrax.SaveAt(t1=True),
+        solver=diffrax.Tsit5(),
+        stepsize_controller=default_controller(x.dtype),
+        adjoint=diffrax.RecursiveCheckpointAdjoint(),
+        max_steps=max_steps,
+    )
+    assert solved.ys is not None  # saved at the end
+    end = solved.ys[0][-1]
+    return jnp.where((solved.result == diffrax.RESULTS.successful) & (metric.domain(end) > 0), end, jnp.nan)

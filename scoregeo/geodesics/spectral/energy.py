@@ -1,8 +1,9 @@
 """The energy of paths in a metric: what the spectral solver minimises.
 
-    E(c) = sum_q w_q T(gamma(t_q), gamma'(t_q)),     T(x, v) = 1/2 ( (1 - f) |v|^2 + f <v, v>_G(x) )          (1)
+    E(c) = sum_q w_q T(gamma(t_q), gamma'(t_q)),     T(x, v) = 1/2 <v, v>_f                               (1)
 
-with f = 1 for the metric itself; smaller f lead from Euclid to the metric (continuation).
+with f = 1 for the metric itself; smaller f lead from Euclid to the metric (continuation), on the way that `relaxed`
+knows for its inner products: ``(1 - f) |v|^2 + f <v, v>_G(x)`` for most.
 """
 
 from collections.abc import Callable
@@ -13,9 +14,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ..._batching import over_rows
 from ..._numerics import frozen
 from ..._types import Point, Points, Scalar
-from ...metrics import AbstractInnerProduct, AbstractMetric, at_least_identity
+from ...metrics import AbstractInnerProduct, AbstractMetric, at_least_identity, relaxed
+from . import gauss_newton as gauss_newton  # registers the preconditioner of graph metrics
 from .legendre import Basis, Coefficients
 from .preconditioners import AbstractPreconditioner, preconditioner_for
 
@@ -72,13 +75,12 @@ class PathEnergy(eqx.Module):
             plain = function
             function = jax.checkpoint(lambda *point: plain(*point))
         if self.batch_size is None or arrays[0].shape[0] <= self.batch_size:
-            return jax.vmap(function)(*arrays)
+            return over_rows(function, *arrays)
         return jax.lax.map(lambda point: function(*point), arrays, batch_size=self.batch_size)
 
     def density(self, point: Point, velocity: Point, fraction: Scalar | float = 1.0) -> Scalar:
         """Kinetic energy ``T`` of one point of the path."""
-        curved = self.inner_product(point).squared_norm(velocity)
-        energy = 0.5 * ((1 - fraction) * (velocity @ velocity) + fraction * curved)
+        energy = 0.5 * relaxed(self.inner_product(point), fraction).squared_norm(velocity)
         return jnp.where(self.domain(point) > 0, energy, jnp.inf)
 
     def densities(self, basis: Basis, c: Coefficients, fraction: Scalar | float = 1.0) -> Float[Array, " q"]:

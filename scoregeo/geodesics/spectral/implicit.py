@@ -16,7 +16,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool
 
+from ..._numerics import with_own_settings
 from ..._types import Scalar
 from .energy import PathEnergy
 from .legendre import Basis, Coefficients
@@ -35,14 +37,21 @@ class Linearisation(NamedTuple):
         return jax.jvp(lambda p: eqx.combine(p, self.static)(basis, c), (self.dynamic,), (self.dots,))[1]
 
     def coefficients_tangent(
-        self, basis: Basis, c: Coefficients, accuracy: float | np.floating, max_cg: int
+        self,
+        basis: Basis,
+        c: Coefficients,
+        accuracy: float | np.floating,
+        max_cg: int,
+        active: Bool[Array, ""] | bool = True,
     ) -> Coefficients:
-        """How the stationary coefficients ``c`` move, by (1), to a relative ``accuracy``."""
+        """How the stationary coefficients ``c`` move, by (1), to a relative ``accuracy``. Zero, at no cost, where not
+        ``active``."""
 
         def gradient(dynamic, c):
             return jax.grad(lambda c: eqx.combine(dynamic, self.static)(basis, c))(c)
 
         _, dg = jax.jvp(lambda p: gradient(p, c), (self.dynamic,), (self.dots,))
+        dg = jnp.where(active, dg, 0)
         hessian = jax.linearize(lambda c: gradient(self.dynamic, c), c)[1]
         preconditioner = eqx.combine(self.dynamic, self.static).frozen().preconditioner(basis, c)
 
@@ -88,6 +97,7 @@ def stationary(minimiser: AbstractMinimiser, problem: PathEnergy, start: Coeffic
 
 
 @stationary.def_jvp
+@with_own_settings
 def _stationary_jvp(primals, tangents):
     minimiser, problem, start = primals
     found = stationary(minimiser, problem, start)

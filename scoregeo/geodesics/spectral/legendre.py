@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.polynomial import legendre
 
+from ..._batching import over_columns
 from ..._types import Point, Points
 
 # The precision of matrix products, because accelerators round float32 to ten bits or fewer by default.
@@ -130,18 +131,26 @@ class Basis(eqx.Module):
     def deviation(self, c: Coefficients) -> tuple[Points, Points]:
         """What projected coefficients ``c`` add to points and velocities of the straight path, ``(q, d)``."""
         k, n, d = self.breaks.size - 1, self.u.size, c.shape[-1]
-        starts = jnp.matmul(self._across[k:], c[:, 0], precision=HIGHEST)
-        values = self._scales * jnp.einsum("qm,kmd->kqd", self._local, c, precision=HIGHEST)
-        return (starts[:, None] + values[:, n:]).reshape(-1, d), values[:, :n].reshape(-1, d)
+
+        def of_columns(c):
+            starts = jnp.matmul(self._across[k:], c[:, 0], precision=HIGHEST)
+            values = self._scales * jnp.einsum("qm,kmd->kqd", self._local, c, precision=HIGHEST)
+            return starts[:, None] + values[:, n:], values[:, :n]
+
+        points, velocities = over_columns(of_columns, c)
+        return points.reshape(-1, d), velocities.reshape(-1, d)
 
     def adjoint(self, points: Points, velocities: Points) -> Coefficients:
         """The transpose of `deviation`: from ``(q, d)`` each to projected coefficients."""
         k, n, d = self.breaks.size - 1, self.u.size, points.shape[-1]
-        points, velocities = points.reshape(k, n, d), velocities.reshape(k, n, d)
-        values = self._scales * jnp.concatenate([velocities, points], 1)
-        c = jnp.einsum("qm,kqd->kmd", self._local, values, precision=HIGHEST)
-        first = jnp.matmul(self._across.T, jnp.concatenate([c[:, 0], jnp.sum(points, 1)]), precision=HIGHEST)
-        return jnp.concatenate([first[:, None], c[:, 1:]], 1)
+
+        def of_columns(points, velocities):
+            values = self._scales * jnp.concatenate([velocities, points], 1)
+            c = jnp.einsum("qm,kqd->kmd", self._local, values, precision=HIGHEST)
+            first = jnp.matmul(self._across.T, jnp.concatenate([c[:, 0], jnp.sum(points, 1)]), precision=HIGHEST)
+            return jnp.concatenate([first[:, None], c[:, 1:]], 1)
+
+        return over_columns(of_columns, points.reshape(k, n, d), velocities.reshape(k, n, d))
 
     def project_velocity(self, velocity: Points, x: Point, y: Point) -> Coefficients:
         """Coefficients of the path from ``x`` to ``y`` nearest, in energy, to one with ``velocity`` ``(q, d)``."""

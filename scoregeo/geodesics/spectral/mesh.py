@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.polynomial import legendre
 
+from ..._batching import over_columns
 from ..._types import Point
 from ..curves import PiecewisePolynomial
 from .legendre import HIGHEST, Basis, Breaks, Coefficients, legendre_values
@@ -83,7 +84,8 @@ def polynomial_curve(x: Point, y: Point, path: Path) -> PiecewisePolynomial:
 
 def merge(c: Coefficients) -> Float[Array, "pairs m d"]:
     """The single polynomial ``(1, m, d)`` nearest to a path on equal elements with coefficients ``c`` ``(k, m, d)``."""
-    return jnp.einsum("eij,eid->jd", _merging(*c.shape[:2]).astype(c.dtype), c, precision=HIGHEST)[None]
+    matrix = _merging(*c.shape[:2]).astype(c.dtype)
+    return over_columns(lambda c: jnp.einsum("eij,eid->jd", matrix, c, precision=HIGHEST), c)[None]
 
 
 @functools.lru_cache(maxsize=64)
@@ -107,6 +109,7 @@ def transfer(path: Path, basis: Basis) -> Coefficients:
     # As one matrix product: gathering coefficients for every time would copy them many times over.
     own = (e[:, None] == np.arange(k))[:, :, None]
     matrix = jnp.where(own, (p / jnp.sqrt(h[e])[:, None])[:, None], 0)
-    velocities = jnp.matmul(matrix.reshape(t.size, k * m), path.c.reshape(k * m, -1), precision=HIGHEST)
+    matrix = matrix.reshape(t.size, k * m)
+    velocities = over_columns(lambda c: jnp.matmul(matrix, c, precision=HIGHEST), path.c.reshape(k * m, -1))
     weighted = basis.weights[:, None] * velocities
     return basis.adjoint(jnp.zeros_like(weighted), weighted)

@@ -1,9 +1,13 @@
 """Newton's method for the path energy: what is known at a path, the step from there, and the line search along it.
 
-A step p solves H p = -g by conjugate gradients, preconditioned by P (`preconditioners`), which stop at negative
-curvature. The search halves it until the energy goes down as its slope promises (Armijo's condition):
+A step p solves H p = -g by conjugate gradients, preconditioned by P (`preconditioners`), which stop where they would
+leave a region of trust |p|_P <= radius, and go to its edge at negative curvature (Steihaug 1983). The search shortens
+the step until the energy goes down as its slope promises (Armijo's condition):
 
     E(c + a p) <= E(c) + 1e-4 a g.p + rounding                                                           (1)
+
+and sets the next radius by the length that was accepted (Nocedal & Yuan 1998): where steps have to be short, the next
+ones are short at once, and go where short steps should.
 
 One call of `step` is one evaluation of the energy: it either accepts the path that was evaluated and takes a new step
 from there, or shortens the step that led to it. So many searches can run side by side, each at its own place.
@@ -29,6 +33,10 @@ UNFINISHED = RESULTS.solver_steps_reached
 
 _ARMIJO = 1e-4
 _SMALLEST_STEP = 2.0**-30
+# A rejected part of a step is cut to where a parabola through what was seen has its minimum, within these factors.
+_LEAST_CUT, _MOST_CUT = 0.5, 0.1
+# Steps that promise so many roundings of the energy are judged by the decrement, which is less noisy than the energy.
+_NOISE = 100
 
 
 class Evaluation(NamedTuple):
@@ -56,13 +64,27 @@ class Iterate(NamedTuple):
     path_error: Scalar
 
 
+class Promise(NamedTuple):
+    """What the quadratic model of the energy says of a step: the slope along it, how much all of it lowers the energy
+    (negative), and its length in the norm of the preconditioner."""
+
+    slope: Scalar
+    change: Scalar
+    length: Scalar
+
+    def of_part(self, part: Scalar) -> Scalar:
+        """How much ``part`` of the step changes the energy."""
+        return part * self.slope + part**2 * (self.change - self.slope)
+
+
 class NewtonState(NamedTuple):
     """A search: the last path accepted, the step from there, which part of it is being tried, and how it ended."""
 
     accepted: Iterate
     direction: Coefficients
-    slope: Scalar  # of the energy along `direction`
+    promise: Promise  # of `direction`
     step_size: Scalar  # the part of `direction` that leads to the path to evaluate next
+    radius: Scalar  # of the region of trust, in the norm of the preconditioner
     steps: Array  # paths accepted; the first of them is the one that the search starts from
     status: RESULTS
 
@@ -144,13 +166,14 @@ def init(c: Coefficients) -> NewtonState:
     """A search that has yet to evaluate the path with coefficients ``c``."""
     inf, one = jnp.asarray(jnp.inf, c.dtype), jnp.ones((), c.dtype)
     status = jax.tree.map(jnp.asarray, UNFINISHED)
-    return NewtonState(Iterate(c, inf, inf), jnp.zeros_like(c), one, one, jnp.zeros((), jnp.int32), status)
+    promise = Promise(one, one, one)
+    return NewtonState(Iterate(c, inf, inf), jnp.zeros_like(c), promise, one, inf, jnp.zeros((), jnp.int32), status)
 
 
 def acceptable(state: NewtonState, energy: Scalar) -> Bool[Array, ""]:
     """Whether ``energy`` is low enough to accept the path that has it, by (1); the first path always is."""
-    before = state.accepted.energy
-    return (state.steps == 0) | (energy <= before + _ARMIJO * state.step_size * state.slope + rounding(before))
+    before, promised = state.accepted.energy, state.step_size * state.promise.slope
+    return (state.steps == 0) | (energy <= before + _ARMIJO * promised + rounding(before))
 
 
 def step(
@@ -159,7 +182,7 @@ def step(
     *,
     trial: Coefficients,
     tolerance: Scalar,
-    max_steps: int,
+    max_steps: Array | int,
     max_cg: int,
     stop: Bool[Array, ""],
     may_be_saddle: Bool[Array, ""],
@@ -174,21 +197,26 @@ def step(
     elements, dtype = at.c.shape[0], at.energy.dtype
     path_error = relative_path_error(at.energy, at.squared_decrement)
     good = acceptable(state, at.energy)
-    stuck = ~good & (state.step_size < _SMALLEST_STEP)
     finite = ~good | (jnp.isfinite(at.energy) & jnp.isfinite(at.squared_decrement))
     accepted = select(good, Iterate(trial, at.energy, path_error), state.accepted)
 
+    # Where a step promises no more than rounding changes, trying parts of it would go on for long and in vain.
+    noise = _NOISE * jnp.finfo(dtype).eps * jnp.abs(state.accepted.energy)
+    noisy = (state.steps > 0) & (-state.step_size * state.promise.slope <= noise)
+    vain = noisy & ~(path_error < state.accepted.path_error / 2)
+    stuck = jnp.where(good, vain, noisy | (state.step_size < _SMALLEST_STEP))
     # Where rounding stops the descent just above the tolerance, the path is as good as this precision gives.
     floor = jnp.maximum(tolerance, jnp.minimum(1e3 * tolerance, 10 * jnp.finfo(dtype).eps ** 0.5))
     stationary = good & (path_error <= tolerance) & ~may_be_saddle
     stationary = finite & (stationary | (stuck & (accepted.path_error <= floor)))
-    moving = good & finite & ~stationary & ~stop & (state.steps < max_steps)
+    moving = good & finite & ~stationary & ~stuck & ~stop & (state.steps < max_steps)
+    radius = jnp.where(good, next_radius(state, at.energy), state.radius)
     if max_cg:
-        direction, slope, cg_steps = newton_direction(at, moving, max_cg)
+        direction, promise, cg_steps = newton_direction(at, radius, moving, max_cg)
     else:
-        direction, slope, cg_steps = jnp.zeros_like(at.c), jnp.zeros((), dtype), jnp.zeros((), jnp.int32)
+        zero = jnp.zeros((), dtype)
+        direction, promise, cg_steps = jnp.zeros_like(at.c), Promise(zero, zero, zero), jnp.zeros((), jnp.int32)
 
-    part = jnp.where(good, jnp.ones((), dtype), state.step_size)
     status = RESULTS.where(stuck, RESULTS.stalled, UNFINISHED)
     status = RESULTS.where(stationary, RESULTS.successful, status)
     status = RESULTS.where(finite, status, RESULTS.metric_nonfinite)
@@ -196,8 +224,9 @@ def step(
     new = NewtonState(
         accepted,
         state.direction.at[:elements].set(jnp.where(moving, direction, before)),
-        jnp.where(moving, slope, state.slope),
-        jnp.where(moving, 1, part / 2),
+        select(moving, promise, state.promise),
+        jnp.where(good, 1, shortened(state, at.energy)),
+        radius,
         state.steps + good,
         status,
     )
@@ -205,55 +234,90 @@ def step(
     return new, Progress(ended, moving, cg_steps, finite)
 
 
-def newton_direction(at: Evaluation, active: Bool[Array, ""], max_cg: int) -> tuple[Coefficients, Scalar, Array]:
-    """A direction of descent from ``at``, the slope of the energy along it, and the conjugate gradient steps it took;
-    where ``active`` is false, any direction, at no cost."""
+def shortened(state: NewtonState, energy: Scalar) -> Scalar:
+    """The part of a step to try after the present one led to ``energy``: where a parabola through that, and through
+    energy and slope at the start, has its minimum."""
+    part, slope = state.step_size, state.promise.slope
+    excess = energy - state.accepted.energy - part * slope
+    lowest = -slope * part**2 / (2 * excess)
+    # Infinite outside the domain: the boundary may be anywhere on the way.
+    return jnp.where(jnp.isfinite(energy), jnp.clip(lowest, _MOST_CUT * part, _LEAST_CUT * part), _LEAST_CUT * part)
+
+
+def next_radius(state: NewtonState, energy: Scalar) -> Scalar:
+    """The radius of trust after a step to a path of this ``energy``; the norm of the path itself to begin with."""
+    part, promise = state.step_size, state.promise
+    length = part * promise.length
+    ratio = (energy - state.accepted.energy) / promise.of_part(part)
+    trusted = ratio > 0.75
+    # A shortened step says how far the model can be trusted; one that was all of the region says that it may grow.
+    radius = jnp.where((part < 1) | (ratio < 0.25), jnp.where(trusted, 2, 1) * length, state.radius)
+    radius = jnp.where(trusted & (part == 1) & (length > 0.9 * state.radius), 3 * state.radius, radius)
+    return jnp.where(state.steps == 0, safe_sqrt(2 * energy), radius)
+
+
+def newton_direction(
+    at: Evaluation, radius: Scalar, active: Bool[Array, ""], max_cg: int
+) -> tuple[Coefficients, Promise, Array]:
+    """A direction of descent from ``at`` no longer than ``radius``, what it promises, and the conjugate gradient steps
+    it took; where ``active`` is false, any direction, at no cost."""
     energy, squared_decrement = at.energy, at.squared_decrement
     # Superlinear forcing: solve the Newton system loosely far away, tightly when close (Eisenstat & Walker 1996).
     accuracy = jnp.clip(squared_decrement / energy, 1e-8, 1e-2)
     target = jnp.where(active, accuracy * squared_decrement, jnp.inf)
-    p, cg_steps = conjugate_gradients(
-        at.hessian,
-        at.preconditioner.solve,
-        at.g,
-        at.z,
-        squared_decrement,
-        target,
-        max_cg,
-        escape=0.1 * jnp.sqrt(2 * energy),
+    p, promise, cg_steps = conjugate_gradients(
+        at.hessian, at.preconditioner.solve, at.g, at.z, squared_decrement, target, max_cg, radius
     )
-    slope = _dot(at.g, p)
-    downhill = slope < 0
-    return jnp.where(downhill, p, at.z), jnp.where(downhill, slope, -squared_decrement), cg_steps
+    downhill = promise.slope < 0
+    steepest = Promise(-squared_decrement, -squared_decrement / 2, jnp.sqrt(squared_decrement))
+    return jnp.where(downhill, p, at.z), select(downhill, promise, steepest), cg_steps
 
 
-def conjugate_gradients(hessian, solve, g, z, squared_decrement, target, max_steps, escape: Scalar | float = 0.0):
-    """Truncated CG for ``hessian p = -g``, preconditioned by ``solve``; returns p and the number of steps.
+def conjugate_gradients(
+    hessian, solve, g, z, squared_decrement, target, max_steps, radius: Scalar | float = jnp.inf
+) -> tuple[Coefficients, Promise, Array]:
+    """Truncated CG for ``hessian p = -g``, preconditioned by ``solve``; returns p, what it promises, and the number of
+    steps.
 
     ``z = solve(-g)`` and ``squared_decrement = -g.z`` are where it starts. Stops at the accuracy ``target`` (of the
-    squared preconditioned residual), after ``max_steps``, or at negative curvature. There it adds the direction of that
-    curvature, which is one of descent, with the length ``escape`` in the norm of the preconditioner: so a saddle is
-    left, not converged to.
+    squared preconditioned residual), after ``max_steps``, at the edge of the region |p|_P <= ``radius``, or at negative
+    curvature, along which it goes to that edge: so a saddle is left, not converged to. Without a radius it stops there
+    where it is.
     """
 
     def step(carry):
-        p, r, d, rz, dd, j, _ = carry
+        p, r, d, scalars, j, _ = carry
+        rz, dd, pd, pp, change = scalars
         hd = hessian(d)
         curvature = _dot(d, hd)
         # Not `curvature <= 0`: a NaN must end the loop too.
         negative = ~(curvature > 1e-14 * _dot(d, d))
-        length = jnp.where(negative, escape / jnp.sqrt(dd), rz / jnp.where(negative, 1.0, curvature)).astype(rz.dtype)
-        p, r = p + length * d, r - length * hd
+        room = jnp.maximum(radius**2 - pp, 0)
+        # The positive root of |p + t d|_P = radius, without cancellation.
+        edge = room / (pd + jnp.sqrt(pd**2 + dd * room))
+        edge = jnp.where(jnp.isfinite(edge), edge, jnp.where(negative, 0, jnp.full_like(edge, jnp.inf)))
+        whole = rz / jnp.where(negative, 1, curvature)
+        leaves = negative | (whole >= edge)
+        t = jnp.where(leaves, edge, whole).astype(rz.dtype)
+        p, r = p + t * d, r - t * hd
         z = solve(r)
         new = _dot(r, z)
         beta = new / rz
-        return p, r, z + beta * d, new, new + beta**2 * dd, j + 1, negative
+        scalars = (
+            new,
+            new + beta**2 * dd,
+            beta * (pd + t * dd),
+            pp + 2 * t * pd + t**2 * dd,
+            change - t * rz + t**2 * curvature / 2,
+        )
+        return p, r, z + beta * d, jnp.stack(scalars), j + 1, leaves
 
     def more(carry):
-        _, _, _, rz, _, j, negative = carry
-        return (j < max_steps) & ~negative & (rz > target)
+        _, _, _, scalars, j, left = carry
+        return (j < max_steps) & ~left & (scalars[0] > target)
 
-    zero, no = jnp.zeros((), jnp.int32), jnp.asarray(False)
-    start = (jnp.zeros_like(g), -g, z, squared_decrement, squared_decrement, zero, no)
-    p, _, _, _, _, j, _ = jax.lax.while_loop(more, step, start)
-    return p, j
+    zero = jnp.zeros_like(squared_decrement)
+    scalars = jnp.stack([squared_decrement, squared_decrement, zero, zero, zero])
+    start = (jnp.zeros_like(g), -g, z, scalars, jnp.zeros((), jnp.int32), jnp.asarray(False))
+    p, _, _, scalars, j, _ = jax.lax.while_loop(more, step, start)
+    return p, Promise(_dot(g, p), scalars[4], safe_sqrt(scalars[3])), j

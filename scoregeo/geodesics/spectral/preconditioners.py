@@ -35,10 +35,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..._batching import sum_over_columns
+from ..._cholesky import inverse_factor, solve_factored
 from ..._types import Matrix, Points, Scalar
-from ...metrics import AbstractInnerProduct, as_dense, as_diagonal, as_low_rank_update
+from ...metrics import AbstractInnerProduct, as_dense, as_diagonal, as_low_rank_update, relaxed
 from ..certificate import PathProblem
-from .legendre import Basis, Coefficients
+from .legendre import HIGHEST, Basis, Coefficients
 
 # Dimension up to which the inverse of a metric of no known structure is kept as a matrix for every point.
 _MAX_DENSE = 32
@@ -67,7 +69,7 @@ class WoodburyPreconditioner(AbstractPreconditioner):
     u: Float[Array, "qn d"]
     jtv: Float[Array, "qn d"]
     scale: Float[Array, " qn"]
-    factor: Float[Array, "qn qn"]
+    factor: Float[Array, "qn qn"]  # of the inverse of I + A A^T
 
     def __init__(
         self,
@@ -83,20 +85,24 @@ class WoodburyPreconditioner(AbstractPreconditioner):
         grams = jax.tree.map(
             lambda gram: jnp.broadcast_to(gram[:, None, :, None], (q, n, q, n)).reshape(q * n, q * n), basis.grams()
         )
-        u, jtv = self.u, self.jtv
-        cross = (u @ jtv.T) * grams.p_phi
-        gram = (u @ u.T) * grams.p_p + cross + cross.T + (jtv @ jtv.T) * grams.phi_phi
+
+        def products(u, jtv):
+            return u @ u.T, u @ jtv.T, jtv @ jtv.T
+
+        u_u, u_jtv, jtv_jtv = sum_over_columns(products, self.u, self.jtv)
+        cross = u_jtv * grams.p_phi
+        gram = u_u * grams.p_p + cross + cross.T + jtv_jtv * grams.phi_phi
         gram = gram * self.scale[:, None] * self.scale
         # Rounding makes a large Gram matrix slightly indefinite; a preconditioner may be off by that much.
         jitter = 1 + gram.shape[0] * jnp.finfo(gram.dtype).eps * jnp.max(jnp.diagonal(gram))
-        self.factor = jnp.linalg.cholesky(gram + jitter * jnp.eye(gram.shape[0], dtype=gram.dtype))
+        self.factor = inverse_factor(gram + jitter * jnp.eye(gram.shape[0], dtype=gram.dtype))
 
     def solve(self, r: Coefficients) -> Coefficients:
         points, velocities = self.basis.deviation(r)
         q, d = points.shape
         n = self.scale.size // q
         rows = jnp.sum(self.u * _repeated(velocities, n), -1) + jnp.sum(self.jtv * _repeated(points, n), -1)
-        b = self.scale * jax.scipy.linalg.cho_solve((self.factor, True), self.scale * rows)
+        b = self.scale * solve_factored(self.factor, self.scale * rows)
 
         def add_rows(a):
             return jnp.sum((b[:, None] * a).reshape(q, n, d), 1)
@@ -115,9 +121,9 @@ class CondensedPreconditioner(AbstractPreconditioner):
     basis: Basis
     rows: Float[Array, "k q n"]  # A_b, scaled by sqrt(lam w)
     ends: Float[Array, "k q n"]  # A_x, likewise
-    factors: Float[Array, "k q q"]  # Cholesky factors of I + A_b A_b^T
+    factors: Float[Array, "k q q"]  # of the inverses of I + A_b A_b^T
     solved_ends: Float[Array, "k q n"]  # (I + A_b A_b^T)^-1 A_x
-    schur: Matrix  # and that of S
+    schur: Matrix  # and that of the inverse of S
 
     def __init__(
         self,
@@ -138,44 +144,50 @@ class CondensedPreconditioner(AbstractPreconditioner):
         gram = self.rows @ self.rows.swapaxes(1, 2)
         # Rounding makes a large Gram matrix slightly indefinite; a preconditioner may be off by that much.
         jitter = 1 + n * jnp.finfo(gram.dtype).eps * jnp.max(jnp.diagonal(gram, axis1=1, axis2=2), 1)
-        self.factors = jnp.linalg.cholesky(gram + jitter[:, None, None] * jnp.eye(n, dtype=gram.dtype))
+        self.factors = inverse_factor(gram + jitter[:, None, None] * jnp.eye(n, dtype=gram.dtype))
         late = _repeated(jnp.stack([1 - basis.u, basis.u], -1), rank)[..., None]
         sign = jnp.asarray([[-1.0], [1.0]], h.dtype)
         self.ends = (late * jtv + sign * u / h).reshape(k, n, -1)
 
-        self.solved_ends = self._inverse(self.ends)
+        half = jnp.matmul(self.factors, self.ends, precision=HIGHEST)
+        self.solved_ends = jnp.matmul(self.factors.swapaxes(1, 2), half, precision=HIGHEST)
         local = (self.ends.swapaxes(1, 2) @ self.solved_ends).reshape(k, 2, d, 2, d)
-        euclid = (sign * sign.T)[:, None, :, None] * jnp.eye(d, dtype=h.dtype)[:, None]
-        local = local + euclid / h[..., None]
-        # Block tridiagonal, as a sum of shifted diagonals: scattering blocks takes longer to run and to compile.
-        blocks = {
-            0: local[1:, 0, :, 0] + local[:-1, 1, :, 1],
-            1: local[1:, 0, :, 1],
-            -1: local[:-1, 1, :, 0],
-        }
-        shifts = {offset: jnp.eye(k - 1, k=offset, dtype=h.dtype)[:, None, :, None] for offset in blocks}
-        # A sum of Python is 0 for nothing, and never here.
-        schur = cast(Array, sum(block[:, :, None, :] * shifts[offset] for offset, block in blocks.items()))
-        self.schur = jnp.linalg.cholesky(schur.reshape((k - 1) * d, (k - 1) * d))
-
-    def _inverse(self, b: Float[Array, "k q n"]) -> Float[Array, "k q n"]:
-        return jax.scipy.linalg.cho_solve((self.factors, True), b)
+        self.schur = interface_factor(local, 1 / basis.widths)
 
     def solve(self, r: Coefficients) -> Coefficients:
         k, m, d = r.shape
         root = jnp.sqrt(self.basis.widths)[:, None]
         inside = r[:, 1:].reshape(k, -1)
-        b = self._inverse(self.rows @ inside[..., None])[..., 0]
+        b = solve_factored(self.factors, jnp.einsum("kqn,kn->kq", self.rows, inside, precision=HIGHEST))
         moved = -jnp.einsum("kqn,kq->kn", self.ends, b).reshape(k, 2, d)
         flux = r[:, 0] / root
         loads = (moved[:-1, 1] + flux[:-1]) + (moved[1:, 0] - flux[1:])
-        displacements = jax.scipy.linalg.cho_solve((self.schur, True), loads.reshape(-1)).reshape(k - 1, d)
+        displacements = solve_factored(self.schur, loads.reshape(-1)).reshape(k - 1, d)
         displacements = jnp.pad(displacements, ((1, 1), (0, 0)))
         ends = jnp.concatenate([displacements[:-1], displacements[1:]], 1)
         b = b + jnp.einsum("kqn,kn->kq", self.solved_ends, ends)
         bubbles = inside - jnp.einsum("kqn,kq->kn", self.rows, b)
         first = (displacements[1:] - displacements[:-1]) / root
         return jnp.concatenate([first[:, None], bubbles.reshape(k, m - 1, d)], 1)
+
+
+def interface_factor(local: Float[Array, "k 2 d 2 d"], stiffness: Float[Array, " k"]) -> Float[Array, "e e"]:
+    """The `inverse_factor` of the system for the displacements of the ends that elements share: the matrices ``local``
+    of the elements for their two ends, plus ``stiffness`` times that of a straight element, summed."""
+    k, _, d = local.shape[:3]
+    sign = jnp.asarray([[-1.0], [1.0]], local.dtype)
+    euclid = (sign * sign.T)[:, None, :, None] * jnp.eye(d, dtype=local.dtype)[:, None]
+    local = local + euclid * stiffness[:, None, None, None, None]
+    # Block tridiagonal, as a sum of shifted diagonals: scattering blocks takes longer to run and to compile.
+    blocks = {
+        0: local[1:, 0, :, 0] + local[:-1, 1, :, 1],
+        1: local[1:, 0, :, 1],
+        -1: local[:-1, 1, :, 0],
+    }
+    shifts = {offset: jnp.eye(k - 1, k=offset, dtype=local.dtype)[:, None, :, None] for offset in blocks}
+    # A sum of Python is 0 for nothing, and never here.
+    total = cast(Array, sum(block[:, :, None, :] * shifts[offset] for offset, block in blocks.items()))
+    return inverse_factor(total.reshape((k - 1) * d, (k - 1) * d))
 
 
 class DiagonalPreconditioner(AbstractPreconditioner):
@@ -197,16 +209,16 @@ class DensePreconditioner(AbstractPreconditioner):
 
     basis: Basis
     inverse: Float[Array, "q d d"]
-    mean: Matrix
+    mean: Matrix  # factor of the inverse of their mean
 
     def __init__(self, basis: Basis, inverse: Float[Array, "q d d"]):
         self.basis, self.inverse = basis, inverse
-        self.mean = jnp.tensordot(basis.weights, inverse, 1)
+        self.mean = inverse_factor(jnp.tensordot(basis.weights, inverse, 1, precision=HIGHEST))
 
     def solve(self, r: Coefficients) -> Coefficients:
         weights = self.basis.weights[:, None]
         velocity = jnp.einsum("qij,qj->qi", self.inverse, self.basis.deviation(r)[1])
-        constant = jax.scipy.linalg.solve(self.mean, jnp.sum(weights * velocity, 0), assume_a="pos")
+        constant = solve_factored(self.mean, jnp.sum(weights * velocity, 0))
         velocity = velocity - self.inverse @ constant
         return self.basis.adjoint(jnp.zeros_like(velocity), weights * velocity)
 
@@ -252,19 +264,20 @@ def preconditioner_for(
     points, velocities = basis.path(problem.x, problem.y, c)
     d = problem.x.size
     if answers(as_diagonal, structure):
-        diagonals = problem.over_points(lambda z: as_diagonal(problem.inner_product(z)), points)
-        return DiagonalPreconditioner(basis, 1 / ((1 - fraction) + fraction * diagonals))
+        diagonals = problem.over_points(lambda z: as_diagonal(relaxed(problem.inner_product(z), fraction)), points)
+        return DiagonalPreconditioner(basis, 1 / diagonals)
     if answers(as_low_rank_update, structure):
-        return _low_rank_preconditioner(problem, basis, points, velocities, fraction)
+        return low_rank_preconditioner(problem, basis, points, velocities, fraction)
     if d > _MAX_DENSE and not answers(as_dense, structure):
         k, n = basis.breaks.size - 1, basis.u.size
         step = max(1, n // _POINTS_AVERAGED)
         some = points.reshape(k, n, -1)[:, step // 2 :: step]
         products = jax.vmap(jax.vmap(problem.inner_product))(some)
         return AveragedPreconditioner(basis, products, jnp.asarray(fraction, problem.x.dtype))
-    matrices = problem.over_points(lambda z: problem.inner_product(z).matrix(d), points)
-    identity = jnp.eye(d, dtype=problem.x.dtype)
-    return DensePreconditioner(basis, jnp.linalg.inv((1 - fraction) * identity + fraction * matrices))
+    factors = inverse_factor(
+        problem.over_points(lambda z: relaxed(problem.inner_product(z), fraction).matrix(d), points)
+    )
+    return DensePreconditioner(basis, jnp.matmul(factors.swapaxes(1, 2), factors, precision=HIGHEST))
 
 
 def answers(question: Callable, structure: AbstractInnerProduct) -> bool:
@@ -272,14 +285,14 @@ def answers(question: Callable, structure: AbstractInnerProduct) -> bool:
     return jax.eval_shape(question, structure) is not None
 
 
-def _low_rank_preconditioner(
+def low_rank_preconditioner(
     problem: PathProblem, basis: Basis, points: Points, velocities: Points, fraction: Scalar | float
 ) -> AbstractPreconditioner:
     """Equation (1) with as many rows at each point as the rank of the metric."""
 
     def rows(point, velocity):
         def factors_at(z):
-            answer = as_low_rank_update(problem.inner_product(z))
+            answer = as_low_rank_update(relaxed(problem.inner_product(z), fraction))
             assert answer is not None  # its structure has answered
             scale, update = answer
             return update.factors, (scale, update.weights)
@@ -295,10 +308,10 @@ def _low_rank_preconditioner(
         return u, jtv, weights, scale
 
     u, jtv, weights, scale = problem.over_points(rows, points, velocities)
-    strengths = fraction * weights
+    strengths = weights
     if scale is not None:
-        # P = (1 - f) Euclid + f s (I + U^T C U), with the average of its factor of the identity taken out.
-        mean = (1 - fraction) + fraction * (basis.weights @ scale)
+        # P = s (I + U^T C U), with the average of its factor of the identity taken out.
+        mean = basis.weights @ scale
         strengths = scale[:, None] * strengths / mean
     # The cost is that of factors of this size: all rows, or the ends of all elements.
     condensed = 2 * max(basis.breaks.size - 2, 1) * problem.x.size <= strengths.size

@@ -34,6 +34,10 @@ from .newton import UNFINISHED, NewtonState, Progress
 # A descent that did not end may have this many times the gain of its last step still to go; 60 times was the most that
 # was seen, at ReLU scores.
 _DOUBT = 100
+# Steps of a search on the first level, and of one on the way of a continuation, and the accuracy asked for there.
+_FIRST_STEPS, _STAGE_STEPS, _NEAR = 40, 8, 1e-2
+# A path whose length is wrong by this part of it is no place to start from: it went between the points of its level.
+_FICTION = 0.3
 
 
 class Settings(NamedTuple):
@@ -50,6 +54,7 @@ class Settings(NamedTuple):
     max_cg: int
     continuation: int
     adaptations: int
+    max_evaluations: int
 
     def basis(self, breaks: Breaks) -> Basis:
         """The basis on ``breaks``."""
@@ -58,6 +63,10 @@ class Settings(NamedTuple):
     def level_basis(self, breaks: Breaks, level: int) -> Basis:
         """The basis of ``level``, from ``breaks`` that were padded to those of the last level."""
         return self.basis(breaks[: self.elements[level] + 1])
+
+    def continues(self, level: int) -> bool:
+        """Whether a search that fails on ``level`` is repeated along a continuation, and not on the next level."""
+        return self.continuation > 0 and (level > 0 or self.only_judges)
 
     def is_last(self, level: int) -> bool:
         """Whether ``level`` is the last one."""
@@ -111,6 +120,7 @@ class Verdict(NamedTuple):
     better: Bool[Array, ""]  # the best so far
     accepted: Bool[Array, ""]  # as accurate as asked for
     conclusive: Bool[Array, ""]  # the last to look for
+    unfounded: Bool[Array, ""]  # not a place to start from
 
 
 def initial_state(start: Coefficients, settings: Settings) -> SolveState:
@@ -125,15 +135,27 @@ def initial_state(start: Coefficients, settings: Settings) -> SolveState:
     return SolveState(nothing, nothing, path, newton.init(start), zero, zero, zero, yes, yes, status, counts)
 
 
-def stage_of(attempt: Array, settings: Settings, dtype) -> tuple[Scalar, Scalar]:
-    """The fraction of the metric that an attempt works on, and the tolerance of its search.
+class Stage(NamedTuple):
+    """What one attempt works on: the fraction of the metric, and the tolerance and the steps of its search."""
 
-    Attempt 0 is the metric itself; attempts 1..k lead from 1e-3 of it to all of it, from the starting path.
+    fraction: Scalar
+    tolerance: Scalar
+    max_steps: Array
+
+
+def stage_of(attempt: Array, level: int, settings: Settings, dtype) -> Stage:
+    """Attempt 0 is the metric itself; attempts 1..k lead from 1e-3 of it to all of it, from the starting path.
+
+    On the way it is enough to come near. Nor is the first level worth many steps where another follows: a path that
+    it does not find soon, it does not resolve.
     """
     k = settings.continuation
     exponent = jnp.where(attempt == 0, 0.0, -3.0 * (k - attempt) / max(k - 1, 1))
-    tolerance = jnp.where(exponent == 0, settings.tolerance, max(settings.tolerance, 1e-3))
-    return (10.0**exponent).astype(dtype), tolerance.astype(dtype)
+    whole = exponent == 0
+    tolerance = jnp.where(whole, settings.tolerance, max(settings.tolerance, _NEAR))
+    most = settings.max_steps if settings.continues(level) else min(settings.max_steps, _FIRST_STEPS)
+    max_steps = jnp.where(whole, most, min(settings.max_steps, _STAGE_STEPS))
+    return Stage((10.0**exponent).astype(dtype), tolerance.astype(dtype), max_steps)
 
 
 def prepare(args: tuple[PathEnergy, Coefficients], state: SolveState, level: int, settings: Settings) -> SolveState:
@@ -186,16 +208,18 @@ def judge(
     accepted = judging & accurate(candidate, settings) & (candidate.path_error <= settings.path_rtol)
     improved = ~jnp.isfinite(state.best.error) | (candidate.path_error < state.best.path_error)
     better = accepted | (judging & candidate.judged & improved)
+    failed = state.found.status != RESULTS.successful
     if settings.is_last(level) and settings.only_judges:
         conclusive = judging
     elif settings.is_last(level):
         # Another pass must be worth it; after the last of them, or after a failure, there is only judging.
         vain = (state.passes > 1) & ~(candidate.path_error < state.best.path_error / 2)
-        failed = (state.passes > 0) & (state.found.status != RESULTS.successful)
-        conclusive = accepted | (judging & ((state.passes > settings.adaptations) | vain | failed))
+        in_vain = (state.passes > settings.adaptations) | vain | ((state.passes > 0) & failed)
+        conclusive = accepted | (judging & in_vain)
     else:
         conclusive = accepted
-    return Verdict(candidate, better, accepted, conclusive)
+    unfounded = judging & (failed | ~(candidate.error < _FICTION * safe_sqrt(2 * candidate.energy)))
+    return Verdict(candidate, better, accepted, conclusive, unfounded)
 
 
 def advance(args: tuple[PathEnergy, Coefficients], state: SolveState, level: int, settings: Settings) -> SolveState:
@@ -203,7 +227,7 @@ def advance(args: tuple[PathEnergy, Coefficients], state: SolveState, level: int
     problem, _ = args
     search, elements = state.newton, settings.elements[level]
     basis = settings.level_basis(state.work.breaks, level)
-    fraction, tolerance = stage_of(state.attempt, settings, state.work.c.dtype)
+    stage = stage_of(state.attempt, level, settings, state.work.c.dtype)
     direct, first = state.attempt == 0, search.steps == 0
     judging = direct & first & jnp.isfinite(state.found.energy)
 
@@ -211,16 +235,17 @@ def advance(args: tuple[PathEnergy, Coefficients], state: SolveState, level: int
         known = judge(state, energy, bound, judging, level, settings).accepted if problem.above_euclid else False
         return known | ~newton.acceptable(search, energy)
 
-    at = newton.evaluate(problem, basis, state.work.c[:elements], fraction, enough)
+    at = newton.evaluate(problem, basis, state.work.c[:elements], stage.fraction, enough)
     verdict = judge(state, at.energy, at.squared_decrement, judging, level, settings)
+    lost = verdict.unfounded & (state.passes == 0) if settings.continues(level) else False
     search, progress = newton.step(
         at,
         search,
         trial=state.work.c,
-        tolerance=tolerance,
-        max_steps=settings.max_steps,
+        tolerance=stage.tolerance,
+        max_steps=stage.max_steps,
         max_cg=0 if settings.is_last(level) and settings.only_judges else settings.max_cg,
-        stop=verdict.conclusive,
+        stop=verdict.conclusive | lost,
         # The start is stationary without being a geodesic where it is a saddle.
         may_be_saddle=direct & first & (level == 0),
     )
@@ -236,7 +261,9 @@ def conclude(state: SolveState, verdict: Verdict, progress: Progress, level: int
     """Where to go after an evaluation: on with the search, to the next attempt, to the next level, or nowhere."""
     search, last = state.newton, settings.is_last(level)
     stationary = verdict.conclusive | (search.status == RESULTS.successful)
-    left = progress.ended & (((state.attempt == 0) & stationary) | (state.attempt >= settings.continuation))
+    exhausted = state.counts.metric >= settings.max_evaluations
+    given_up = (state.attempt >= settings.continuation) | (not settings.continues(level))
+    left = exhausted | progress.ended & (((state.attempt == 0) & stationary) | given_up)
     next_attempt = progress.ended & ~left
     trial = search.accepted.c + search.step_size * search.direction
     work = state.work._replace(c=jnp.where(progress.ended, search.accepted.c, trial))
@@ -254,7 +281,7 @@ def conclude(state: SolveState, verdict: Verdict, progress: Progress, level: int
     # Where no level follows to judge a failure, or to improve on it, there is nothing to gain from going on.
     final = last or (settings.only_judges and level == len(settings.elements) - 2)
     hopeless = final & ~stationary & ~(take & improved)
-    unfinished = state.unfinished & ~(left & (verdict.conclusive | hopeless))
+    unfinished = state.unfinished & ~(left & (verdict.conclusive | hopeless | exhausted))
     begins = next_attempt | left & unfinished
     return SolveState(
         best=select(take & ~best.judged, candidate, best),
@@ -310,7 +337,9 @@ class Refinement(AbstractMinimiser):
             basis = settings.level_basis(path.breaks, level)
             elements = settings.elements[level]
             c = path.c[:elements]
-            dc = problem.coefficients_tangent(basis, c, settings.tolerance, 4 * settings.max_cg)
+            # In a batch every lane takes every branch: on those that are not its own it has nothing to solve.
+            mine = found.best.level == level
+            dc = problem.coefficients_tangent(basis, c, settings.tolerance, 4 * settings.max_cg, mine)
             return jnp.zeros_like(path.c).at[:elements].set(dc), problem.energy_tangent(basis, c)
 
         branches = [

@@ -82,7 +82,7 @@ def test_a_metric_that_is_not_finite_is_said():
     assert not progress.finite
 
 
-def test_steps_that_do_not_help_are_halved_until_the_search_stalls():
+def test_steps_that_do_not_help_are_shortened_until_the_search_stalls():
     """An evaluation whose slope is a lie: the promised descent never comes."""
     c = random_path()
     liar = Evaluation(c, jnp.asarray(1.0), -c, c, jnp.asarray(1.0), lambda d: d, _Identity())
@@ -95,7 +95,9 @@ def test_steps_that_do_not_help_are_halved_until_the_search_stalls():
         worse = liar._replace(c=trial, energy=jnp.asarray(2.0))
         assert not newton.acceptable(state, worse.energy)
         state, progress = newton.step(worse, state, trial=trial, **settings())
-    assert parts == [2.0**-i for i in range(len(parts))]
+    assert parts[0] == 1
+    ratios = np.divide(parts[1:], parts[:-1])
+    assert ((ratios >= 0.1) & (ratios <= 0.5)).all()
     assert state.status == RESULTS.stalled
     np.testing.assert_array_equal(state.accepted.c, c)  # what was accepted stays
 
@@ -112,17 +114,67 @@ def test_conjugate_gradients_solve_or_find_negative_curvature(seed):
     g = jax.random.normal(keys[1], (1, 6, 2))
     positive = a @ a.T + jnp.eye(12)
 
-    def run(matrix, escape=0.0):
-        hessian = lambda p: (matrix @ p.reshape(-1)).reshape(p.shape)  # noqa: E731
-        return conjugate_gradients(hessian, lambda r: r, g, -g, jnp.sum(g**2), 1e-24, 100, escape)
+    weight = jnp.diag(10 ** jax.random.uniform(keys[0], (12,)))  # the preconditioner
 
-    p, steps = run(positive)
+    def run(matrix, **settings):
+        def apply(matrix):
+            return lambda p: (matrix @ p.reshape(-1)).reshape(p.shape)
+
+        inverse = apply(jnp.linalg.inv(weight))
+        z = inverse(-g)
+        p, promise, steps = conjugate_gradients(apply(matrix), inverse, g, z, -jnp.sum(g * z), 1e-24, 100, **settings)
+        # What is promised is what the model says.
+        flat = p.reshape(-1)
+        slope = g.reshape(-1) @ flat
+        assert float(promise.slope) == pytest.approx(float(slope), rel=1e-9)
+        assert float(promise.change) == pytest.approx(float(slope + flat @ matrix @ flat / 2), rel=1e-9)
+        assert float(promise.length) == pytest.approx(float(jnp.sqrt(flat @ weight @ flat)), rel=1e-6)
+        assert float(promise.of_part(jnp.asarray(0.3))) == pytest.approx(
+            float(0.3 * slope + 0.09 * flat @ matrix @ flat / 2)
+        )
+        return p, promise, steps
+
+    p, promise, steps = run(positive)
     np.testing.assert_allclose(p.reshape(-1), -jnp.linalg.solve(positive, g.reshape(-1)), rtol=1e-8)
-    assert int(steps) <= 30
-    p, steps = run(-positive, escape=0.5)
+    assert int(steps) <= 40
+    # A region of trust that is too small for it, and one of negative curvature: to the edge, and downhill.
+    short, less, _ = run(positive, radius=float(promise.length) / 3)
+    assert float(less.length) == pytest.approx(float(promise.length) / 3)
+    assert float(promise.change) < float(less.change) < 0
+    assert float(jnp.sum(short * g)) < 0
+    p, promise, steps = run(-positive, radius=0.5)
     assert int(steps) == 1
-    assert float(jnp.linalg.norm(p)) == pytest.approx(0.5)
-    assert float(jnp.sum(p * g)) < 0  # a direction of descent
+    assert float(promise.length) == pytest.approx(0.5)
+    assert float(jnp.sum(p * g)) < 0
+
+
+@pytest.mark.parametrize("energy", [2.0, 1.2, jnp.inf])
+def test_a_rejected_step_is_cut_where_a_parabola_has_its_minimum(energy):
+    """From energy 1 with slope -1: a + b t^2 through ``energy`` at t = 1."""
+    state = newton.init(random_path())
+    promise = newton.Promise(jnp.asarray(-1.0), jnp.asarray(-0.5), jnp.asarray(1.0))
+    accepted = state.accepted._replace(energy=jnp.asarray(1.0))
+    state = state._replace(accepted=accepted, promise=promise, steps=jnp.asarray(1))
+    part = float(newton.shortened(state, jnp.asarray(energy)))
+    assert part == pytest.approx(0.5 if energy == jnp.inf else 1 / (2 * energy))
+
+
+def test_the_radius_follows_what_was_accepted():
+    state = newton.init(random_path())
+    assert float(newton.next_radius(state, jnp.asarray(8.0))) == 4.0  # the norm of the path
+    promise = newton.Promise(jnp.asarray(-2.0), jnp.asarray(-1.0), jnp.asarray(3.0))
+    accepted = state.accepted._replace(energy=jnp.asarray(10.0))
+    state = state._replace(accepted=accepted, promise=promise, steps=jnp.asarray(1), radius=jnp.asarray(3.0))
+
+    def radius(energy, **changed):
+        return float(newton.next_radius(state._replace(**changed), jnp.asarray(energy)))
+
+    assert radius(9.0) == 9.0  # as promised, at the edge: it grows
+    assert radius(9.0, radius=jnp.asarray(7.0)) == 7.0  # as promised, inside
+    assert radius(9.5) == 3.0  # half of the promise
+    assert radius(9.9) == 3.0  # less: no further than the step just made
+    assert radius(9.9, radius=jnp.asarray(7.0)) == 3.0
+    assert radius(9.95, step_size=jnp.asarray(0.1)) == pytest.approx(0.3)  # a tenth of a step was accepted
 
 
 def test_the_relative_path_error_is_zero_for_a_point():

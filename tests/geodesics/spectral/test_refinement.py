@@ -40,10 +40,37 @@ def test_elements_and_tolerances_of_the_settings():
 
 
 def test_the_continuation_leads_from_a_thousandth_to_the_metric_itself():
-    fractions, tolerances = zip(*(stage_of(jnp.asarray(i), SETTINGS, jnp.float64) for i in range(5)), strict=True)
-    np.testing.assert_allclose(fractions, [1, 1e-3, 1e-2, 1e-1, 1], rtol=1e-12)
+    stages = [stage_of(jnp.asarray(i), 1, SETTINGS, jnp.float64) for i in range(5)]
+    np.testing.assert_allclose([stage.fraction for stage in stages], [1, 1e-3, 1e-2, 1e-1, 1], rtol=1e-12)
     # On the way nothing is gained by digits.
-    np.testing.assert_allclose(tolerances, [SETTINGS.tolerance, 1e-3, 1e-3, 1e-3, SETTINGS.tolerance])
+    np.testing.assert_allclose([stage.tolerance for stage in stages[1:-1]], 1e-2)
+    assert all(stage.max_steps < SETTINGS.max_steps for stage in stages[1:-1])
+    for stage in (stages[0], stages[-1]):
+        assert float(stage.tolerance) == SETTINGS.tolerance
+        assert int(stage.max_steps) == SETTINGS.max_steps
+
+
+def test_the_first_level_is_not_worth_a_continuation_where_another_follows():
+    assert not SETTINGS.continues(0)
+    assert SETTINGS.continues(1)
+    assert SpectralNewton(max_elements=1).settings(jnp.float64).continues(0)
+    assert int(stage_of(jnp.asarray(0), 0, SETTINGS, jnp.float64).max_steps) < SETTINGS.max_steps
+    given_up = after(0, status=UNFINISHED, ended=True)
+    assert (int(given_up.stage), int(given_up.attempt)) == (1, 0)
+    assert float(given_up.found.energy) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("found", "energy", "unfounded"),
+    [
+        (dict(), 0.52, False),
+        (dict(), 2.0, True),  # twice as long in the quadrature of this level
+        (dict(status=RESULTS.stalled), 0.52, True),
+    ],
+)
+def test_what_was_not_resolved_is_no_place_to_start_from(found, energy, unfounded):
+    verdict = judge(state_with(found=candidate(**found)), jnp.asarray(energy), jnp.asarray(1e-4), YES, 1, SETTINGS)
+    assert bool(verdict.unfounded) is unfounded
 
 
 def test_nothing_is_judged_before_something_is_found():
@@ -96,15 +123,17 @@ def test_later_passes_double_the_error_and_must_be_worth_it():
     assert judge(many, jnp.asarray(0.6), jnp.asarray(1e-4), YES, LAST, SETTINGS).conclusive
 
 
-def after(level, *, status, energy=0.5, attempt=0, conclusive=NO, better=NO, accepted=NO, finite=YES, **changed):
+def after(
+    level, *, status, energy=0.5, attempt=0, conclusive=NO, better=NO, accepted=NO, finite=YES, ended=False, **changed
+):
     """`conclude` after a search that ended with ``status`` at a path with this energy."""
     state = state_with(attempt=jnp.asarray(attempt, jnp.int32), stage=jnp.asarray(level, jnp.int32), **changed)
     reached = state.newton.accepted._replace(energy=jnp.asarray(energy), path_error=jnp.asarray(0.1))
     state = state._replace(
         newton=state.newton._replace(accepted=reached, status=status, steps=jnp.asarray(3, jnp.int32))
     )
-    verdict = Verdict(state.found._replace(error=jnp.asarray(1e-3)), better, accepted, conclusive)
-    ended = jnp.asarray(status != UNFINISHED)
+    verdict = Verdict(state.found._replace(error=jnp.asarray(1e-3)), better, accepted, conclusive, NO)
+    ended = jnp.asarray(ended or bool(status != UNFINISHED))
     return conclude(state, verdict, Progress(ended, ~ended, jnp.asarray(0), finite), level, SETTINGS)
 
 
