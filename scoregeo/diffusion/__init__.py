@@ -15,6 +15,7 @@ from .networks.potential import Potential
 from .networks.unet import UNet
 from .sampling.base import AbstractSampler, LearnedMarginalScore, ProbabilityFlow, ReverseSDE
 from .sampling.guidance import GuidedScore
+from .sampling.latent import LatentFlow
 from .sampling.likelihood import Likelihood, log_prob
 from .sampling.samplers import DDIM, AnnealedLangevin, DPMSolver, Heun, PredictorCorrector
 from .schedules import EDM, VE, VP, AbstractSchedule, Cosine, RectifiedFlow, SubVP
@@ -60,6 +61,7 @@ __all__ = [
     "HeldOutReport",
     "Heun",
     "JSONLines",
+    "LatentFlow",
     "LearnedMarginalScore",
     "LearnedWeighting",
     "Likelihood",

@@ -88,6 +88,11 @@ class RunConfig:
     checkpoints_kept: int
     snapshots: int
 
+    def chunk_after(self, step: int) -> int:
+        """How many steps the chunk has that begins after ``step`` steps. Chunks end with multiples of ``chunk_steps``,
+        also in a run that goes on from one that ended in between."""
+        return min(self.chunk_steps - step % self.chunk_steps, self.steps - step)
+
     def checkpoint_due(self, step: int) -> bool:
         """Whether the chunk that ended with ``step`` calls for a checkpoint."""
         return step // self.checkpoint_every > self._before(step) // self.checkpoint_every

@@ -142,6 +142,8 @@ def test_a_network_without_conditions_says_so(kind, wrap):
         ({"classes": 3}, True, r"must be an integer label of shape \(\), got shape \(\) and dtype bool"),
         ({"classes": 3}, jnp.arange(2), r"must be an integer label of shape \(\), got shape \(2,\)"),
         ({"classes": 3}, (1, True), r"must be an integer label of shape \(\), got a tuple"),
+        ({"classes": 3}, np.ma.array(1, mask=True), "must have no masked entries, but 1 of 1 are masked"),
+        ({"classes": 3}, np.array(2**32 + 1), f"must be a label from 0 to 2, or -1 for no condition, got {2**32 + 1}"),
         ({"condition_dim": 3}, 1, r"must be a vector of shape \(3,\), .* got shape \(\)"),
         ({"condition_dim": 3}, jnp.zeros(2), r"must be a vector of shape \(3,\), .* got shape \(2,\)"),
         (

@@ -65,6 +65,11 @@ class TestScore:
         with pytest.raises(ValueError, match=f"`sigma` must be a positive noise level .*got {sigma}"):
             make().score_at(sigma)
 
+    @pytest.mark.parametrize("sigma", [1e-4, 1e3])
+    def test_a_level_that_was_not_trained_is_refused(self, make, sigma):
+        with pytest.raises(ValueError, match=r"`sigma` must be a noise level that the model knows, from .* got"):
+            make().score_at(sigma)
+
     def test_a_level_that_is_no_number_is_refused(self, make):
         with pytest.raises(ValueError, match=r"`sigma` must be a scalar, got shape \(2,\)"):
             make().score_at(jnp.ones(2))

@@ -11,6 +11,7 @@ import shutil
 import jax
 import numpy as np
 
+from scoregeo.datasets import Standardization
 from scoregeo.diffusion import (
     VP,
     DiffusionModel,
@@ -76,3 +77,12 @@ def test_a_checkpoint_is_written_as_it_was(tmp_path):
     assert {name: here[name] for name in ("config", "data", "network")} == {
         name: there[name] for name in ("config", "data", "network")
     }
+
+
+def test_a_model_keeps_the_axes_of_its_coordinates(tmp_path):
+    units = Standardization(np.array([1.0, 2.0, 3.0]), 2.0, np.eye(3)[[2, 0]])
+    model = fit(POINTS, CONFIG, standardization=units)
+    model.save(tmp_path)
+    found = DiffusionModel.load(tmp_path).standardization
+    np.testing.assert_array_equal(found.axes, units.axes)
+    np.testing.assert_array_equal(found.undo(POINTS), units.undo(POINTS))

@@ -11,6 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
@@ -254,6 +255,35 @@ class TestReproducibility:
         first = fit(POINTS, SMALL, checkpoint_dir=tmp_path, progress=False)
         with interrupt_after(0):
             assert equal(fit(POINTS, SMALL, checkpoint_dir=tmp_path, progress=False).weights, first.weights)
+
+    @pytest.mark.parametrize("ended", [True, False])
+    def test_a_run_goes_on_to_more_steps(self, tmp_path, interrupt_after, monkeypatch, ended):
+        """With a rate that does not depend on the number of steps it is the longer run, bit for bit."""
+        constant = optax.adam(1e-3)
+        for module in (training, steps):
+            monkeypatch.setattr(module, "optimiser", lambda config: constant)
+        short = dataclasses.replace(SMALL, batch_size=31)  # no other test has compiled this one
+        longer = dataclasses.replace(short, steps=100)
+        if ended:
+            fit(POINTS, short, checkpoint_dir=tmp_path, progress=False)
+        else:
+            with interrupt_after(40), pytest.raises(TrainingInterrupted):
+                fit(POINTS, short, checkpoint_dir=tmp_path, progress=False)
+        went_on = fit(POINTS, longer, checkpoint_dir=tmp_path, progress=False)
+        whole = fit(POINTS, longer, progress=False)
+        assert equal(went_on.weights, whole.weights)
+        assert went_on.history.to_dict() == whole.history.to_dict()
+        assert went_on.config == longer
+        with pytest.raises(ValueError, match=r"other settings .* steps: 60 here, 100 there"):
+            fit(POINTS, short, checkpoint_dir=tmp_path, progress=False)
+
+    def test_it_has_the_rate_of_the_longer_run(self, tmp_path):
+        """The rate of a finished run is zero: as the longer run's it is positive again, and chunks are as they were."""
+        end = dataclasses.replace(SMALL, steps=50, ema=WarmupEMA(0.0))
+        short = fit(POINTS, end, checkpoint_dir=tmp_path, progress=False)
+        model = fit(POINTS, dataclasses.replace(end, steps=80), checkpoint_dir=tmp_path, progress=False)
+        assert model.history.steps.tolist() == [20, 40, 50, 60, 80]
+        assert not equal(model.weights, short.weights)
 
     def test_averaged_weights_are_kept(self, plain):
         """With decay 0 the average is the last iterate; with the default it is not."""

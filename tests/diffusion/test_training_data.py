@@ -11,7 +11,7 @@ import pytest
 
 from scoregeo.datasets import Standardization
 from scoregeo.diffusion import EDM, MLP, VE, VP, Cosine, FitConfig, SubVP, TrainingInterrupted, fit
-from scoregeo.diffusion.training import data
+from scoregeo.diffusion.training import data, rows
 from scoregeo.diffusion.training.checkpoint import Checkpoints
 
 CONFIG = FitConfig(steps=60, batch_size=32, width=8, depth=2, potential=False, chunk_steps=20, checkpoint_every=20)
@@ -41,7 +41,7 @@ def mapped(tmp_path):
 class TestFiles:
     def test_they_train_as_arrays_do(self, mapped, tmp_path, monkeypatch, interrupt_after):
         """The same points in every step, in blocks that divide nothing; resumed bit for bit."""
-        monkeypatch.setattr(data, "_BLOCK", 64)
+        monkeypatch.setattr(rows, "_BLOCK", 64)
         points = mapped(POINTS.astype(np.float32))
         mine, resident = (data.as_data(each, LABELS, CONFIG) for each in (points, np.array(points)))
         assert mine.digest() == resident.digest()
@@ -56,6 +56,7 @@ class TestFiles:
             fit(points, CONFIG, checkpoint_dir=tmp_path / "run", **settings)
         assert equal(fit(points, CONFIG, checkpoint_dir=tmp_path / "run", **settings).weights, whole.weights)
 
+    @pytest.mark.slow
     def test_references_and_other_numbers(self, mapped):
         """Float64, a reference set from the file, one of all 475 training points (which are then in memory), and whole
         numbers (which become floats)."""
@@ -76,9 +77,10 @@ class TestFiles:
             assert model.dtype == usual.dtype
             close(model.history, usual.history, 1e-5)
 
+    @pytest.mark.slow
     def test_they_are_never_in_memory(self, mapped, monkeypatch):
         """A file of 32 MB; what NumPy and JAX hold while training on it is a small part of that."""
-        monkeypatch.setattr(data, "_BLOCK", 1024)
+        monkeypatch.setattr(rows, "_BLOCK", 1024)
         points = mapped(np.random.default_rng(0).normal(size=(250_000, 32)).astype(np.float32))
         before = sum(array.nbytes for array in jax.live_arrays())
         held = []
@@ -96,7 +98,7 @@ class TestFiles:
         assert peak < points.nbytes / 3
 
     def test_bad_ones(self, mapped, monkeypatch):
-        monkeypatch.setattr(data, "_BLOCK", 64)
+        monkeypatch.setattr(rows, "_BLOCK", 64)
         bad = POINTS.copy()
         bad[[130, 300, 301], [1, 0, 0]] = np.nan, np.inf, np.nan
         for array, message in [
@@ -221,6 +223,7 @@ class TestIterators:
 
 
 class TestOddPoints:
+    @pytest.mark.slow
     def test_fewer_than_a_batch_and_constant_columns(self):
         """Batches are drawn with replacement; a constant column is a point mass, whose score has a closed form."""
         points = np.random.default_rng(0).normal(size=(20, 2))
@@ -233,6 +236,18 @@ class TestOddPoints:
         x = jnp.asarray(column) + 0.5 * jax.random.normal(jax.random.key(0), column.shape)
         score = jax.vmap(model.score_at(0.5))(x)[:, 2]
         np.testing.assert_allclose(score, -(x[:, 2] - 3) / 0.25, atol=0.6)
+
+    def test_a_column_that_the_least_noise_hides(self):
+        """Its width is not learned: samples are too wide there, and nothing else shows it."""
+        points = np.random.default_rng(0).normal(size=(400, 3)) * [1.0, 0.001, 0.01]
+        config = dataclasses.replace(CONFIG, steps=2, chunk_steps=2)
+        with pytest.warns(UserWarning, match=r"`data` vary in column 1 by 0\.00\d+ in all, .* noise level of 0\.002"):
+            fit(points, config, progress=False)
+        # Neither a constant column nor one that is rarely different, such as a pixel at the edge of an image.
+        points[:, 1] = 3.0
+        fit(points, config, progress=False)
+        points[7, 1] = 4.0
+        fit(points, config, progress=False)
 
     @pytest.mark.parametrize(
         ("schedule", "most"),
@@ -253,3 +268,96 @@ class TestOddPoints:
         network = MLP(2, 8, 2, classes=2, key=jax.random.key(0))
         with pytest.raises(ValueError, match="must be a label from 0 to 1, or -1 for no condition, got 2"):
             fit(POINTS, CONFIG, conditions=LABELS, network=network, progress=False)
+
+
+MASKED = np.ma.masked_greater(POINTS, 1.5)
+COUNT = int(MASKED.mask.sum())
+HUGE = np.arange(1000).reshape(500, 2) + 2**33
+
+
+class TestNumbersOfNumPy:
+    """What NumPy arrays hold besides numbers, and numbers that JAX would cut."""
+
+    def test_masked_entries_are_not_trained_on(self):
+        with pytest.raises(
+            ValueError, match=f"`data` must have no masked entries, but {COUNT} of 1000 are masked: drop"
+        ):
+            fit(MASKED, CONFIG, progress=False)
+        with pytest.raises(ValueError, match="batch 0 of `data` must have no masked entries, but "):
+            fit((np.ma.masked_greater(batch, 1.5) for batch in batches()), CONFIG, progress=False)
+        for conditions in (np.ma.array(LABELS, mask=LABELS == 2), np.ma.masked_less(POINTS, 0)):
+            count = int(conditions.mask.sum())
+            with pytest.raises(ValueError, match=f"`conditions` must have no masked entries, but {count} of"):
+                fit(POINTS, CONFIG, conditions=conditions, progress=False)
+        np.testing.assert_array_equal(data.as_data(np.ma.array(POINTS), LABELS, CONFIG)._rows, POINTS)
+
+    @pytest.mark.parametrize("kind", ["array", "file", "iterator"])
+    def test_integers_that_float32_would_round(self, kind, mapped):
+        """Time stamps: the mean is subtracted from them in float64, and what is left is small."""
+        values = {"array": HUGE, "file": mapped(HUGE), "iterator": (HUGE[:32] for _ in range(1000))}[kind]
+        with jax.enable_x64(False):
+            found = data.as_data(values, None, dataclasses.replace(CONFIG, holdout=0.0))
+            expected = HUGE[:32] if kind == "iterator" else HUGE
+            np.testing.assert_array_equal(found.mean, expected.mean(0))
+            np.testing.assert_allclose(found.spread, np.sqrt(expected.var(0).mean()))
+
+    @pytest.mark.parametrize("kind", ["array", "file", "iterator"])
+    def test_large_integers_that_it_holds(self, kind, mapped):
+        """They are those of float64, but for nothing."""
+        large = np.random.default_rng(0).integers(-900, 900, (500, 2)) * 2**30
+        values = {"array": large, "file": mapped(large), "iterator": (large[:32] for _ in range(1000))}[kind]
+        with jax.enable_x64(False):
+            found = data.as_data(values, None, dataclasses.replace(CONFIG, holdout=0.0))
+            expected = data.as_data(large.astype(float), None, dataclasses.replace(CONFIG, holdout=0.0))
+        if kind == "iterator":
+            np.testing.assert_allclose(found.mean, large[:32].mean(0))
+        else:
+            np.testing.assert_allclose(found.mean, expected.mean)
+            np.testing.assert_allclose(found.spread, expected.spread)
+
+    @pytest.mark.parametrize("dtype", [">f8", ">f4", ">f2", ">i4", np.longdouble])
+    def test_any_byte_order(self, dtype, mapped):
+        values = np.arange(1000).reshape(500, 2).astype(dtype)
+        native = np.asarray(values, np.float64)
+        for kind in (values, mapped(values), (values[:32] for _ in range(1000))):
+            found = data.as_data(kind, LABELS.astype(">i8") if hasattr(kind, "shape") else None, CONFIG)
+            rows = native if hasattr(kind, "shape") else native[:32]
+            assert np.isfinite(found.mean).all()
+            assert rows.min() <= found.mean.min() <= found.mean.max() <= rows.max()
+
+    def test_objects_are_named(self):
+        with pytest.raises(
+            TypeError, match="`data` must be an array of numbers, got ndarray of dtype object: convert it"
+        ):
+            fit(POINTS.astype(object), CONFIG, progress=False)
+        with pytest.raises(ValueError, match="`conditions` must be an array of numbers, got ndarray of dtype object"):
+            fit(POINTS, CONFIG, conditions=LABELS.astype(object), progress=False)
+
+
+class TestLabelsThatAreNames:
+    @pytest.mark.parametrize("largest", [2_000_000, 5_000, 2**31 - 1])
+    def test_they_do_not_make_a_table(self, largest):
+        labels = np.where(LABELS == 2, largest, 0)
+        message = f"2 different labels up to {largest} would take {largest + 1} of them. Please number .*return_inverse"
+        with pytest.raises(ValueError, match=message):
+            fit(POINTS, CONFIG, conditions=labels, progress=False)
+        with pytest.raises(ValueError, match=message):
+            fit(((batch, labels[:32]) for batch in batches()), CONFIG, progress=False)
+
+    def test_they_are_not_cut_to_32_bits(self):
+        with pytest.raises(
+            ValueError, match=f"`conditions` must be labels of at most {2**31 - 1}, got {2**32 + 1}: number"
+        ):
+            fit(POINTS, CONFIG, conditions=np.where(LABELS == 2, 2**32 + 1, 0), progress=False)
+
+    def test_as_advised(self):
+        labels = np.unique(np.where(LABELS == 2, 2_000_000, 7), return_inverse=True)[1]
+        short = dataclasses.replace(CONFIG, steps=20)
+        assert fit(POINTS, short, conditions=labels, progress=False).denoiser.net.classes == 2
+
+    def test_some_may_be_missing(self):
+        short = dataclasses.replace(CONFIG, steps=20)
+        labels = np.where(LABELS == 2, 999, 0)
+        assert fit(POINTS, short, conditions=labels, progress=False).denoiser.net.classes == 1000
+        network = MLP(2, 8, 1, classes=5001, key=jax.random.key(0))
+        assert fit(POINTS, short, conditions=5 * labels, network=network, progress=False).denoiser.net.classes == 5001

@@ -19,7 +19,8 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._checks import as_points, check_count
-from ..._protocols import ScoreModel
+from ..._numerics import as_double, minus
+from ..._protocols import CentredModel, ScoreModel
 from ..._types import Points
 from ...scores import AbstractScore
 from .base import AbstractReport, check_levels
@@ -83,7 +84,7 @@ class HeldOutReport(AbstractReport):
 
 def evaluate_held_out(
     model: ScoreModel,
-    points: Float[Array, "n d"],
+    points: Float[Array, "n d"] | np.ndarray,
     sigmas: Sequence[float] | np.ndarray = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0),
     *,
     key: PRNGKeyArray,
@@ -114,14 +115,16 @@ def evaluate_held_out(
     True
     """
     sigmas = check_levels(sigmas)
-    points = as_points(points, "points", dim=getattr(model, "dim", None))
+    given, points = points, as_points(points, "points", dim=getattr(model, "dim", None))
     if points.shape[0] < 2:
         raise ValueError(f"`points` must be at least two held-out points, got {points.shape[0]}")
     check_count("draws", draws)
     if not tolerance > 0:
         raise ValueError(f"`tolerance` must be positive, got {tolerance}")
     dtype = getattr(model, "dtype", points.dtype)
-    points = jnp.asarray(points, dtype)
+    # A model is asked in coordinates that begin at its mean: see `DiffusionModel.centred`.
+    origin, model = (model.mean, model.centred()) if isinstance(model, CentredModel) else (0.0, model)
+    points = minus(given, origin, dtype)
     keys = jax.random.split(key)
     shape = (draws, *points.shape)
     noise, probes = jax.random.normal(keys[0], shape, dtype), jax.random.rademacher(keys[1], shape, dtype)
@@ -210,7 +213,9 @@ class MemorizationReport(AbstractReport):
 
 
 def memorization(
-    samples: Float[Array, "m d"], train: Float[Array, "n d"], held_out: Float[Array, "k d"]
+    samples: Float[Array, "m d"] | np.ndarray,
+    train: Float[Array, "n d"] | np.ndarray,
+    held_out: Float[Array, "k d"] | np.ndarray,
 ) -> MemorizationReport:
     """Compare distances to the nearest training point, of ``samples`` of a model and of ``held_out`` points.
 
@@ -224,10 +229,15 @@ def memorization(
     >>> memorization(train, train, fresh).gap
     1.0
     """
-    train = jnp.unique(as_points(train, "train"), axis=0)
-    samples, held_out = (
-        as_points(points, name, dim=train.shape[1]) for points, name in ((samples, "samples"), (held_out, "held_out"))
-    )
+    dim = as_points(train, "train").shape[1]
+    # Only differences count, so that the mean may go before float32 drowns them in it.
+    origin = as_double(train).mean(0)
+
+    def centred(points, name):
+        return minus(points, origin, as_points(points, name, dim=dim).dtype)
+
+    samples, held_out = centred(samples, "samples"), centred(held_out, "held_out")
+    train = jnp.unique(centred(train, "train"), axis=0)
     if train.shape[0] < 2:
         raise ValueError(f"`train` must have at least two different points, got {train.shape[0]}")
     (near, second), (fresh, fresh_second) = (np.asarray(_two_nearest(points, train)) for points in (samples, held_out))
@@ -247,6 +257,6 @@ def _two_nearest(points: Points, train: Points) -> Float[Array, "2 m"]:
 
     def one(point):
         # Differences are squared, not |a|^2 - 2 a b + |b|^2: a copy has to come out at distance zero.
-        return -jax.lax.top_k(-jnp.sum((train - point) ** 2, -1), 2)[0]
+        return -jax.lax.top_k(-jnp.sum((train - point[None]) ** 2, -1), 2)[0]
 
     return jnp.sqrt(jax.lax.map(one, points, batch_size=_BLOCK)).T

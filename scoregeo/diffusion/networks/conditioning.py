@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool
 
-from ..._checks import check_count, is_concrete, is_integer
+from ..._checks import as_array, as_native, check_count, is_concrete, is_integer
 from ..._types import Point, Scalar, Vector
 
 # Angular frequencies of the noise features. log(sigma)/4 runs over about [-1.6, 1.1]: the highest one resolves a factor
@@ -48,7 +48,7 @@ def drop_condition(condition: Any, drop: Bool[Array, "..."]) -> Any:
     if isinstance(condition, tuple):
         vector, given = condition
         return vector, jnp.logical_and(given, jnp.logical_not(drop))
-    condition = jnp.asarray(condition)
+    condition = as_array(condition, "condition")
     if jnp.issubdtype(condition.dtype, jnp.integer):
         return jnp.where(drop, -1, condition.astype(jnp.int32))
     return condition, jnp.logical_not(drop)
@@ -94,7 +94,7 @@ class ConditionalNetwork(nnx.Module):
         """
         if jnp.shape(x) != (self.dim,):
             raise ValueError(f"`x` must have shape ({self.dim},), got {jnp.shape(x)}; use jax.vmap for a batch")
-        condition = self._checked(condition, jnp.promote_types(x.dtype, jnp.float32))
+        condition = self._checked(condition, x.dtype if jnp.finfo(x.dtype).bits >= 32 else jnp.float32)
         return self.output(x, c_noise, condition).astype(jnp.result_type(x, 0.0))
 
     @abc.abstractmethod
@@ -204,7 +204,8 @@ def _as_compute_dtype(value: Any) -> Any:
 
 def _as_row(condition: Any, classes: int, kind: str) -> Array:
     # A concrete label is looked at with NumPy: inside `jit` even jax.numpy of a concrete array is traced.
-    label = np.asarray(condition) if is_concrete(condition) and not isinstance(condition, tuple) else condition
+    look = is_concrete(condition) and not isinstance(condition, tuple)
+    label = as_native(condition, f"`condition` of this {kind}", ValueError) if look else condition
     if isinstance(label, tuple) or label.shape != () or not jnp.issubdtype(label.dtype, jnp.integer):
         got = "a tuple" if isinstance(label, tuple) else f"shape {label.shape} and dtype {label.dtype}"
         raise ValueError(f"`condition` of this {kind} must be an integer label of shape (), got {got}")
@@ -224,7 +225,7 @@ def _as_pair(condition: Any, size: int, kind: str, dtype: Any) -> tuple[Vector, 
     if condition is None:
         return jnp.zeros(size, dtype), jnp.array(False)
     vector, given = condition if isinstance(condition, tuple) and len(condition) == 2 else (condition, True)
-    vector, given = jnp.asarray(vector), jnp.asarray(given)
+    vector, given = as_array(vector, "condition"), jnp.asarray(given)
     if vector.shape != (size,) or given.shape != ():
         raise ValueError(
             f"`condition` of this {kind} must be a vector of shape ({size},), or a pair of it and a boolean, "

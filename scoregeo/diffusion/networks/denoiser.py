@@ -97,7 +97,7 @@ class Denoiser(nnx.Module):
         u, total = self._centred(x, sigma)
         data = self.sigma_data[...]
         output = self._apply(self.net, x, sigma, condition)
-        return self.mean[...] + (data / total) ** 2 * u + sigma * data / total * output
+        return self._mean(x) + (data / total) ** 2 * u + sigma * data / total * output
 
     def log_prob(self, x: Point, sigma: Scalar, condition: Any = None) -> Scalar:
         """Log density of the noised data at ``x`` up to a constant that depends on ``sigma``; equation (3).
@@ -115,7 +115,11 @@ class Denoiser(nnx.Module):
         return -0.5 * jnp.vdot(u, u) / total**2 + self.sigma_data[...] / sigma * value
 
     def _centred(self, x: Point, sigma: Scalar) -> tuple[Vector, Scalar]:
-        return x - self.mean[...], jnp.sqrt(sigma**2 + self.sigma_data[...] ** 2)
+        return x - self._mean(x), jnp.sqrt(sigma**2 + self.sigma_data[...] ** 2)
+
+    def _mean(self, x: Point) -> Point:
+        # It may have more digits than the weights, for points that have them too.
+        return self.mean[...].astype(x.dtype)
 
     def _apply(self, function: Callable, x: Point, sigma: Scalar, condition: Any) -> Array:
         u, total = self._centred(x, sigma)

@@ -12,6 +12,7 @@ from ..._checks import check_count
 from ..._types import Point, Scalar, Vector
 from .attention import SelfAttention
 from .conditioning import ConditionalNetwork, LevelEmbedding, as_sizes
+from .convolution import convolution
 
 # Images inside have a leading axis of one: the group normalisation of flax takes the first axis for a batch.
 _Image = Float[Array, "1 h w c"]
@@ -225,7 +226,16 @@ def _sum(skipped: _Image, h: _Image) -> _Image:
 def _convolution(
     inputs: int, outputs: int, *, compute_dtype: Any, dtype: Any, rngs: nnx.Rngs, size: int = 3, **settings
 ):
-    return nnx.Conv(inputs, outputs, (size, size), dtype=compute_dtype, param_dtype=dtype, rngs=rngs, **settings)
+    return nnx.Conv(
+        inputs,
+        outputs,
+        (size, size),
+        conv_general_dilated=convolution,
+        dtype=compute_dtype,
+        param_dtype=dtype,
+        rngs=rngs,
+        **settings,
+    )
 
 
 def _group_norm(channels: int, *, compute_dtype: Any, dtype: Any, rngs: nnx.Rngs) -> nnx.GroupNorm:

@@ -28,6 +28,8 @@ import optimistix as optx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..._checks import as_float, check_finite, is_concrete, is_integer
+from ..._numerics import minus, with_own_settings
+from ..._protocols import CentredModel, some_noise_level
 from ..._types import Point, Points, Scalar
 from ..schedules import AbstractSchedule
 from .base import LearnedMarginalScore, MarginalScore, ProbabilityFlow
@@ -77,10 +79,10 @@ class Likelihood(eqx.Module):
 
 def log_prob(
     model: Any,
-    x: Point | Points,
+    x: Point | Points | np.ndarray,
     schedule: AbstractSchedule | None = None,
     *,
-    mean: Point | None = None,
+    mean: Point | np.ndarray | None = None,
     variance: Array | float | None = None,
     sigma: Scalar | float | None = None,
     probes: int | None = None,
@@ -99,7 +101,8 @@ def log_prob(
 
     - ``model``: a `DiffusionModel`, or a marginal score ``(x_t, t) -> (d,)``, such as `LearnedMarginalScore`: a pytree
       whose arrays are traced.
-    - ``x``: ``(d,)`` or ``(n, d)``, in the units of the data. Integrated in its precision.
+    - ``x``: ``(d,)`` or ``(n, d)``, in the units of the data. Integrated in the precision that it has in JAX; the mean
+      of a model is subtracted before, from a NumPy array in float64.
     - ``schedule``: the path; for a model its own by default.
     - ``mean``, ``variance``: moments of the data, for the density at the largest noise level. ``variance`` is a scalar,
       ``(d,)``, or the covariance ``(d, d)``; with the covariance the density at ``t_max`` is most accurate. For a model
@@ -129,11 +132,14 @@ def log_prob(
     >>> bool((abs(likelihood.log_prob + jnp.log(2 * jnp.pi)) < 1e-3).all())
     True
     """
-    score, schedule, mean, variance = _as_marginal(model, schedule, mean, variance, condition)
-    x = as_float(x, "x")
+    # A model is asked in coordinates that begin at its mean: see `DiffusionModel.centred`.
+    origin, model = (model.mean, model.centred()) if isinstance(model, CentredModel) else (None, model)
+    score, schedule, mean, variance = _as_marginal(model, schedule, mean, variance, condition, origin)
+    given, x = x, as_float(x, "x")
     if x.ndim not in (1, 2) or x.shape[-1] != mean.size or x.size == 0:
         raise ValueError(f"`x` must have shape ({mean.size},) or (n, {mean.size}), got {x.shape}")
     check_finite(x, "x")
+    x = x if origin is None else minus(given, origin, x.dtype)
     sigma = _check_sigma(sigma, schedule, x.dtype)
     if probes is not None and not (is_integer(probes) and probes >= 1):
         raise ValueError(f"`probes` must be None (exact trace) or an integer of at least 1, got {probes!r}")
@@ -155,9 +161,9 @@ def log_prob(
 
 
 def _as_marginal(
-    model: Any, schedule: Any, mean: Any, variance: Any, condition: Any
+    model: Any, schedule: Any, mean: Any, variance: Any, condition: Any, origin: Any
 ) -> tuple[MarginalScore, AbstractSchedule, Array, Array]:
-    """The marginal score, the schedule and the moments of the data."""
+    """The marginal score, the schedule and the moments of the data, in coordinates that begin at ``origin``."""
     learned = hasattr(model, "score_at")
     if not learned and not callable(model):
         raise TypeError(f"`model` must be a DiffusionModel or a marginal score (x, t), got {type(model).__name__}")
@@ -165,16 +171,18 @@ def _as_marginal(
         raise ValueError("`condition` is for a DiffusionModel; give the marginal score under that condition instead")
     if learned:
         schedule = model.schedule if schedule is None else schedule
-        mean = model.denoiser.mean[...] if mean is None else mean
+        if mean is None:
+            mean = model.denoiser.mean[...] if origin is None else origin
         variance = model.denoiser.sigma_data[...] ** 2 if variance is None else variance
     if not isinstance(schedule, AbstractSchedule):
         raise TypeError(f"`schedule` must be a schedule such as EDM() or VP(), got {type(schedule).__name__}")
     if mean is None or variance is None:
         raise ValueError("`mean` and `variance` of the data are needed when `model` is a score")
-    mean = as_float(mean, "mean")
+    given, mean = mean, as_float(mean, "mean")
     if mean.ndim != 1:
         raise ValueError(f"`mean` must have shape (d,), got {mean.shape}")
     check_finite(mean, "mean")
+    mean = mean if origin is None else minus(given, origin, mean.dtype)
     variance = as_float(variance, "variance")
     if variance.shape not in ((), (mean.size,), (mean.size, mean.size)):
         raise ValueError(f"`variance` must have shape (), (d,) or (d, d) with d = {mean.size}, got {variance.shape}")
@@ -188,7 +196,8 @@ def _as_marginal(
 
 
 def _conditional(model: Any, condition: Any) -> Any:
-    return model.score_at(1.0) if condition is None else model.score_at(1.0, condition)
+    level = some_noise_level(model)
+    return model.score_at(level) if condition is None else model.score_at(level, condition)
 
 
 def _check_sigma(sigma: Any, schedule: AbstractSchedule, dtype: Any) -> Scalar:
@@ -205,6 +214,7 @@ def _check_sigma(sigma: Any, schedule: AbstractSchedule, dtype: Any) -> Scalar:
 
 
 @eqx.filter_jit
+@with_own_settings
 def _log_prob(score, points, schedule, mean, variance, sigma, key, probes, gaussian, flow):
     dim, dtype = points.shape[1], points.dtype
     basis = None
@@ -214,8 +224,8 @@ def _log_prob(score, points, schedule, mean, variance, sigma, key, probes, gauss
     rates = diffrax.ODETerm(_rates(schedule, mean, variance, basis))
     control = diffrax.PIDController(rtol=flow.rtol, atol=flow.atol, dtmin=1e-8, force_dtmin=False, norm=_largest_rms)
     start, end = jnp.log(sigma), jnp.log(schedule.noise_level(jnp.asarray(schedule.t_max, dtype)))
-    z = points - mean if basis is None else (points - mean) @ basis
-    z = z / _spread(variance, sigma)
+    z = points - mean[None] if basis is None else (points - mean[None]) @ basis
+    z = z / jnp.broadcast_to(_spread(variance, sigma), (1, dim))
 
     def one(z, directions):
         integrals = jnp.zeros(1 if directions is None else directions.shape[0], dtype)

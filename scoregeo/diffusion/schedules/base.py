@@ -81,7 +81,7 @@ class AbstractSchedule(eqx.Module):
         covariance of the data, which it leaves out: the noise is that much larger.
         """
         centre, spread = self._prior(mean)
-        return centre + spread * jax.random.normal(key, (n, mean.size), mean.dtype)
+        return centre[None] + spread * jax.random.normal(key, (n, mean.size), mean.dtype)
 
     def prior_log_prob(self, x: Point, mean: Point) -> Scalar:
         """Normalised log density of the prior (see `prior_sample`) at ``x``; ``x`` and ``mean`` have shape ``(d,)``."""

@@ -40,7 +40,7 @@ class Checkpoints:
 
     - ``directory``: made if needed. Raises ``OSError`` if it cannot be written to.
     - ``config``: settings of the run; ``data``: digest of its data; ``network``: what `identify_network` gives. A
-      checkpoint of another run is refused.
+      checkpoint of another run is refused; one of fewer ``steps`` is no other run.
     - ``writes``: false for a process that reads what another one writes.
 
     **Fields**
@@ -130,8 +130,9 @@ class Checkpoints:
             except Exception as error:  # whatever orbax meets in a damaged directory
                 unreadable.append(f"{where} cannot be read ({type(error).__name__}: {str(error)[:200]})")
                 continue
-            # Two runs that differ only in how often they are saved are the same run.
-            same = {name: getattr(config, name) for name in ("checkpoint_every", "checkpoints_kept")}
+            # Two runs that differ only in how often they are saved are the same run, and a longer one goes on with it.
+            longer = ("steps",) if self._config.steps > config.steps else ()
+            same = {name: getattr(config, name) for name in ("checkpoint_every", "checkpoints_kept", *longer)}
             if differences := dataclasses.replace(self._config, **same).differences(config):
                 raise ValueError(
                     f"`checkpoint_dir` holds a run with other settings in {where}: {'; '.join(differences)}. "

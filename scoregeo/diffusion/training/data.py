@@ -3,12 +3,15 @@
 An array stays on the device, and every step draws its batch there. From a file or an iterator, the batches of a chunk
 of steps are put together on the host, and only these are ever in memory. A file gives the batches that an array of the
 same numbers gives.
+
+Points reach the device without their mean, which is subtracted on the host in float64: float32 holds no date or
+coordinate to the digits in which it varies. Vectors that condition are standardised there in the same way.
 """
 
 import abc
 import functools
-import hashlib
 import itertools
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, cast
 
@@ -17,15 +20,23 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from ..._checks import as_points
+from ..._checks import as_native, as_numbers, as_points
+from ..._numerics import as_double, warn_if_unresolved
+from ...datasets import Standardization
+from ...datasets.base import moments
 from ..config import FitConfig, StepConfig
+from .rows import blocks, check_rows, digest, is_wide, kept_dtype, row_moments
 
 HELD_OUT_DRAWS = 2048  # noisy points in the held-out loss: enough for a standard error of about two per cent
-_BLOCK = 2**16  # rows that are read at a time
+_LARGEST_LABEL = np.iinfo(np.int32).max
+RENUMBER = "number the classes 0, 1, ..., as `numpy.unique(labels, return_inverse=True)[1]` does"
 
 
 class Sample(NamedTuple):
-    """Points ``(n, d)`` and their conditions: labels ``(n,)``, vectors ``(n, m)``, or ``None``."""
+    """Points ``(n, d)`` and their conditions: labels ``(n,)``, vectors ``(n, m)``, or ``None``.
+
+    What `AbstractData` gives is without the mean of the data, and its vectors are standardised.
+    """
 
     points: Any
     conditions: Any
@@ -53,26 +64,66 @@ class AbstractData(abc.ABC):
     **Fields**
 
     - ``dtype``: type of the points: float64 if they are, float32 otherwise.
-    - ``mean``, ``spread``: mean of the training points, ``(d,)``, and their standard deviation over all coordinates.
+    - ``mean``, ``deviations``: mean and standard deviation of each coordinate of the training points, ``(d,)`` in
+      float64.
+    - ``ranges``: largest minus smallest value of each coordinate of the training points, ``(d,)``.
+    - ``condition_units``: how vectors that condition were standardised; ``None`` for labels.
     - ``held_out``: a `Sample` that is not trained on, or ``None``.
     - ``resident``: the training points, if they are in memory, as a `Sample`; else ``None``.
     - ``example``: a condition that a network for these data has to take (the largest label), or ``None``.
+    - ``different``: how many different labels that is the largest of; 0 without labels.
     - ``classes``: how many classes the network knows, set once there is one; ``None`` for unknown. Later labels must be
       among them.
     """
 
     dtype: Any
     mean: np.ndarray
-    spread: float
+    deviations: np.ndarray
+    ranges: np.ndarray
+    condition_units: Standardization | None
     held_out: Sample | None
     resident: Sample | None
     example: Array | None
+    different: int
     classes: int | None = None
 
     @property
     def dim(self) -> int:
         """Dimension d of the points."""
         return len(self.mean)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the training points over all coordinates."""
+        return float(np.sqrt(np.mean(self.deviations**2)))
+
+    def centred(self, points: Any) -> np.ndarray:
+        """``points`` ``(n, d)`` in float64 minus the mean, and only then in the type that is trained in."""
+        result = np.empty(points.shape, self.dtype)
+        for start, block in blocks(points, np.float64):
+            result[start : start + len(block)] = block - self.mean
+        return result
+
+    def check_resolution(self, level: float, stacklevel: int) -> None:
+        """Warn where coordinates vary by less than the smallest noise ``level``, and where float32 cannot hold the
+        data in the units in which they come."""
+        # About four standard deviations; but what is rarely different, like the pixels at the edge, is seen.
+        if (hidden := np.flatnonzero((self.ranges > 0) & (self.ranges < 4 * level))).size:
+            column = int(hidden[0])
+            warnings.warn(
+                f"`data` vary in column {column} by {self.ranges[column]:.3g} in all, which the smallest noise level "
+                f"of {level:.3g} (`schedule`) hides: nothing is learned about it. Standardise the data "
+                "(scoregeo.datasets.Standardization, with a scale for each column where their units differ)",
+                stacklevel=stacklevel,
+            )
+        if self.dtype != np.float32:
+            return
+        advice = (
+            "training, `sample` and `log_prob` treat it in float64, but scores and metrics take points in float32. "
+            "Standardise the data (scoregeo.datasets.Standardization), or enable JAX's float64"
+        )
+        varies = np.where(self.ranges > 0, self.deviations, np.inf)
+        warn_if_unresolved(self.mean, varies, "`data` have", advice, stacklevel + 1)
 
     @abc.abstractmethod
     def batches(self, key: PRNGKeyArray, start: int, steps: int) -> Sample | None:
@@ -91,16 +142,17 @@ def as_data(data: Any, conditions: Any, config: FitConfig) -> AbstractData:
             raise ValueError("`conditions` must be None for batches: give pairs (points, conditions) as `data`")
         return _Batches(cast(Callable[[int], Iterable] | Iterable, data), config)
     if not isinstance(data, np.memmap):
-        if isinstance(data, np.ndarray | jax.Array) and data.dtype.kind in "iuf":
-            # Arrays from files may have the other byte order, or half precision.
-            dtype = data.dtype.newbyteorder("=")
-            data = np.asarray(data, np.promote_types(dtype, np.float32) if dtype.kind == "f" else dtype)
-        return _Rows(np.asarray(as_points(data, "data")), conditions, config, resident=True)
+        data = as_numbers(data, "`data`")
+        if data.dtype.kind == "f":  # files may have half precision
+            data = data.astype(np.promote_types(data.dtype, np.float32), copy=False)
+        rows = as_double(data) if is_wide(data.dtype) else data
+        as_points(rows, "data")  # refuses what is no table of numbers
+        return _Rows(rows, conditions, config, resident=True)
     if data.ndim != 2 or data.size == 0 or data.dtype.kind not in "iuf":
         raise ValueError(
             f"`data` must have real numbers of shape (n, d) with n, d >= 1, got {data.dtype} of shape {data.shape}"
         )
-    _check_finite(data, "`data`")
+    check_rows(data, "`data`")
     return _Rows(data, conditions, config, resident=False)
 
 
@@ -111,8 +163,8 @@ class _Rows(AbstractData):
         n = len(rows)
         if n < 3:
             raise ValueError(f"`data` must have at least 3 points, got {n}")
-        self._rows, self._config, self.dtype = rows, config, _dtype(rows.dtype)
-        self._conditions = as_conditions(conditions, n, self.dtype, config)
+        self._rows, self._config, self.dtype = rows, config, kept_dtype(rows.dtype)
+        conditions = as_conditions(conditions, n, config)
         count, order = 0, np.arange(n)
         if config.holdout:
             count = max(1, round(config.holdout * n))
@@ -120,12 +172,14 @@ class _Rows(AbstractData):
         self._train = order[count:]
         kept = np.ones(n, bool)
         kept[order[:count]] = False
-        self.mean, self.spread = _moments(rows, kept, self.dtype)
+        self.mean, self.deviations, self.ranges = row_moments(rows, kept)
+        self.condition_units = _condition_units(conditions, self._train)
+        self._conditions = _in_units(conditions, self.condition_units, self.dtype)
         self.held_out = self._on_device(order[: min(count, HELD_OUT_DRAWS)]) if count else None
         # Points that fit into the reference set fit into memory, and the steps then take all of them.
         resident = resident or config.reference_size >= len(self._train)
         self.resident = self._on_device(self._train) if resident else None
-        self.example = None if self._conditions is None else jnp.asarray(self._conditions.max(0))
+        self.example, self.different = _largest(self._conditions)
 
     def batches(self, key, start, steps):
         if self.resident is not None:
@@ -138,11 +192,11 @@ class _Rows(AbstractData):
 
     def digest(self) -> str:
         conditions = () if self._conditions is None else (self._conditions,)
-        return _digest((self._rows, *conditions), self.dtype)
+        return digest((self._rows, *conditions), self.dtype)
 
     def _take(self, index: np.ndarray) -> Sample:
         conditions = None if self._conditions is None else self._conditions[index]
-        return Sample(np.asarray(self._rows[index], self.dtype), conditions)
+        return Sample(self.centred(self._rows[index]), conditions)
 
     def _on_device(self, index: np.ndarray) -> Sample:
         return jax.tree.map(jnp.asarray, self._take(index))
@@ -159,11 +213,13 @@ class _Batches(AbstractData):
         self._config, self._size, self._read = config, points_drawn(config.step_config, 2**63), 0
         self._set_aside = -(-HELD_OUT_DRAWS // self._size)
         first = self._join(self._set_aside, np.concatenate)
-        self.dtype = first.points.dtype
-        self.mean, self.spread = _moments(first.points, np.ones(len(first.points), bool), self.dtype)
-        self._digest = _digest(jax.tree.leaves(first), self.dtype)
+        self.dtype, every = kept_dtype(first.points.dtype), np.arange(len(first.points))
+        self.mean, self.deviations, self.ranges = row_moments(first.points, np.ones(len(every), bool))
+        self.condition_units = _condition_units(first.conditions, every)
+        raw, first = first, self._prepared(first)
+        self._digest = digest((raw.points, *jax.tree.leaves(first.conditions)), self.dtype)
         self.held_out = jax.tree.map(jnp.asarray, first.take(slice(HELD_OUT_DRAWS))) if config.holdout else None
-        self.example = None if first.conditions is None else jnp.asarray(first.conditions.max(0))
+        self.example, self.different = _largest(first.conditions)
 
     def batches(self, key, start, steps):
         ahead = self._set_aside + start - self._read
@@ -172,10 +228,14 @@ class _Batches(AbstractData):
         elif ahead:
             next(itertools.islice(self._iterator, ahead, ahead), None)
         self._read += ahead
-        return self._join(steps, np.stack)
+        return self._prepared(self._join(steps, np.stack))
 
     def digest(self) -> str:
         return self._digest
+
+    def _prepared(self, sample: Sample) -> Sample:
+        """As the device wants it."""
+        return Sample(self.centred(sample.points), _in_units(sample.conditions, self.condition_units, self.dtype))
 
     def _join(self, count: int, join: Callable) -> Sample:
         """The next batches, all of the same kind."""
@@ -198,15 +258,15 @@ class _Batches(AbstractData):
         # A pair may be a list, as torch's DataLoader gives it; but a list of length two may also hold two points.
         pair = isinstance(batch, tuple) or (isinstance(batch, list) and len(batch) == 2 and np.ndim(batch[0]) == 2)
         points, conditions = batch if pair and len(batch) == 2 else (batch, None)
-        points = np.asarray(points)
+        points = as_native(points, where, ValueError)
         good = points.ndim == 2 and len(points) == self._size and points.shape[1] > 0 and points.dtype.kind in "iuf"
         if not good:
             raise ValueError(
                 f"{where} must have real numbers of shape ({self._size}, d), got {points.dtype} of shape {points.shape}"
             )
-        points = points.astype(_dtype(points.dtype))
-        _check_finite(points, where)
-        conditions = as_conditions(conditions, self._size, points.dtype, self._config, f" of {where}")
+        points = as_double(points) if is_wide(points.dtype) else points.astype(np.float32)
+        check_rows(points, where)
+        conditions = as_conditions(conditions, self._size, self._config, f" of {where}")
         labels = conditions if conditions is not None and conditions.ndim == 1 else None
         if self.classes is not None and labels is not None and labels.max() >= self.classes:
             raise ValueError(
@@ -216,11 +276,12 @@ class _Batches(AbstractData):
         return Sample(points, conditions)
 
 
-def as_conditions(conditions: Any, n: int, dtype: Any, config: FitConfig, where: str = "") -> np.ndarray | None:
-    """Labels as integers or vectors as floats; raises ``ValueError`` for anything else."""
+def as_conditions(conditions: Any, n: int, config: FitConfig, where: str = "") -> np.ndarray | None:
+    """Labels as integers or vectors in float64; raises ``ValueError`` for anything else."""
     if conditions is None:
         return None
-    values, name = np.asarray(conditions), f"`conditions`{where}"
+    name = f"`conditions`{where}"
+    values = as_native(conditions, name, ValueError)
     labels = values.ndim == 1 and values.dtype.kind in "iu"
     vectors = values.ndim == 2 and values.dtype.kind in "iuf" and values.shape[1] > 0
     if not (labels or vectors):
@@ -232,12 +293,34 @@ def as_conditions(conditions: Any, n: int, dtype: Any, config: FitConfig, where:
         raise ValueError(f"{name} must have one entry for each of the {n} points of `data`, got {len(values)}")
     if labels and values.min() < 0:
         raise ValueError(f"{name} must be labels from 0 on, got {values.min()}")
+    if labels and values.max() > _LARGEST_LABEL:
+        raise ValueError(f"{name} must be labels of at most {_LARGEST_LABEL}, got {values.max()}: {RENUMBER}")
     if vectors and not np.isfinite(values).all():
         row, column = np.argwhere(~np.isfinite(values))[0]
         raise ValueError(f"{name} must be finite, got {values[row, column]} in row {row}, column {column}")
     if config.reference_size:
         raise ValueError("`reference_size` must be 0 with `conditions`: the reference is drawn from all points")
-    return values.astype(np.int32 if labels else dtype)
+    return values.astype(np.int32 if labels else np.float64)
+
+
+def _condition_units(conditions: np.ndarray | None, rows: np.ndarray) -> Standardization | None:
+    """The standardisation of vectors by those in ``rows``; ``None`` for labels."""
+    if conditions is None or conditions.ndim == 1:
+        return None
+    return Standardization(*moments(conditions[rows], per_feature=True))
+
+
+def _in_units(conditions: np.ndarray | None, units: Standardization | None, dtype: Any) -> np.ndarray | None:
+    if conditions is None or units is None:
+        return conditions
+    return ((conditions - units.mean) / units.scale).astype(dtype)
+
+
+def _largest(conditions: np.ndarray | None) -> tuple[Array | None, int]:
+    """The largest label (or entries of vectors), and how many different labels there are."""
+    if conditions is None:
+        return None, 0
+    return jnp.asarray(conditions.max(0)), len(np.unique(conditions)) if conditions.ndim == 1 else 0
 
 
 @functools.partial(jax.jit, static_argnames=("steps", "count", "n"))
@@ -248,66 +331,6 @@ def _draws(key, start, steps, count, n):
         return jax.random.randint(step_keys(key, step)[0], (count,), 0, n)
 
     return jax.vmap(one)(start + jnp.arange(steps))
-
-
-def _dtype(dtype: Any) -> Any:
-    """Float64 for float64 and integers if JAX has it enabled, else float32."""
-    wide = dtype.kind in "iu" or dtype.itemsize >= 8
-    return jax.dtypes.canonicalize_dtype(np.float64) if wide else np.dtype(np.float32)
-
-
-def _blocks(rows: Any, dtype: Any) -> Iterator[tuple[int, np.ndarray]]:
-    """The rows in order, not too many at a time, and the number of the first of each block."""
-    for start in range(0, len(rows), _BLOCK):
-        yield start, np.asarray(rows[start : start + _BLOCK], dtype)
-
-
-def _check_finite(rows: Any, where: str) -> None:
-    """Raise ``ValueError`` where rows are not finite; says how many entries and where the first is."""
-    count, first = 0, None
-    for start, block in _blocks(rows, _dtype(rows.dtype)):
-        bad = np.argwhere(~np.isfinite(block))
-        if len(bad) and first is None:
-            first = (start + int(bad[0, 0]), int(bad[0, 1]))
-        count += len(bad)
-    if count:
-        raise ValueError(
-            f"{where} must be finite, but {count} of {rows.size} entries are NaN or infinite (first at {first})"
-        )
-
-
-def _moments(rows: Any, kept: np.ndarray, dtype: Any) -> tuple[np.ndarray, float]:
-    """Mean, and standard deviation over all coordinates, of the rows that are kept; on the host in float64, because the
-    mean of many points must not lose digits."""
-    count, mean, squares = 0, 0.0, 0.0
-    for start, block in _blocks(rows, dtype):
-        block = block[kept[start : start + len(block)]].astype(np.float64)
-        if len(block) == 0:
-            continue
-        # The sums of squares about both means, and what moving them to the common one adds.
-        here, total = block.mean(0), count + len(block)
-        squares = squares + np.sum((block - here) ** 2, 0) + (here - mean) ** 2 * (count * len(block) / total)
-        mean = mean + (here - mean) * (len(block) / total)
-        count = total
-    spread = float(np.sqrt(np.mean(squares) / count))
-    if not spread > 0:
-        raise ValueError(
-            "`data` must have points that differ, but those that give its mean and standard deviation (all that are "
-            "not held out; of batches, the first few) are copies of one point"
-        )
-    return np.asarray(mean), spread
-
-
-def _digest(arrays: Iterable[Any], dtype: Any) -> str:
-    """SHA-256 of shapes and values; floating-point numbers as ``dtype``."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        kind = dtype if array.dtype.kind == "f" else array.dtype
-        digest.update(f"{array.shape}{kind}".encode())
-        for _, block in _blocks(array, kind):
-            # NumPy's annotations say from Python 3.12 on only that an array is a buffer.
-            digest.update(np.ascontiguousarray(block))  # pyright: ignore[reportArgumentType]
-    return digest.hexdigest()
 
 
 def _iterator(batches: Any) -> Iterator:

@@ -29,7 +29,7 @@ from ..networks.denoiser import Denoiser
 from ..networks.mlp import MLP
 from ..networks.potential import Potential
 from ..networks.registry import takes_conditions
-from .data import AbstractData, as_data
+from .data import RENUMBER, AbstractData, as_data
 from .progress import Progress
 from .sharding import (
     check_agreement,
@@ -46,6 +46,8 @@ from .steps import Losses, Training, optimiser, run_steps, with_weights
 
 # Samples start from pure noise. If its standard deviation is so many times that of the data, they end 3% too narrow.
 _SPREADS = 4
+# Labels may leave numbers out, up to this many classes or so many for each label that there is; beyond, they are names.
+_FEW_CLASSES, _SPARSEST = 1000, 100
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -80,7 +82,7 @@ class TrainingDiverged(FloatingPointError):
 
 
 def fit(
-    data: Float[Array, "n d"] | Iterable | Callable[[int], Iterable],
+    data: Float[Array, "n d"] | np.ndarray | Iterable | Callable[[int], Iterable],
     config: FitConfig | None = None,
     *,
     network: Network | None = None,
@@ -106,20 +108,23 @@ def fit(
       - a function of the number of batches to leave out that returns such an iterator: nothing has to be skipped.
 
       Where JAX has float64 enabled, float64 data and whole numbers are trained on in float64, anything else (half
-      precision too) in float32.
+      precision too) in float32; integers that this would round are refused, and so are masked entries.
       The weights of the default network are of that type; those of a given ``network`` keep theirs. The defaults of the
       schedules suit a standard deviation of about 0.5 to 1 (`scoregeo.datasets.Standardization`); one that is more than
-      a quarter of the largest noise level gives a warning.
+      a quarter of the largest noise level gives a warning, and so does a column that varies by less than the smallest.
     - ``config``: settings, see `FitConfig`.
     - ``network``: the initial network, a module ``(x, c_noise) -> (d,)`` with an integer ``dim`` (see `networks`); by
       default an `MLP` as ``config`` says. It is not changed.
     - ``checkpoint_dir``: directory for the state of the run. If it already holds a run with the same settings, data and
-      network, that run goes on from its last whole checkpoint.
+      network, that run goes on from its last whole checkpoint; one of fewer ``steps``, done or not, goes on to the new
+      number, with the learning rate that a run of so many steps has there (after a finished run it rises again).
     - ``progress``: report the losses on standard error, as a bar on a terminal and as lines elsewhere.
     - ``standardization``: the map that was applied to the data, kept with the model for those who need to undo it.
     - ``conditions``: a class label ``0, 1, ...`` for each point, integers ``(n,)``, or a vector, ``(n, m)``: what
       `DiffusionModel.score_at` and `DiffusionModel.sample` can then be asked for. A given ``network`` must take them,
-      and one that does needs them.
+      and one that does needs them. Without a ``network``, labels that leave most numbers out are refused. Vectors may
+      be in any units: the network is told them standardised, and the model keeps the map (``condition_units``) for
+      the conditions that it is given.
     - ``callbacks``: functions of the `TrainingHistory` that are called after every chunk of steps, in turn, once a
       checkpoint that is due is kept; one that returns ``True`` (of Python or NumPy, nothing else) ends the training,
       in all processes. See `EarlyStop`, `JSONLines`.
@@ -160,12 +165,14 @@ def fit(
             "(scoregeo.datasets.Standardization), or give a schedule with a larger `sigma_max`",
             stacklevel=2,
         )
+    source.check_resolution(float(config.schedule.noise_level(jnp.asarray(config.schedule.t_min))), stacklevel=3)
     denoiser = _denoiser(source, config, network)
     graphdef, weights, constants = nnx.split(denoiser, nnx.Param, ...)
     constants = nnx.to_pure_dict(constants)
     run = _Run(graphdef, constants, config, source, mesh)
     # The model is made before the training, so that a bad argument is noticed before it.
-    model = DiffusionModel(denoiser, config, standardization=standardization)
+    units = {"standardization": standardization, "condition_units": source.condition_units}
+    model = DiffusionModel(denoiser, config, mean=source.mean, **units)
     state, history = run.start(nnx.to_pure_dict(weights)), TrainingHistory.empty()
     # It takes a pass over the data, so it is computed only where it is looked at.
     digest = source.digest() if checkpoint_dir is not None or has_several_processes(mesh) else ""
@@ -205,7 +212,7 @@ def _train(
     try:
         with Progress(config.steps, enabled=progress and is_writer(mesh)) as report:
             while (step := history.last_step) < config.steps and not stopped:
-                latest = run.chunk(latest[0], min(config.chunk_steps, config.steps - step))
+                latest = run.chunk(latest[0], config.chunk_after(step))
                 history = _record(history, latest, checkpoints)
                 # The checkpoint comes first, because a callback of the user's may raise.
                 _keep(latest[0], history, checkpoints, config)
@@ -321,11 +328,11 @@ class _Run:
 
 
 def _denoiser(data: AbstractData, config: FitConfig, network: Network | None) -> Denoiser:
-    """The untrained denoiser, with the mean and the standard deviation of the training data."""
+    """The untrained denoiser of the data without their mean, with the standard deviation of the training data."""
     dim, dtype, condition = data.dim, data.dtype, data.example
     if network is None:
         key = jax.random.fold_in(jax.random.key(config.seed), 0)
-        network = MLP(dim, config.width, config.depth, key=key, dtype=dtype, **_kind(condition))
+        network = MLP(dim, config.width, config.depth, key=key, dtype=dtype, **_kind(data))
         network = Potential(network) if config.potential else network
     elif not isinstance(network, nnx.Module):
         raise TypeError(f"`network` must be a flax nnx.Module, got {type(network).__name__}")
@@ -335,7 +342,7 @@ def _denoiser(data: AbstractData, config: FitConfig, network: Network | None) ->
         raise ValueError(
             "`conditions` must be given for a `network` that takes them (as pairs, where `data` are batches), got None"
         )
-    denoiser = Denoiser(network, data.spread, jnp.asarray(data.mean, dtype))
+    denoiser = Denoiser(network, data.spread, jnp.zeros(dim, dtype))
     x, sigma = jnp.zeros(dim, dtype), jnp.ones((), dtype)
     # The condition is the largest label: a network that knows this one knows the others.
     shape = jax.eval_shape(lambda: denoiser.network_output(x, sigma, condition)).shape
@@ -347,11 +354,20 @@ def _denoiser(data: AbstractData, config: FitConfig, network: Network | None) ->
     return denoiser
 
 
-def _kind(example: Array | None) -> dict[str, int]:
-    """Which conditions a network has to take, in its own words."""
-    if example is None:
+def _kind(data: AbstractData) -> dict[str, int]:
+    """Which conditions a network has to take, in its own words; raises ``ValueError`` for labels that count nothing."""
+    if data.example is None:
         return {}
-    return {"classes": int(example) + 1} if example.ndim == 0 else {"condition_dim": len(example)}
+    if data.example.ndim:
+        return {"condition_dim": len(data.example)}
+    classes = int(data.example) + 1
+    if classes > max(_FEW_CLASSES, _SPARSEST * data.different):
+        raise ValueError(
+            f"`conditions` must be labels 0, 1, ..., for each of which a network learns a vector: {data.different} "
+            f"different labels up to {classes - 1} would take {classes} of them. Please {RENUMBER}, or give a "
+            "`network` with as many `classes`"
+        )
+    return {"classes": classes}
 
 
 def _where(checkpoint: str | None) -> str:

@@ -65,7 +65,8 @@ class Training(eqx.Module):
         noise, levels = self._noise(sample.points, loss_key)
         directions = jax.random.normal(jax.random.fold_in(loss_key, 2), noise.shape, noise.dtype)
         loss, gradient = self._loss_and_gradient(state.weights, reference, (sample, noise, levels, directions))
-        updates, moments = optimiser(config).update(gradient, state.optimiser)
+        with jax.numpy_dtype_promotion("standard"):  # optax multiplies numbers of Python with integer counts
+            updates, moments = optimiser(config).update(gradient, state.optimiser)
         # optax's annotation loses that the result has the structure of the first argument.
         weights = cast(dict[str, Any], optax.apply_updates(state.weights, updates))
         averages = {
