@@ -2,16 +2,18 @@
 
 import abc
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Num, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Num, PRNGKeyArray
 
+from .._numerics import with_own_settings
 from .._results import RESULTS
 from .._types import Point, Points, Scalar, Vector
 from ..geodesics import AbstractBoundarySolver, AbstractStart, Geodesic, geodesic
 from ..geodesics.base import default_solver
 from ..operations import exp
+from .fitting import LogLikelihood, fit, minimise
 from .metric import FisherRaoMetric
 from .parameter_space import AbstractParameterSpace
 
@@ -41,10 +43,55 @@ class AbstractFamily(AbstractParameterSpace):
     def sample(self, key: PRNGKeyArray, theta: Point, n: int) -> Num[Array, "n ..."]:
         """``n`` independent samples, shape ``(n, *sample_shape)``; integers from families of counts."""
 
+    # In words: what samples must be, and what it means that no distribution is most likely.
+    sample_bound = "finite"
+    degenerate: ClassVar[str] = "the likelihood grows without end"
+
+    def in_support(self, x: Num[Array, "..."]) -> Bool[Array, ""]:
+        """Whether `fit` takes ``x`` as a sample: one that has positive density, and leaves the likelihood bounded."""
+        return jnp.all(jnp.isfinite(x))
+
+    def maximum_likelihood(
+        self, samples: Float[Array, "n ..."], weights: Float[Array, " n"], start: Vector | None = None
+    ) -> tuple[Point, RESULTS]:
+        """The formula of `fit`, for samples and weights that have been checked, and a code. The default minimises minus
+        the log likelihood in unconstrained coordinates, from ``start``, by default zero."""
+        start = jnp.zeros(self.dof, samples.dtype) if start is None else start.astype(samples.dtype)
+        u, result = minimise(LogLikelihood(), start, (self, samples, weights))
+        return self.from_unconstrained(u), result
+
+    @with_own_settings
+    def fit(self, samples: Any, weights: Any = None, *, throw: bool = True, with_result: bool = False) -> Any:
+        """The most likely distribution: the ``theta`` ``(size,)`` that maximises ``sum(weights * log_prob(samples))``.
+
+        Differentiable with respect to samples and weights; for several sets of samples use ``jax.vmap``.
+
+        **Arguments**
+
+        - ``samples``: shape ``(n, *sample_shape)``, of integers or floating-point numbers, whose type ``theta`` has.
+        - ``weights``: how often each sample counts, shape ``(n,)``, not negative; only ratios matter. Default: once
+          each. Samples of weight zero may be anything.
+        - ``throw``: raise ``RuntimeError`` with advice if there is no maximum, or the search for it fails; inside a
+          trace the value is NaN then, and its derivatives zero. With ``False``, NaN, or the best point found.
+        - ``with_result``: return the pair of the value, as with ``throw=False``, and its `RESULTS` code:
+          ``no_maximum``; or ``on_boundary``, which is no failure: a distribution with some probability 0 or 1.
+
+        Raises ``ValueError`` naming the sample or weight that is refused, where values are known; inside a trace the
+        code is ``no_maximum`` then.
+
+        >>> import jax.numpy as jnp
+        >>> from scoregeo.fisher_rao import Normal
+        >>> a = Normal().fit(jnp.array([1.0, 2.0, 3.0, 6.0]))
+        >>> [round(float(value), 4) for value in a]  # mean and standard deviation
+        [3.0, 1.8708]
+        """
+        return fit(self, samples, weights, throw, with_result)
+
     def closed_exp(self, theta: Point, v: Vector) -> Point | None:
         """`exp` where it is known in closed form, else ``None``; of a point and a vector that have been checked."""
         return None
 
+    @with_own_settings
     def exp(self, theta: Point, v: Vector, *, throw: bool = True, **settings: Any) -> Point:
         """The exponential map: where the geodesic with velocity ``v`` is at time 1, shape ``(size,)``.
 

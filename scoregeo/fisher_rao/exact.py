@@ -2,13 +2,13 @@
 
 import abc
 from collections.abc import Sequence
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from .._checks import is_concrete
-from .._numerics import safe_sqrt
+from .._numerics import safe_sqrt, with_own_settings
 from .._results import RESULTS
 from .._types import Point, Points, Scalar, Vector
 from ..geodesics import AbstractBoundarySolver, AbstractStart, Geodesic
@@ -46,6 +46,7 @@ class AbstractExactFamily(AbstractFamily):
         """The formula of `exp`, for a point and a vector that have been checked; NaN if the geodesic has left the
         family, or starts on its boundary."""
 
+    @with_own_settings
     def squared_dist(
         self,
         a: Point,
@@ -66,6 +67,7 @@ class AbstractExactFamily(AbstractFamily):
         squared = self.closed_squared_dist(jnp.where(inside, a, jnp.nan), b)
         return jnp.where(inside, squared, jnp.nan)
 
+    @with_own_settings
     def dist(
         self,
         a: Point,
@@ -81,6 +83,7 @@ class AbstractExactFamily(AbstractFamily):
             return super().dist(a, b, solver=solver, init=init, throw=throw)
         return safe_sqrt(self.squared_dist(a, b))
 
+    @with_own_settings
     def log(
         self,
         a: Point,
@@ -102,6 +105,7 @@ class AbstractExactFamily(AbstractFamily):
             return jnp.where(self.domain(a) > 0, velocity, jnp.nan)
         return velocity
 
+    @with_own_settings
     def geodesic(
         self,
         a: Point,
@@ -115,13 +119,13 @@ class AbstractExactFamily(AbstractFamily):
         """The geodesic from ``a`` to ``b``, sampled at ``ts`` (default 65 equal times), as solvers return it.
 
         A ``solver`` replaces the closed form. ``throw``: raise ``RuntimeError`` if the closed form has lost its digits;
-        under ``jit`` nothing is raised, and ``result`` says so.
+        inside a trace its numbers are NaN then, and ``result`` says so.
         """
         if solver is not None:
             return super().geodesic(a, b, ts, solver=solver, init=init, throw=throw)
         a, b = self.check_pair(a, b)
         found = closed_geodesic(self, a, b, check_times(ts, a.dtype))
-        return raise_unless_successful(found) if throw and is_concrete(found.length) else found
+        return raise_unless_successful(found) if throw else found
 
     def contains(self, theta: Point) -> Bool[Array, ""]:
         """Whether ``theta`` is in the family, or on its boundary; what `check` raises for where values are known."""
@@ -179,6 +183,8 @@ class ClosedForm(AbstractBoundarySolver):
 
     Raises ``TypeError`` for any other metric. The starting path is not used.
     """
+
+    uses_init: ClassVar[bool] = False
 
     def solve(
         self, metric: AbstractMetric, x: Point, y: Point, init: AbstractCurve, ts: Float[Array, " n"]

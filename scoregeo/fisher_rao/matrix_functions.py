@@ -4,7 +4,33 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import cho_solve
 
+from .._numerics import with_own_settings
 from .._types import Matrix, Scalar, Vector
+
+# Largest entry, times the dimension, up to which `symmetric_log1p` has all digits.
+LOG1P_RANGE = 0.1
+
+
+def symmetric_log1p(matrix: Matrix) -> Matrix:
+    """``logm(I + matrix)`` of a symmetric matrix within `LOG1P_RANGE`, relative to ``matrix``: by its series."""
+    identity = jnp.eye(matrix.shape[0], dtype=matrix.dtype)
+    series = identity / 16
+    for order in range(15, 0, -1):
+        series = identity / order - matrix @ series
+    return matrix @ series
+
+
+def cholesky_gap(excess: Matrix) -> Matrix:
+    """``R - I`` with the lower triangular R of ``R R^T = I + excess``, relative to a small ``excess``: by elimination
+    on what is small."""
+    index = jnp.arange(excess.shape[0])
+
+    def eliminate(rest, k):
+        first = rest[k, k] / (1 + jnp.sqrt(1 + rest[k, k]))
+        below = jnp.where(index > k, rest[:, k] / (1 + first), 0)
+        return rest - jnp.outer(below, below), jnp.where(index == k, first, below)
+
+    return jax.lax.scan(eliminate, excess, index)[1].T
 
 
 def symmetric_expm(matrix: Matrix) -> Matrix:
@@ -50,6 +76,7 @@ def _gram_log(factor: Matrix, excess: Matrix) -> tuple[Matrix, Vector, Vector, M
 
 
 @gram_log.defjvp
+@with_own_settings
 def _gram_log_jvp(primals, tangents):
     result, values, logs, vectors = _gram_log(*primals)
     # Divided differences of the logarithm (Daleckii & Krein): (log x - log y) / (x - y), which is 2 arctanh(u) / (u (x
@@ -70,6 +97,7 @@ def squared_log_norm(factor: Matrix, excess: Matrix) -> Scalar:
 
 
 @squared_log_norm.defjvp
+@with_own_settings
 def _squared_log_norm_jvp(primals, tangents):
     factor, excess = primals
     logarithm = gram_log(factor, excess)

@@ -10,7 +10,8 @@ from .._types import Point, Scalar, Vector
 from ..geodesics import AbstractBoundarySolver
 from ..geodesics.base import default_solver
 from ..metrics import AbstractMetric
-from ..metrics.inner_products import AbstractInnerProduct, DenseInnerProduct
+from ..metrics.inner_products import AbstractInnerProduct
+from .factored import pull_back
 from .parameter_space import AbstractParameterSpace
 
 
@@ -45,8 +46,7 @@ class FisherRaoMetric(AbstractMetric):
             return self.family.inner_product(x)
         theta = self.family.from_unconstrained(x)
         jacobian = jax.jacfwd(self.family.from_unconstrained)(x)
-        product = self.family.inner_product(theta)
-        return DenseInnerProduct(jacobian.T @ jax.vmap(product.mv, 1, 1)(jacobian))
+        return pull_back(self.family.inner_product(theta), jacobian)
 
     def domain(self, x: Point) -> Scalar:
         """Positive where the parameters are inside their domains; everywhere in unconstrained coordinates."""

@@ -20,8 +20,14 @@ from jaxtyping import Array, Float, PyTree
 
 from .._checks import as_float, check_count, is_concrete
 from .._function import TracedFunction
-from .._results import RESULTS
+from .._results import RESULTS, raise_if_failed
 from .._types import Scalar
+
+_ADVICE = (
+    "Conjugate gradients did not reach `rtol`: the Fisher information may be singular, where outputs do not depend on "
+    "all weights, or ill-conditioned. Try a larger `damping` of the NetworkFisher, or more `max_steps`; and check that "
+    "`gradient` is finite."
+)
 
 
 class AbstractLikelihood(eqx.Module):
@@ -154,7 +160,7 @@ class NetworkFisher(eqx.Module):
         - ``rtol``: the residual, relative to ``gradient``, to reach.
         - ``max_steps``: products with the operator, at most.
         - ``throw``: raise an error if the residual is not reached; otherwise see ``result``. More ``damping`` makes it
-          easier.
+          easier. Inside a trace nothing is raised: ``direction`` is NaN then.
         """
         self._check_like_params(gradient, "gradient")
         check_count("max_steps", max_steps)
@@ -169,13 +175,7 @@ class NetworkFisher(eqx.Module):
         result = RESULTS.where(residual <= rtol, RESULTS.successful, steps_reached)
         result = RESULTS.where(jnp.isfinite(residual), result, nonfinite)
         if throw:
-            direction = eqx.error_if(
-                direction,
-                result != RESULTS.successful,
-                "Conjugate gradients did not reach `rtol`: the Fisher information may be singular, where outputs do "
-                "not depend on all weights, or ill-conditioned. Try a larger `damping` of the NetworkFisher, or more "
-                "`max_steps`; and check that `gradient` is finite.",
-            )
+            direction = raise_if_failed(direction, result, _ADVICE)
         return NaturalGradient(direction, residual, result)
 
     def _check_like_params(self, tree: PyTree, name: str) -> None:

@@ -21,21 +21,29 @@ from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array
 
 from .._checks import as_point
-from .._numerics import safe_sqrt
+from .._numerics import by_precision, safe_sqrt, with_own_settings
 from .._types import Matrix, Point, Scalar, Vector
-from .matrix_functions import squared_log_norm
+from .matrix_functions import cholesky_gap, squared_log_norm
 from .supports import PositiveDefinite
 
 
 class _Pair(NamedTuple):
-    """Cholesky factors L1, L2, the difference of means, and ``r`` = L1^-1 L2, ``z`` = L1^-1 (mean2 - mean1)."""
+    """Cholesky factors L1, L2, the difference of means, ``z`` = L1^-1 (mean2 - mean1), and R and its ``inverse`` as
+    differences from the identity, which those of close covariances have to more digits: ``gap``, ``inverse_gap``."""
 
     lower1: Matrix
     lower2: Matrix
     difference: Vector
-    r: Matrix
     z: Vector
+    inverse: Matrix
+    gap: Matrix
+    inverse_gap: Matrix
     same: Array
+    close: Array
+
+    def asymmetry(self) -> Matrix:
+        """``R - R^-T`` of (1)."""
+        return self.gap - self.inverse_gap.T
 
 
 def _pair(mean1: Point, cov1: Matrix, mean2: Point, cov2: Matrix) -> _Pair:
@@ -49,28 +57,40 @@ def _pair(mean1: Point, cov1: Matrix, mean2: Point, cov2: Matrix) -> _Pair:
     difference = mean2 - mean1
     solved = solve_triangular(lower1, jnp.concatenate([lower2, difference[:, None]], 1), lower=True)
     same = jnp.all(difference == 0) & jnp.all(cov1 == cov2)
-    return _Pair(lower1, lower2, difference, solved[:, :-1], solved[:, -1], same)
+    after = lower1 + 0 * solved[0, 0]  # one call of LAPACK after the other: see `multivariate_normal.lift`
+    excess = solve_triangular(after, solve_triangular(after, cov2 - cov1, lower=True).T, lower=True)
+    close = jnp.max(jnp.abs(excess)) < 0.1 / mean1.size
+    identity = jnp.eye(mean1.size, dtype=dtype)
+    gap = jnp.where(close, cholesky_gap(jnp.where(close, excess, 0)), solved[:, :-1] - identity)
+    inverse = solve_triangular(jnp.where(close, identity + gap, solved[:, :-1]), identity, lower=True)
+    inverse_gap = jnp.where(close, -inverse @ gap, inverse - identity)
+    return _Pair(lower1, lower2, difference, solved[:, -1], inverse, gap, inverse_gap, same, close)
 
 
-def _inverse(lower: Matrix) -> Matrix:
-    return solve_triangular(lower, jnp.eye(lower.shape[0], dtype=lower.dtype), lower=True)
+def _exponential_excess(x: Array) -> Array:
+    """``exp(x) - 1 - x``, relative to it where ``x`` is small too."""
+    small = jnp.abs(x) < 0.3
+    s = jnp.where(small, x, 0)
+    series = jnp.ones_like(x)
+    for n in range(15, 2, -1):
+        series = 1 + s / n * series
+    return jnp.where(small, s**2 / 2 * series, jnp.expm1(x) - x)
 
 
 def kullback_leibler(mean1: Point, cov1: Matrix, mean2: Point, cov2: Matrix) -> Scalar:
     """The Kullback-Leibler divergence ``E_1[log p1 - log p2]``, in nats; not symmetric."""
     at = _pair(mean1, cov1, mean2, cov2)
-    inverse = _inverse(at.r)  # L2^-1 L1, lower triangular
-    z = inverse @ at.z
-    logs = jnp.log(jnp.diagonal(inverse))
-    return 0.5 * (z @ z + jnp.sum(jnp.tril(inverse, -1) ** 2) + jnp.sum(jnp.expm1(2 * logs) - 2 * logs))
+    z = at.inverse @ at.z
+    small = jnp.where(at.close, jnp.diagonal(at.inverse_gap), 0)
+    logs = jnp.where(at.close, jnp.log1p(small), jnp.log(jnp.diagonal(at.inverse)))
+    return 0.5 * (z @ z + jnp.sum(jnp.tril(at.inverse_gap, -1) ** 2) + jnp.sum(_exponential_excess(2 * logs)))
 
 
 def jeffreys(mean1: Point, cov1: Matrix, mean2: Point, cov2: Matrix) -> Scalar:
     """The Jeffreys divergence: the sum of the Kullback-Leibler divergences both ways."""
     at = _pair(mean1, cov1, mean2, cov2)
-    inverse = _inverse(at.r)
-    back = inverse @ at.z
-    return 0.5 * (at.z @ at.z + back @ back + jnp.sum((at.r - inverse.T) ** 2))
+    back = at.inverse @ at.z
+    return 0.5 * (at.z @ at.z + back @ back + jnp.sum(at.asymmetry() ** 2))
 
 
 def sqrt_jeffreys(mean1: Point, cov1: Matrix, mean2: Point, cov2: Matrix) -> Scalar:
@@ -88,9 +108,7 @@ def calvo_oller(mean1: Point, cov1: Matrix, mean2: Point, cov2: Matrix) -> Scala
     at = _pair(mean1, cov1, mean2, cov2)
     # P = N N^T with N = [[1, 0], [m, L]]; l are the eigenvalues of C C^T with C = N1^-1 N2 = I + E.
     d = at.z.size
-    change = (
-        jnp.zeros((d + 1, d + 1), at.z.dtype).at[1:, 0].set(at.z).at[1:, 1:].set(at.r - jnp.eye(d, dtype=at.z.dtype))
-    )
+    change = jnp.zeros((d + 1, d + 1), at.z.dtype).at[1:, 0].set(at.z).at[1:, 1:].set(at.gap)
     excess = change + change.T + change @ change.T
     squared = squared_log_norm(change + jnp.eye(d + 1, dtype=at.z.dtype), excess)
     return safe_sqrt(jnp.where(at.same, 0, squared))
@@ -101,10 +119,9 @@ def hellinger(mean1: Point, cov1: Matrix, mean2: Point, cov2: Matrix) -> Scalar:
     at = _pair(mean1, cov1, mean2, cov2)
     # Bhattacharyya: 1/8 z^T M^-1 z + 1/2 log(det M / sqrt(det S1 det S2)), M = (S1 + S2) / 2, whitened by L2. The
     # second part is 1/4 log det(I + Y^T Y / 4), Y = R - R^-T.
-    inverse = _inverse(at.r)
-    mean_cov = (jnp.eye(at.z.size, dtype=at.z.dtype) + inverse @ inverse.T) / 2
-    w = solve_triangular(jnp.linalg.cholesky(mean_cov), inverse @ at.z, lower=True)
-    y = at.r - inverse.T
+    mean_cov = (jnp.eye(at.z.size, dtype=at.z.dtype) + at.inverse @ at.inverse.T) / 2
+    w = solve_triangular(jnp.linalg.cholesky(mean_cov), at.inverse @ at.z, lower=True)
+    y = at.asymmetry()
     exponent = w @ w / 8 + _logdet_one_plus(y.T @ y / 4) / 4
     return safe_sqrt(jnp.where(at.same, 0, -jnp.expm1(-exponent)))
 
@@ -124,10 +141,17 @@ def wasserstein(mean1: Point, cov1: Matrix, mean2: Point, cov2: Matrix) -> Scala
     samples.
 
     The second part is ``|L1 - L2 Q|_F^2`` with the orthogonal matrix Q that makes it smallest (Procrustes): the
-    transpose of the orthogonal factor of the polar decomposition of ``L1^T L2``.
+    transpose of the orthogonal factor of the polar decomposition of ``L1^T L2``. With L2 = L1 (I + D), D small, and
+    Q = I + T the rotation (Cayley) of the skew part of that factor, it is ``|L1 (D + T + D T)|_F^2``: at a minimum, to
+    which Q need not be closer.
     """
     at = _pair(mean1, cov1, mean2, cov2)
-    rest = at.lower1 - at.lower2 @ _orthogonal_factor(at.lower1.T @ at.lower2).T
+    turn = _orthogonal_factor(at.lower1.T @ at.lower2).T
+    skew = (turn - turn.T) / 2
+    rotation = jnp.linalg.solve(jnp.eye(at.z.size, dtype=skew.dtype) - skew / 2, skew)
+    near = at.lower1 @ (at.gap + rotation + at.gap @ rotation)
+    very_close = jnp.max(jnp.abs(at.gap)) < by_precision(skew.dtype, 1e-4, 1e-3)
+    rest = jnp.where(at.close & very_close, near, at.lower1 - at.lower2 @ turn)
     return safe_sqrt(jnp.where(at.same, 0, at.difference @ at.difference + jnp.sum(rest**2)))
 
 
@@ -139,6 +163,7 @@ def _orthogonal_factor(k: Matrix) -> Matrix:
 
 
 @_orthogonal_factor.defjvp
+@with_own_settings
 def _orthogonal_factor_jvp(primals, tangents):
     """``dW = Z W`` with ``P Z + Z P = dk W^T - W dk^T``: smooth, to any order, also at repeated singular values."""
     (k,), (dk,) = primals, tangents

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from helpers import some_slow
 
 from scoregeo import RESULTS
 from scoregeo.fisher_rao import (
@@ -116,7 +117,12 @@ def pair_facts(name):
 
 
 # Laplace is Cauchy in all but a number (`test_formulas`) and its density.
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "laplace"])
+@pytest.mark.parametrize(
+    "name",
+    some_slow(
+        [name for name in FAMILIES if name != "laplace"], fast=("normal", "exponential", "poisson", "categorical")
+    ),
+)
 def test_closed_forms(name):
     a, b, f = pair_facts(name)
     close = functools.partial(np.testing.assert_allclose, rtol=1e-8, atol=1e-8)
@@ -224,6 +230,7 @@ def test_formulas():
         np.testing.assert_allclose(found, formula(np.asarray(a).T, np.asarray(b).T), rtol=1e-8, atol=1e-7, err_msg=name)
 
 
+@pytest.mark.slow
 def test_far_points():
     family = Normal()
     # Symmetric about x = 0: the top of a half circle. Upright: geometric means.

@@ -13,13 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import gammaln, xlogy
-from jaxtyping import Array, Bool, Int, Num, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Num, PRNGKeyArray
 
 from ..._checks import check_count, is_concrete, plain
+from ..._results import RESULTS, first_failure
 from ..._types import Point, Scalar, Vector
 from ...metrics import DiagonalInnerProduct
 from ..base import AbstractExponentialFamily
 from ..exact import AbstractExactFamily
+from ..fitting import average
 from ..supports import AbstractSupport, Simplex
 from .counts import count_times, is_count
 from .model_spaces import simplex_exp, simplex_path, simplex_squared_dist
@@ -84,6 +86,15 @@ class AbstractSimplexFamily(AbstractExactFamily, AbstractExponentialFamily):
                 )
         return simplex_exp(theta, v)
 
+    @abc.abstractmethod
+    def totals(self, samples: Float[Array, "n ..."], weights: Float[Array, " n"]) -> Vector:
+        """How often each category occurs in all samples, up to a common factor, shape ``(k,)``."""
+
+    def maximum_likelihood(self, samples: Float[Array, "n ..."], weights: Float[Array, " n"]) -> tuple[Point, RESULTS]:
+        """The probabilities are the frequencies."""
+        totals = self.totals(samples, weights)
+        return totals / jnp.sum(totals), first_failure([(jnp.any(totals <= 0), RESULTS.on_boundary)])
+
     def log_partition(self, eta: Vector) -> Scalar:
         """``n log(1 + sum exp(eta))``."""
         return self._draws(eta) * jax.nn.logsumexp(jnp.append(eta, 0))
@@ -134,6 +145,19 @@ class Categorical(AbstractSimplexFamily):
         valid = is_count(x, self.k - 1)
         return jnp.where(valid, jnp.log(theta[jnp.where(valid, x, 0).astype(int)]), -jnp.inf)
 
+    @property
+    def sample_bound(self) -> str:
+        """What samples must be, in words."""
+        return f"categories 0, ..., {self.k - 1}"
+
+    def in_support(self, x: Num[Array, ""]) -> Bool[Array, ""]:
+        """Whether ``x`` is a category."""
+        return is_count(x, self.k - 1)
+
+    def totals(self, samples: Float[Array, " n"], weights: Float[Array, " n"]) -> Vector:
+        """The weight of each category."""
+        return jnp.zeros(self.k, weights.dtype).at[samples.astype(int)].add(weights)
+
     def sample(self, key: PRNGKeyArray, theta: Point, n: int) -> Int[Array, " n"]:
         """``n`` samples, categories."""
         return jax.random.categorical(key, jnp.log(theta), shape=(n,)).astype(int)
@@ -180,6 +204,19 @@ class Multinomial(AbstractSimplexFamily):
         x = jnp.where(valid, x, 0)
         logs = count_times(xlogy, x, theta, 1)
         return jnp.where(valid, gammaln(n + 1) + jnp.sum(logs - gammaln(x + 1)), -jnp.inf)
+
+    @property
+    def sample_bound(self) -> str:
+        """What samples must be, in words."""
+        return f"{self.k} counts with the sum {int(self.n)}"
+
+    def in_support(self, x: Num[Array, " k"]) -> Bool[Array, ""]:
+        """Whether ``x`` are counts of as many as there are draws."""
+        return jnp.all(is_count(x)) & (jnp.sum(x) == self._draws(x))
+
+    def totals(self, samples: Float[Array, "n k"], weights: Float[Array, " n"]) -> Vector:
+        """The mean counts."""
+        return average(samples, weights)
 
     def sample(self, key: PRNGKeyArray, theta: Point, n: int) -> Int[Array, "n k"]:
         """``n`` samples, counts."""

@@ -13,12 +13,14 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import gammaln, xlog1py, xlogy
-from jaxtyping import Array, Int, Num, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Num, PRNGKeyArray
 
 from ..._numerics import safe_sqrt
+from ..._results import RESULTS, first_failure
 from ..._types import Point, Scalar, Vector
 from ...metrics import DiagonalInnerProduct
 from ..base import AbstractExponentialFamily
+from ..fitting import average
 from ..supports import AbstractSupport, Positive, UnitInterval
 from .model_spaces import AbstractLineFamily, log_ratio
 
@@ -60,6 +62,18 @@ class Poisson(AbstractLineFamily, AbstractExponentialFamily):
         count = is_count(x)
         x = jnp.where(count, x, 0)
         return jnp.where(count, xlogy(x, rate) - rate - gammaln(x + 1), -jnp.inf)
+
+    sample_bound = "counts 0, 1, 2, ..."
+    degenerate: ClassVar[str] = "all samples are zero, and so would the rate be"
+
+    def in_support(self, x: Num[Array, ""]) -> Bool[Array, ""]:
+        """Whether ``x`` is a count."""
+        return is_count(x) & jnp.isfinite(x)
+
+    def maximum_likelihood(self, samples: Float[Array, " n"], weights: Float[Array, " n"]) -> tuple[Point, RESULTS]:
+        """The rate is the mean."""
+        rate = average(samples, weights)
+        return rate[None], first_failure([(~(rate > 0), RESULTS.no_maximum)])
 
     def sample(self, key: PRNGKeyArray, theta: Point, n: int) -> Int[Array, " n"]:
         """``n`` samples, counts; at most the largest of JAX's default integers (without float64, 2^31 - 1)."""
@@ -130,6 +144,17 @@ class Geometric(AbstractLineFamily, AbstractExponentialFamily):
         count = is_count(x - 1)
         failures = count_times(xlog1py, jnp.where(count, x - 1, 0), -p, 0)
         return jnp.where(count, jnp.log(p) + failures, -jnp.inf)
+
+    sample_bound = "numbers of trials 1, 2, ..."
+
+    def in_support(self, x: Num[Array, ""]) -> Bool[Array, ""]:
+        """Whether ``x`` is a number of trials, at least one."""
+        return is_count(x - 1) & jnp.isfinite(x)
+
+    def maximum_likelihood(self, samples: Float[Array, " n"], weights: Float[Array, " n"]) -> tuple[Point, RESULTS]:
+        """The probability is one over the mean."""
+        p = 1 / average(samples, weights)
+        return p[None], first_failure([(p >= 1, RESULTS.on_boundary)])
 
     def sample(self, key: PRNGKeyArray, theta: Point, n: int) -> Int[Array, " n"]:
         """``n`` samples, numbers of trials; at most the largest of JAX's default integers (without float64,

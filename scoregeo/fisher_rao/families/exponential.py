@@ -4,11 +4,13 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Num, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Num, PRNGKeyArray
 
+from ..._results import RESULTS, first_failure
 from ..._types import Point, Scalar, Vector
 from ...metrics import DiagonalInnerProduct
 from ..base import AbstractExponentialFamily
+from ..fitting import average
 from ..supports import AbstractSupport, Positive
 from .model_spaces import AbstractLineFamily, log_ratio
 
@@ -38,6 +40,19 @@ class Exponential(AbstractLineFamily, AbstractExponentialFamily):
         (rate,) = theta
         x = jnp.asarray(x, theta.dtype)
         return jnp.where(x >= 0, jnp.log(rate) - rate * x, -jnp.inf)
+
+    sample_bound = "finite and not negative"
+    degenerate: ClassVar[str] = "all samples are zero, and the rate would be infinite"
+
+    def in_support(self, x: Num[Array, ""]) -> Bool[Array, ""]:
+        """Whether ``x`` is not negative."""
+        return (x >= 0) & jnp.isfinite(x)
+
+    def maximum_likelihood(self, samples: Float[Array, " n"], weights: Float[Array, " n"]) -> tuple[Point, RESULTS]:
+        """The rate is one over the mean."""
+        mean = average(samples, weights)
+        positive = mean > 0
+        return (1 / jnp.where(positive, mean, 1))[None], first_failure([(~positive, RESULTS.no_maximum)])
 
     def sample(self, key: PRNGKeyArray, theta: Point, n: int) -> Float[Array, " n"]:
         """``n`` samples."""

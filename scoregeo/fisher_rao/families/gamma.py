@@ -2,39 +2,31 @@
 
 With shape k and rate b, p(x) = b^k x^{k-1} e^{-b x} / Gamma(k). In the coordinates (k, mean m = k / b) the Fisher
 matrix is diag(psi1(k) - 1/k, k / m^2), with the trigamma function psi1; for large k the difference is about
-1 / (2 k^2), which the subtraction would lose. In the coordinates (k, b) it is what the determinant of the dense matrix
-is relative to its entries, 1 / (2 k): so up to shapes of about 1e5 in float32 and 1e13 in float64 something is left of
-it.
+1 / (2 k^2), which the subtraction would lose. In the coordinates (k, b) it is what the determinant of the matrix is
+relative to its entries, 1 / (2 k), which a factor of the matrix keeps where the entries have lost it.
+
+The most likely mean is that of the samples, and log(k) - psi(k) what the logarithm of their mean is above the mean of
+their logarithms: about 1 / (2 k), which is computed from the deviations.
 """
+
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from ..._results import RESULTS, first_failure
 from ..._types import Point, Scalar, Vector
-from ...metrics.inner_products import DenseInnerProduct
 from ..base import AbstractExponentialFamily
+from ..factored import FactoredInnerProduct
+from ..fitting import NOT_LEVEL, all_equal, average, increasing_root
 from ..supports import AbstractSupport, Positive
-
-# Bernoulli numbers B_2, B_4, ...: psi1(x) = 1/x + 1/(2 x^2) + sum_k B_2k / x^(2k+1), exact up to rounding from x = 16.
-_BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66)
-_SHIFTS = np.arange(16.0)
+from .polygamma import digamma_gap, log1p_excess, log_ratio_excess, trigamma_excess
 
 
-def trigamma_excess(x: Array) -> Array:
-    """``psi1(x) - 1/x`` for positive ``x``, without cancellation: accurate to rounding for small and large ``x``.
-
-    The recurrence ``e(x) = e(x + 1) + 1 / (x^2 (x + 1))``, whose terms are all positive, leads to where the asymptotic
-    series is exact.
-    """
-    shifted = x + _SHIFTS.size
-    inverse = 1 / shifted**2
-    series = jnp.zeros_like(x)
-    for number in reversed(_BERNOULLI):
-        series = (series + number) * inverse
-    steps = x[..., None] + _SHIFTS.astype(x.dtype)
-    return jnp.sum(1 / (steps**2 * (steps + 1)), -1) + 0.5 * inverse + series / shifted
+def _level(log_gap: Scalar, log_shape: Scalar) -> Scalar:
+    """Zero where ``log(k) - psi(k)`` is what it should be; almost a straight line of slope one."""
+    return log_gap - jnp.log(digamma_gap(jnp.exp(log_shape)))
 
 
 class Gamma(AbstractExponentialFamily):
@@ -70,16 +62,40 @@ class Gamma(AbstractExponentialFamily):
         value = shape * jnp.log(rate * x) - jnp.log(x) - rate * x - jax.scipy.special.gammaln(shape)
         return jnp.where(inside, value, -jnp.inf)
 
+    sample_bound = "finite and positive"
+    degenerate: ClassVar[str] = "all samples are equal, and the shape would be infinite"
+
+    def in_support(self, x: Scalar) -> Bool[Array, ""]:
+        """Whether ``x`` is positive."""
+        return (x > 0) & jnp.isfinite(x)
+
+    def maximum_likelihood(self, samples: Float[Array, " n"], weights: Float[Array, " n"]) -> tuple[Point, RESULTS]:
+        """The mean is that of the samples, and the shape from the mean logarithm by Newton's method, from the formula
+        of Minka (2002)."""
+        mean = average(samples, weights)
+        center = jax.lax.stop_gradient(mean)
+        change = (samples - center) / center
+        gap = log1p_excess(average(change, weights)) - average(log_ratio_excess(samples, center, change), weights)
+        varies = ~all_equal(samples, weights) & (gap > 0)
+        gap = jnp.where(varies, gap, 1)
+        start = (3 - gap + jnp.hypot(gap - 3, jnp.sqrt(24 * gap))) / (12 * gap)
+        log_shape, found = increasing_root(_level, jax.lax.stop_gradient(jnp.log(start)), jnp.log(gap))
+        shape = jnp.exp(log_shape)
+        result = first_failure([(~varies, RESULTS.no_maximum), (~found, NOT_LEVEL)])
+        return jnp.stack([shape, shape / mean]), result
+
     def sample(self, key: PRNGKeyArray, theta: Point, n: int) -> Float[Array, " n"]:
         """``n`` independent samples, shape ``(n,)``; differentiable with respect to ``theta``."""
         return jax.random.gamma(key, theta[0], (n,), theta.dtype) / theta[1]
 
-    def inner_product(self, theta: Point) -> DenseInnerProduct:
+    def inner_product(self, theta: Point) -> FactoredInnerProduct:
         """The Fisher information ``[[psi1(k), -1/b], [-1/b, k/b^2]]``."""
         shape, rate = theta
-        off = -1 / rate
-        rows = [[1 / shape + trigamma_excess(shape), off], [off, shape / rate**2]]
-        return DenseInnerProduct(jnp.stack([jnp.stack(row) for row in rows]))
+        excess, off = trigamma_excess(shape), -1 / rate
+        first = jnp.sqrt(1 / shape + excess)
+        rows = [[1 / shape + excess, off], [off, shape / rate**2]]
+        factor = [[first, off / first], [jnp.zeros_like(shape), jnp.sqrt(shape * excess) / rate / first]]
+        return FactoredInnerProduct(*(jnp.stack([jnp.stack(row) for row in matrix]) for matrix in (factor, rows)))
 
     def sufficient_statistic(self, x: Scalar) -> Vector:
         """``(log x, x)``."""

@@ -43,29 +43,29 @@ def _squared_arc(arc: Callable[[Array], Array], q: Scalar) -> Scalar:
     return jnp.where(near, s * series, arc(jnp.sqrt(jnp.where(near, 0.5, q))) ** 2)
 
 
-def half_plane_squared_dist(a: Point, b: Point) -> Scalar:
-    """The square of the hyperbolic distance ``2 arcsinh(|a - b| / (2 sqrt(a_y b_y)))`` of points ``(x, y)``; c = 1 in
-    (2)."""
-    return 4 * _squared_arc(jnp.arcsinh, jnp.sum((a - b) ** 2) / (4 * a[1] * b[1]))
+def half_plane_squared_dist(a: Point, b: Point, gap: Vector) -> Scalar:
+    """The square of the hyperbolic distance ``2 arcsinh(|gap| / (2 sqrt(a_y b_y)))`` of points ``(x, y)``, c = 1 in
+    (2). ``gap`` is ``b - a``, for close points to more digits than these have."""
+    return 4 * _squared_arc(jnp.arcsinh, jnp.sum((gap / a[1]) * (gap / b[1])) / 4)
 
 
-def half_plane_path(a: Point, b: Point, t: Scalar) -> Point:
-    """The hyperbolic geodesic from ``a`` to ``b`` at time ``t``.
+def half_plane_path(a: Point, b: Point, gap: Vector, t: Scalar) -> Point:
+    """The hyperbolic geodesic from ``a`` to ``b`` at time ``t``; ``gap`` as in `half_plane_squared_dist`.
 
     ``(1, x, x^2 + y^2) / y`` are linear coordinates of the hyperboloid, where with r the distance the geodesic is
     ``w(1 - t) A + w(t) B``, ``w(t) = sinh(t r) / sinh(r)``: so ``1 / y`` and ``x / y`` are such sums, with positive
     terms. Near points use ``w(1 - t) = 1 - k - w(t)`` with ``k = 2 sinh(t r / 2) sinh((1 - t) r / 2) / cosh(r / 2)``:
     then only differences of the points enter.
     """
-    r = safe_sqrt(half_plane_squared_dist(a, b))
+    r = safe_sqrt(half_plane_squared_dist(a, b, gap))
 
     def w(t):
         return t * sinhc(t * r) / sinhc(r)
 
     k = t * (1 - t) * r**2 / 2 * sinhc(t * r / 2) * sinhc((1 - t) * r / 2) / jnp.cosh(r / 2)
-    near, far = 1 - k - w(t) * (b[1] - a[1]) / b[1], w(1 - t) + w(t) * a[1] / b[1]
+    near, far = 1 - k - w(t) * gap[1] / b[1], w(1 - t) + w(t) * a[1] / b[1]
     y = a[1] / jnp.where(r < 1, near, far)
-    return jnp.stack([a[0] + w(t) * y / b[1] * (b[0] - a[0]), y])
+    return jnp.stack([a[0] + w(t) * y / b[1] * gap[0], y])
 
 
 def half_plane_exp(a: Point, v: Vector) -> Point:
@@ -122,9 +122,12 @@ def simplex_exp(p: Point, v: Vector) -> Point:
 
 def log_ratio(a: Array, b: Array) -> Array:
     """``log(b / a)`` of positive numbers, accurate where they are close; antisymmetric to the last digit."""
-    u = (b - a) / (b + a)
-    near = jnp.abs(u) < 0.5
-    return jnp.where(near, 2 * jnp.arctanh(jnp.where(near, u, 0)), jnp.log(b) - jnp.log(a))
+    # Of arguments that are positive: log1p of XLA loses two digits of negative ones.
+    rises = b > a
+    excess = jnp.where(rises, b - a, a - b) / jnp.where(rises, a, b)
+    near = excess < float(jnp.finfo(excess.dtype).max) ** 0.5
+    size = jnp.log1p(jnp.where(near, excess, 0))
+    return jnp.where(near, jnp.where(rises, size, -size), jnp.log(b) - jnp.log(a))
 
 
 class AbstractLineFamily(AbstractExactFamily):
@@ -152,9 +155,13 @@ class AbstractLineFamily(AbstractExactFamily):
     def gap(self, a: Point, b: Point) -> Scalar:
         """``u(b) - u(a)``, with full relative accuracy for close points."""
 
+    def shifted(self, theta: Point, step: Scalar) -> Point:
+        """The point whose coordinate ``u`` is that of ``theta`` plus ``step``."""
+        return self.from_line(self.to_line(theta) + step)
+
     def path(self, a: Point, b: Point, t: Scalar) -> Point:
         """The path of constant speed in ``u``."""
-        return self.from_line(self.to_line(a) + t * self.gap(a, b))
+        return self.shifted(a, t * self.gap(a, b))
 
     def closed_squared_dist(self, a: Point, b: Point) -> Scalar:
         """``c (u(b) - u(a))^2``."""
@@ -168,7 +175,7 @@ class AbstractLineFamily(AbstractExactFamily):
         rounding = 8 * jnp.finfo(theta.dtype).eps * (jnp.abs(start) + jnp.abs(step))
         u = start + step
         inside = (u >= low - rounding) & (u <= high + rounding) & (self.domain(theta) > 0)
-        return jnp.where(inside, self.from_line(jnp.clip(u, low, high)), jnp.nan)
+        return jnp.where(inside, self.shifted(theta, jnp.clip(step, low - start, high - start)), jnp.nan)
 
 
 class AbstractHalfPlaneFamily(AbstractExactFamily):
@@ -187,14 +194,19 @@ class AbstractHalfPlaneFamily(AbstractExactFamily):
     def from_half_planes(self, points: Float[Array, "parts 2"]) -> Point:
         """The inverse of `to_half_planes`."""
 
+    @abc.abstractmethod
+    def gap(self, a: Point, b: Point) -> Float[Array, "parts 2"]:
+        """``to_half_planes(b) - to_half_planes(a)``, with full relative accuracy for close points."""
+
     def path(self, a: Point, b: Point, t: Scalar) -> Point:
         """The product of the geodesics of the half-planes."""
-        points = jax.vmap(half_plane_path, (0, 0, None))(self.to_half_planes(a), self.to_half_planes(b), t)
-        return self.from_half_planes(points)
+        parts = self.to_half_planes(a), self.to_half_planes(b), self.gap(a, b)
+        return self.from_half_planes(jax.vmap(half_plane_path, (0, 0, 0, None))(*parts, t))
 
     def closed_squared_dist(self, a: Point, b: Point) -> Scalar:
         """``c`` times the sum of squares of the hyperbolic distances of the parts."""
-        return self.factor * jnp.sum(jax.vmap(half_plane_squared_dist)(self.to_half_planes(a), self.to_half_planes(b)))
+        parts = self.to_half_planes(a), self.to_half_planes(b), self.gap(a, b)
+        return self.factor * jnp.sum(jax.vmap(half_plane_squared_dist)(*parts))
 
     def closed_exp(self, theta: Point, v: Vector) -> Point:
         """The product of the exponential maps of the half-planes; never leaves the family."""

@@ -16,10 +16,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Num, PRNGKeyArray
 
 from ..._checks import check_count, plain
+from ..._results import RESULTS, first_failure
 from ..._types import Matrix, Point, Scalar, Vector
 from ...metrics import DenseInnerProduct, DiagonalInnerProduct
 from ..base import AbstractExponentialFamily
 from ..exact import AbstractExactFamily
+from ..fitting import all_equal, average_and_deviation, covariance
 from ..matrix_functions import gram_log, squared_log_norm, symmetric_expm
 from ..supports import AbstractSupport, Positive, PositiveDefinite, Real
 from .model_spaces import AbstractHalfPlaneFamily
@@ -29,6 +31,16 @@ class AbstractIndependentNormal(AbstractHalfPlaneFamily, AbstractExponentialFami
     """Independent normal components: ``theta`` is their means and then their standard deviations."""
 
     factor: ClassVar[float] = 2.0
+    degenerate: ClassVar[str] = (
+        "all samples are equal (in one component, where there are several), and the standard deviation would be zero"
+    )
+
+    def maximum_likelihood(self, samples: Float[Array, "n ..."], weights: Float[Array, " n"]) -> tuple[Point, RESULTS]:
+        """Means and standard deviations of the samples, the latter with the divisor n."""
+        samples = samples.reshape(len(samples), -1)
+        mean, sd = average_and_deviation(samples, weights)
+        equal = jnp.any(all_equal(samples, weights) | ~(sd > 0))
+        return jnp.concatenate([mean, sd]), first_failure([(equal, RESULTS.no_maximum)])
 
     @property
     @abc.abstractmethod
@@ -60,6 +72,10 @@ class AbstractIndependentNormal(AbstractHalfPlaneFamily, AbstractExponentialFami
     def from_half_planes(self, points: Float[Array, "dim 2"]) -> Point:
         """``(sqrt 2 x, y)``."""
         return jnp.concatenate([math.sqrt(2) * points[:, 0], points[:, 1]])
+
+    def gap(self, a: Point, b: Point) -> Float[Array, "dim 2"]:
+        """Differences of means and of standard deviations: the coordinates are linear in them."""
+        return self.to_half_planes(b - a)
 
     def sufficient_statistic(self, x: Num[Array, "..."]) -> Vector:
         """``(x, x^2)``."""
@@ -155,6 +171,9 @@ class CenteredNormal(AbstractExactFamily, AbstractExponentialFamily):
     """
 
     dim: int = eqx.field(static=True, converter=plain)
+    degenerate: ClassVar[str] = (
+        "the mean of x x^T is singular. Give samples that do not lie in a subspace: at least as many as `dim`"
+    )
 
     def __check_init__(self):
         check_count("dim", self.dim)
@@ -172,6 +191,11 @@ class CenteredNormal(AbstractExactFamily, AbstractExponentialFamily):
     def sample_shape(self) -> tuple[int, ...]:
         """``(dim,)``."""
         return (self.dim,)
+
+    def maximum_likelihood(self, samples: Float[Array, "n dim"], weights: Float[Array, " n"]) -> tuple[Point, RESULTS]:
+        """The mean of ``x x^T``."""
+        cov, singular = covariance(samples, weights, jnp.zeros(self.dim, samples.dtype))
+        return self._support.coordinates(cov), first_failure([(singular, RESULTS.no_maximum)])
 
     def log_prob(self, theta: Point, x: Num[Array, " dim"]) -> Scalar:
         """The log density at ``x``."""

@@ -20,9 +20,11 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._checks import check_count, check_finite, is_concrete
 from ..._function import TracedFunction
+from ..._numerics import with_own_settings
 from ..._types import Matrix, Point, Points, Scalar, Vector
 from ...metrics.inner_products import DenseInnerProduct
 from ..base import AbstractFamily
+from ..fitting import fit
 from ..supports import AbstractSupport, Real
 from .expectations import AbstractExpectation, MonteCarlo
 
@@ -136,6 +138,18 @@ class ParametricFamily(AbstractFamily):
         if x.shape != (n, *self.shape):
             raise ValueError(f"`sample` must return shape {(n, *self.shape)} for n = {n}, got {x.shape}")
         return x
+
+    @with_own_settings
+    def fit(
+        self, samples: Any, weights: Any = None, *, init: Any = None, throw: bool = True, with_result: bool = False
+    ) -> Any:
+        """`AbstractFamily.fit`, by Newton's method in unconstrained coordinates, damped by the scores of the samples.
+
+        ``init``: the point to start from, by default the one with unconstrained coordinates zero: reals are zero,
+        positive numbers one. It finds a local maximum of the likelihood.
+        """
+        start = () if init is None else (self.to_unconstrained(self.check(init, "init")),)
+        return fit(self, samples, weights, throw, with_result, *start)
 
     def inner_product(self, theta: Point) -> DenseInnerProduct:
         """The Fisher information (1)."""

@@ -12,13 +12,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import gammaln, xlog1py, xlogy
-from jaxtyping import Array, Int, Num, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Num, PRNGKeyArray
 
 from ..._checks import is_concrete
 from ..._numerics import safe_sqrt
+from ..._results import RESULTS, first_failure
 from ..._types import Point, Scalar, Vector
 from ...metrics import DiagonalInnerProduct
 from ..base import AbstractExponentialFamily
+from ..fitting import average
 from ..supports import AbstractSupport, UnitInterval
 from .counts import count_times, is_count
 from .model_spaces import AbstractLineFamily
@@ -64,6 +66,20 @@ class AbstractTrials(AbstractLineFamily, AbstractExponentialFamily):
         logs = count_times(xlogy, x, p, 1) + count_times(xlog1py, n - x, -p, 0)
         return jnp.where(count, choices + logs, -jnp.inf)
 
+    @property
+    def sample_bound(self) -> str:
+        """What samples must be, in words."""
+        return f"numbers of successes from 0 to {int(self.factor)}"
+
+    def in_support(self, x: Num[Array, ""]) -> Bool[Array, ""]:
+        """Whether ``x`` is a count of at most as many as there are trials."""
+        return is_count(x, self._trials(x))
+
+    def maximum_likelihood(self, samples: Float[Array, " n"], weights: Float[Array, " n"]) -> tuple[Point, RESULTS]:
+        """The probability is the mean of ``x / n``."""
+        p = average(samples / self._trials(samples), weights)
+        return p[None], first_failure([((p <= 0) | (p >= 1), RESULTS.on_boundary)])
+
     def inner_product(self, theta: Point) -> DiagonalInnerProduct:
         """``n / (p (1 - p))``."""
         return DiagonalInnerProduct(self._trials(theta) / (theta * (1 - theta)))
@@ -75,6 +91,11 @@ class AbstractTrials(AbstractLineFamily, AbstractExponentialFamily):
     def from_line(self, u: Scalar) -> Point:
         """``sin(u / 2)^2``."""
         return (jnp.sin(u / 2) ** 2)[None]
+
+    def shifted(self, theta: Point, step: Scalar) -> Point:
+        """``(sqrt(p) cos(step / 2) + sqrt(1 - p) sin(step / 2))^2``; ``u`` has lost the digits that 1 - p has."""
+        root, other = safe_sqrt(theta), safe_sqrt(1 - theta)
+        return (root * jnp.cos(step / 2) + other * jnp.sin(step / 2)) ** 2
 
     def gap(self, a: Point, b: Point) -> Scalar:
         """Twice the angle whose sine is ``sqrt(q (1 - p)) - sqrt(p (1 - q))``, a multiple of ``q - p``."""

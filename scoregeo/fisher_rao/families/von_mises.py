@@ -4,23 +4,35 @@ With mean angle m and concentration r, p(x) = exp(r cos(x - m)) / (2 pi I_0(r)).
 with a singularity at r = 0, the uniform distribution, where the family itself is smooth. The coordinates here are
 therefore the natural parameters eta = r (cos m, sin m), with log partition log I_0(|eta|) (up to a constant) and
 
-    mu = g eta,     F = g I + (dg/dr / r) eta eta^T,      g(r) = I_1(r) / (r I_0(r)),                      (1)
+    mu = g eta,     F = g I - h eta eta^T,      g = I_1(r) / (r I_0(r)),    h = -(dg/dr) / r,                  (1)
 
-where g is a smooth function of s = r^2.
+where g and h are smooth functions of s = r^2. Across eta the information is g, along it q = g - s h. By the series of
+I_0^2 and of such products, all of positive terms, with a_k = (2k)! / k!^4 (r / 2)^2k,
+
+    g = sum_k a_k (k + 1/2) / (k + 1)^2 / S,   q = sum_k a_k / 2 / (k + 1)^2 / S,   S = sum_k a_k = I_0^2.       (2)
+
+For large r, g is about 1 / r and q about 1 / (2 r^2).
+
+The most likely distribution has the mean vector mu of the samples: eta = mu / g. For its length R = I_1 / I_0,
+1 - R^2 = g + q, which for concentrated samples is known to more digits than R: log(R) - log(1 - R^2) / 2 is an almost
+straight function of log(r), of slope 1 to 1/2.                                                              (3)
 """
 
-from typing import Any
+import math
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from ..._checks import as_point
 from ..._numerics import safe_sqrt
+from ..._results import RESULTS, first_failure
 from ..._types import Point, Scalar, Vector
-from ...metrics.inner_products import DenseInnerProduct
 from ..base import AbstractExponentialFamily
+from ..factored import FactoredInnerProduct
+from ..fitting import NOT_LEVEL, all_equal, average, increasing_root
 from ..supports import AbstractSupport, Positive, Real
 
 
@@ -32,26 +44,56 @@ def _ratio_series(terms: int) -> list[float]:
     return c
 
 
+# Up to this r by the series (2), beyond by the asymptotic one.
 _LARGE = 30.0
-_SERIES = _ratio_series(18)
-_LEVELS = 36
 
 
-def mean_factor(s: Scalar) -> Scalar:
-    """``g`` of (1) as a function of ``s = r^2``: 1/2 at zero, accurate to rounding with its derivatives everywhere.
+def _near_coefficients(terms: int) -> Float[np.ndarray, "terms 4"]:
+    """Coefficients of the sums of g, q, h and 1 in (2) as functions of s / _LARGE^2, from the last; times a number with
+    which the squares of the sums are within the range of float32."""
+    k = np.arange(terms)
+    a = np.array([math.factorial(2 * j) * int(_LARGE / 2) ** (2 * j) / math.factorial(j) ** 4 for j in k.tolist()])
+    h = np.append((a * k / (k + 1) ** 2)[1:] / _LARGE**2, 0)
+    return 1e-12 * np.stack([a * (k + 0.5) / (k + 1) ** 2, a / 2 / (k + 1) ** 2, h, a], 1)[::-1]
 
-    Up to r = 30 it is the continued fraction ``1 / (2 + s / (4 + s / (6 + ...)))``, of positive terms; beyond, the
-    asymptotic series.
-    """
+
+def _far_coefficients(terms: int) -> Float[np.ndarray, "terms 3"]:
+    """Coefficients of r g, r q and r^3 h as functions of 1 / r, from the last: I_1 / I_0 = sum_j c_j r^-j, and q is the
+    derivative of that."""
+    c = np.array(_ratio_series(terms))
+    j = np.arange(terms)
+    return np.stack([c, -j * c, (1 + j) * c], 1)[::-1]
+
+
+_NEAR, _FAR = _near_coefficients(100), _far_coefficients(26)
+
+
+def _polynomials(coefficients: Float[np.ndarray, "terms n"], x: Scalar) -> Float[Array, " n"]:
+    """Polynomials with these coefficients, from the last, at ``x``."""
+    rows = jnp.asarray(coefficients, x.dtype)
+    return jax.lax.scan(lambda sums, row: (sums * x + row, None), jnp.zeros_like(rows[0]), rows)[0]
+
+
+def information(s: Scalar) -> tuple[Scalar, Scalar, Scalar]:
+    """``g``, ``q`` and ``h`` of (1) and (2) as functions of ``s = r^2``, accurate to rounding."""
     large = s > _LARGE**2
-    near, far = jnp.where(large, 1, s), jnp.where(large, s, _LARGE**2)
+    *sums, total = _polynomials(_NEAR, jnp.where(large, 0, s) / _LARGE**2)
+    inverse = 1 / jnp.sqrt(jnp.where(large, s, _LARGE**2))
+    far = _polynomials(_FAR, inverse) * jnp.stack([inverse, inverse, inverse**3])
+    across, along, bend = jnp.where(large, far, jnp.stack(sums) / total)
+    return across, along, bend
 
-    def level(below, k):
-        return 2 * k + near / below, None
 
-    below, _ = jax.lax.scan(level, jnp.full_like(s, 2.0 * _LEVELS), jnp.arange(_LEVELS - 1, 0, -1, dtype=s.dtype))
-    inverse = 1 / jnp.sqrt(far)
-    return jnp.where(large, inverse * jnp.polyval(jnp.asarray(_SERIES[::-1], s.dtype), inverse), 1 / below)
+@jax.custom_jvp
+def mean_factor(s: Scalar) -> Scalar:
+    """``g`` of (1) as a function of ``s = r^2``: 1/2 at zero, accurate to rounding with its derivative everywhere."""
+    return information(s)[0]
+
+
+@mean_factor.defjvp
+def _mean_factor_jvp(primals, tangents):
+    across, _, bend = information(*primals)
+    return across, -0.5 * bend * tangents[0]
 
 
 @jax.custom_jvp
@@ -65,6 +107,33 @@ def log_bessel(s: Scalar) -> Scalar:
 def _log_bessel_jvp(primals, tangents):
     (s,), (ds,) = primals, tangents
     return log_bessel(s), 0.5 * mean_factor(s) * ds
+
+
+def _level(target: Scalar, log_r: Scalar) -> Scalar:
+    """Zero where (3) is ``target``."""
+    across, along, _ = information(jnp.exp(2 * log_r))
+    return log_r + jnp.log(across) - jnp.log(across + along) / 2 - target
+
+
+@jax.custom_jvp
+def natural_from_mean(mu: Vector, rest: Scalar) -> tuple[Vector, Bool[Array, ""]]:
+    """The natural parameters with mean vector ``mu``, and whether they were found; ``rest`` is ``1 - |mu|^2``, to more
+    digits. Smooth at zero, to which the derivative (that of ``mu`` alone) is the inverse of (1)."""
+    mu, rest = jax.lax.stop_gradient((mu, rest))
+    length = jnp.maximum(jnp.hypot(*mu), 1e-15)
+    near = length < 0.9
+    guess = length * (2 - length**2) / jnp.where(near, rest, 1)
+    start = jnp.log(jnp.where(near, guess, 1 / rest))
+    log_r, found = increasing_root(_level, start, jnp.log(length) - jnp.log(rest) / 2)
+    return mu / information(jnp.exp(2 * log_r))[0], found
+
+
+@natural_from_mean.defjvp
+def _natural_from_mean_jvp(primals, tangents) -> Any:
+    eta, found = natural_from_mean(*primals)
+    across, along, bend = information(jnp.where(found, eta @ eta, 0))
+    change = (tangents[0] + eta * (eta @ tangents[0]) * bend / along) / across
+    return (eta, found), (jnp.where(found, change, 0), np.zeros((), jax.dtypes.float0))
 
 
 class VonMises(AbstractExponentialFamily):
@@ -119,6 +188,22 @@ class VonMises(AbstractExponentialFamily):
         """``u`` itself."""
         return u
 
+    degenerate: ClassVar[str] = "all samples are equal, and the concentration would be infinite"
+
+    def maximum_likelihood(self, samples: Float[Array, " n"], weights: Float[Array, " n"]) -> tuple[Point, RESULTS]:
+        """The distribution with the mean vector of the samples, seen from their mean angle."""
+        mean = average(jax.vmap(self.sufficient_statistic)(samples), weights)
+        angle = jax.lax.stop_gradient(jnp.arctan2(mean[1], mean[0]))
+        change = samples - angle
+        off, sine = average(2 * jnp.sin(change / 2) ** 2, weights), average(jnp.sin(change), weights)
+        rest = off * (2 - off) - sine**2
+        varies = ~all_equal(samples, weights) & (rest > 4 * jnp.finfo(samples.dtype).eps ** 2)
+        mu = jnp.where(varies, jnp.stack([1 - off, sine]), 0)
+        eta, found = natural_from_mean(mu, jnp.where(varies, rest, 1))
+        cos, sin = jnp.cos(angle), jnp.sin(angle)
+        theta = jnp.stack([cos * eta[0] - sin * eta[1], sin * eta[0] + cos * eta[1]])
+        return theta, first_failure([(~varies, RESULTS.no_maximum), (~found, NOT_LEVEL)])
+
     def log_prob(self, theta: Point, x: Scalar) -> Scalar:
         """The log density of the angle ``x``, for any real ``x``."""
         return theta @ self.sufficient_statistic(x) - self.log_partition(theta)
@@ -146,10 +231,18 @@ class VonMises(AbstractExponentialFamily):
         angles = jax.lax.while_loop(lambda state: ~jnp.all(state[2]), propose, state)[1] + mean
         return jnp.arctan2(jnp.sin(angles), jnp.cos(angles))
 
-    def inner_product(self, theta: Point) -> DenseInnerProduct:
+    def inner_product(self, theta: Point) -> FactoredInnerProduct:
         """The Fisher information (1)."""
-        g, slope = jax.value_and_grad(mean_factor)(theta @ theta)
-        return DenseInnerProduct(g * jnp.eye(2, dtype=theta.dtype) + 2 * slope * jnp.outer(theta, theta))
+        s, squares = jnp.sum(theta**2), theta**2
+        across, along, bend = information(s)
+        # A sum of positive terms, but where the direction of theta is about to be lost.
+        far = s > 1
+        mixed = (across * squares[::-1] + along * squares) / jnp.where(far, s, 1)
+        diagonal = jnp.where(far, mixed, across - bend * squares)
+        off, root = -bend * theta[0] * theta[1], jnp.sqrt(diagonal[0])
+        factor = [[root, off / root], [jnp.zeros_like(s), jnp.sqrt(across * along) / root]]
+        rows = [[diagonal[0], off], [off, diagonal[1]]]
+        return FactoredInnerProduct(*(jnp.stack([jnp.stack(row) for row in matrix]) for matrix in (factor, rows)))
 
     def sufficient_statistic(self, x: Scalar) -> Vector:
         """``(cos x, sin x)``."""

@@ -1,5 +1,7 @@
 """The multivariate normal family, and its geodesics by the lift to positive definite matrices (see `lift`)."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -8,8 +10,8 @@ from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._checks import check_count, check_fractions, plain, setting
-from ..._numerics import safe_sqrt
-from ..._results import RESULTS
+from ..._numerics import frozen, safe_sqrt
+from ..._results import RESULTS, first_failure
 from ..._types import Matrix, Point, Scalar, Vector
 from ...geodesics import AbstractBoundarySolver, Geodesic
 from ...geodesics.certificate import Measurement
@@ -17,9 +19,10 @@ from ...geodesics.curves import AbstractCurve
 from ...metrics import AbstractMetric
 from ...metrics.inner_products import AbstractInnerProduct
 from ..base import AbstractExponentialFamily
+from ..fitting import all_equal, average, covariance
 from ..metric import FisherRaoMetric, family_solver
 from ..supports import AbstractSupport, PositiveDefinite, Real
-from .lift import energy, geodesic_from_identity, initial_velocity, minimise
+from .lift import End, energy, geodesic_from_identity, initial_velocity, minimise
 
 # The rounding of ends, in units of eps times the largest singular value. Ends may be missed by a tenth of this; random
 # pairs, with covariances of condition number 10, miss theirs by up to 0.4 of what is allowed.
@@ -40,6 +43,21 @@ class NormalInnerProduct(AbstractInnerProduct):
         dm, ds = _split(v, self.cov.shape[0])
         half = cho_solve((self.lower, True), jnp.concatenate([dm[:, None], ds], 1))
         return _join_covector(half[:, 0], cho_solve((self.lower, True), half[:, 1:].T) / 2)
+
+    def inner(self, v: Vector, w: Vector) -> Scalar:
+        (a, x), (b, y) = self._whitened(v), self._whitened(w)
+        return a @ b + jnp.sum(x * y) / 2
+
+    def squared_norm(self, v: Vector) -> Scalar:
+        # A sum of squares is not negative, whatever the rounding.
+        dm, ds = self._whitened(v)
+        return jnp.sum(dm**2) + jnp.sum(ds**2) / 2
+
+    def _whitened(self, v: Vector) -> tuple[Vector, Matrix]:
+        """``v`` in coordinates in which the covariance is the identity."""
+        dm, ds = _split(v, self.cov.shape[0])
+        half = solve_triangular(self.lower, jnp.concatenate([dm[:, None], ds], 1), lower=True)
+        return half[:, 0], solve_triangular(self.lower, half[:, 1:].T, lower=True)
 
     def solve(self, w: Vector) -> Vector:
         dm, ds = _split_covector(w, self.cov.shape[0])
@@ -74,6 +92,10 @@ class MultivariateNormal(AbstractExponentialFamily):
     """
 
     dim: int = eqx.field(static=True, converter=plain)
+    degenerate: ClassVar[str] = (
+        "the covariance of the samples is singular. Give samples that do not lie in a plane: at least `dim + 1` of "
+        "them; or take DiagonalNormal"
+    )
 
     def __check_init__(self):
         check_count("dim", self.dim)
@@ -87,6 +109,15 @@ class MultivariateNormal(AbstractExponentialFamily):
     def sample_shape(self) -> tuple[int, ...]:
         """``(dim,)``."""
         return (self.dim,)
+
+    def maximum_likelihood(self, samples: Float[Array, "n dim"], weights: Float[Array, " n"]) -> tuple[Point, RESULTS]:
+        """Mean and covariance of the samples, the latter with the divisor n."""
+        mean = average(samples, weights)
+        center = jax.lax.stop_gradient(mean)
+        square, singular = covariance(samples, weights, center)
+        cov = square - jnp.outer(mean - center, mean - center)  # zero, but its second derivatives are not
+        few = (jnp.sum(weights > 0) <= self.dim) | jnp.any(all_equal(samples, weights))
+        return _join(mean, cov), first_failure([(singular | few, RESULTS.no_maximum)])
 
     def log_prob(self, theta: Point, x: Float[Array, " dim"]) -> Scalar:
         """The log density at ``x``."""
@@ -202,6 +233,7 @@ class FibreSolver(AbstractBoundarySolver):
     1.38629
     """
 
+    uses_init: ClassVar[bool] = False
     tolerance: float | None = setting(None)
     max_steps: int = setting(60)
 
@@ -225,8 +257,11 @@ class FibreSolver(AbstractBoundarySolver):
         lower, lower_y = jnp.linalg.cholesky(jnp.stack([cov, cov_y]))
         whitened = solve_triangular(lower, jnp.concatenate([(mean_y - mean)[:, None], lower_y], 1), lower=True)
         m, r = whitened[:, 0], whitened[:, 1:]
-        found = minimise(*jax.lax.stop_gradient((m, r)), tolerance, self.max_steps)
-        u, w, _ = initial_velocity(m, r, found.a)
+        after = lower + 0 * m[0]  # one call of LAPACK after the other: see `lift`
+        excess = solve_triangular(after, solve_triangular(after, cov_y - cov, lower=True).T, lower=True)
+        target = End.of(*jax.lax.stop_gradient((m, r, excess)))
+        found = minimise(target, tolerance, self.max_steps)
+        u, w, _ = initial_velocity(m, r, found.a, target)
         # Rounding would give equal points a distance of about 1e-16, with a gradient: the value is subtracted from
         # itself. It is no constant zero, because its Hessian must be the Fisher information.
         half_square = energy(m, r, u, w)
@@ -242,9 +277,12 @@ class FibreSolver(AbstractBoundarySolver):
         norms = jax.vmap(lambda p, v: family.inner_product(p).squared_norm(v))(visited.at[-1].set(end), vectors)
         # The ends of close points are rounded, which is not a failure of the solve.
         unit = jnp.maximum(squared, (_ROUNDING * eps * found.largest) ** 2 / tolerance)
+        # Close ends are compared to all digits that whitening leaves; the logarithms of others are absolutely accurate.
+        scale = jnp.where(target.close, safe_sqrt(squared), 1 + safe_sqrt(squared))
+        rounding = 4 * eps * (found.largest + _whitening(frozen(lower) + 0 * found.decrement)) * scale
         residual = jnp.maximum(jnp.max(jnp.abs(norms[:-1] - squared)) / unit, safe_sqrt(norms[-1] / unit))
         path_error = safe_sqrt(found.decrement / unit)
-        error = safe_sqrt(squared) * (path_error**2 / 2 + 4 * eps * found.largest)
+        error = safe_sqrt(squared) * path_error**2 / 2 + rounding
 
         outside = jnp.all(jnp.isfinite(x) & jnp.isfinite(y)) & ~jnp.all(jnp.isfinite(lower) & jnp.isfinite(lower_y))
         return Geodesic.from_curve(
@@ -286,6 +324,13 @@ def _join_covector(mean: Vector, matrix: Matrix) -> Vector:
 def _split_covector(w: Vector, d: int) -> tuple[Vector, Matrix]:
     mean, matrix = _split(w, d)
     return mean, (matrix + jnp.diag(jnp.diagonal(matrix))) / 2
+
+
+def _whitening(lower: Matrix) -> Scalar:
+    """By how much rounding grows where ``lower`` is divided by: Skeel's condition number, of both sides of a
+    covariance."""
+    inverse = solve_triangular(lower, jnp.eye(lower.shape[0], dtype=lower.dtype), lower=True)
+    return jnp.max(jnp.sum(jnp.abs(inverse) @ jnp.abs(lower), 1)) ** 2
 
 
 def _symmetric(matrix: Matrix) -> Matrix:

@@ -36,8 +36,10 @@ from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
 from ..._batching import compacted_while_loop, select
+from ..._numerics import with_own_settings
 from ..._results import RESULTS, first_failure
 from ..._types import Matrix, Scalar, Vector
+from ..matrix_functions import LOG1P_RANGE, cholesky_gap, symmetric_log1p
 
 # The part of a Newton step below which no step is tried any more: it is where rounding hides that the function falls.
 _SHORTEST = 1e-8
@@ -64,14 +66,36 @@ class _Evaluated(NamedTuple):
     largest: Scalar
 
 
-def minimise(m: Vector, r: Matrix, tolerance: float, max_steps: int) -> Minimum:
-    """The minimum of dist^2 / 2 of equation (2), from A = 0, for the end N(``m``, ``r r^T``), ``r`` lower triangular.
+class End(NamedTuple):
+    """The end N(``m``, ``r r^T``), ``r`` lower triangular, with the ``inverse`` of ``r``; and, where the end is
+    ``close`` to N(0, I), both minus the identity, to more digits: ``gap`` and ``inverse_gap``."""
+
+    m: Vector
+    r: Matrix
+    inverse: Matrix
+    gap: Matrix
+    inverse_gap: Matrix
+    close: Array
+
+    @classmethod
+    def of(cls, m: Vector, r: Matrix, excess: Matrix) -> "End":
+        """The end, from its whitened covariance minus the identity, ``excess``, besides its factor ``r``."""
+        size = 2 * m.size + 1
+        close = jnp.maximum(jnp.max(jnp.abs(excess)), jnp.max(jnp.abs(m))) < LOG1P_RANGE / (4 * size)
+        gap = cholesky_gap(jnp.where(close, excess, 0))
+        near = jnp.where(close, jnp.eye(m.size, dtype=m.dtype) + gap, r)
+        inverse = _triangular_inverse(near)
+        return cls(m, near, inverse, gap, -inverse @ gap, close)
+
+
+def minimise(end: End, tolerance: float, max_steps: int) -> Minimum:
+    """The minimum of dist^2 / 2 of equation (2), from A = 0, for the given end.
 
     Newton's method with the absolute values of the eigenvalues of the Hessian, and steps shortened until the function
     falls. Far from the minimum the function grows like the squared logarithm of A, and is not convex; from random A it
     came to the same minimum always.
     """
-    eps = jnp.finfo(m.dtype).eps
+    eps = jnp.finfo(end.m.dtype).eps
 
     def is_small(at):
         # Points that are equal up to rounding have a distance of about eps, and a step in any direction.
@@ -90,7 +114,7 @@ def minimise(m: Vector, r: Matrix, tolerance: float, max_steps: int) -> Minimum:
         a, at = select(falls, (trial, new), (a, at))
         return a, at, jnp.where(falls, 1, fraction / 4).astype(a.dtype), steps + 1
 
-    end = (m, r, _triangular_inverse(r))
+    m = end.m
     a = jnp.zeros(m.size * (m.size - 1) // 2, m.dtype)
     state = (a, _evaluate(end, a), jnp.ones((), m.dtype), jnp.ones((), jnp.int32))
     size = (2 * m.size + 1) ** 2
@@ -103,10 +127,9 @@ def minimise(m: Vector, r: Matrix, tolerance: float, max_steps: int) -> Minimum:
     return Minimum(a, at.decrement, jnp.exp(at.largest / 2), steps, first_failure(failures))
 
 
-def _evaluate(end: tuple[Vector, Matrix, Matrix], a: Vector) -> _Evaluated:
-    """The function of equation (2) at ``a``; ``end`` are m, R and the inverse of R."""
-    m, r, inverse = end
-    at = _logarithm(_lift(m, r, inverse, a))
+def _evaluate(end: End, a: Vector) -> _Evaluated:
+    """The function of equation (2) at ``a``."""
+    m, at = end.m, _logarithm(_lift(end.m, end.r, end.inverse, a))
     value = jnp.sum(at.logs[: m.size] ** 2) / 4
     if m.size == 1:
         return _Evaluated(value, a, jnp.zeros_like(value), at.logs[0])
@@ -123,19 +146,26 @@ def _is_finite(at: _Evaluated) -> Array:
 
 
 @jax.custom_jvp
-def initial_velocity(m: Vector, r: Matrix, a: Vector) -> tuple[Vector, Matrix, Vector]:
-    """``u`` and ``W`` of equation (2) at the minimum ``a``, and ``a`` itself, as functions of ``m`` and ``r``."""
+def initial_velocity(m: Vector, r: Matrix, a: Vector, end: End) -> tuple[Vector, Matrix, Vector]:
+    """``u`` and ``W`` of equation (2) at the minimum ``a``, and ``a`` itself, as functions of ``m`` and ``r``; ``end``
+    is the same end, as a constant."""
     d = m.size
-    log = _logarithm(_lift(m, r, _triangular_inverse(r), a)).matrix()
+    log = _logarithm(_lift(m, r, end.inverse, a)).matrix()
+    # The singular values of close points would have lost the digits of their logarithms.
+    change = _blocks(m, end.gap, end.inverse_gap, end.inverse, a, 0)
+    excess = change + change.T + change @ change.T
+    close = end.close & (jnp.max(jnp.abs(excess)) < LOG1P_RANGE / log.shape[0])
+    log = jnp.where(close, symmetric_log1p(jnp.where(close, excess, 0)), log)
     return log[d, :d], -log[:d, :d], a
 
 
 @initial_velocity.defjvp
+@with_own_settings
 def _initial_velocity_jvp(primals, tangents):
     """The implicit function theorem: A moves so that C stays zero."""
-    m, r, a = primals
+    m, r, a, end = primals
     d = m.size
-    out = initial_velocity(m, r, a)
+    out = initial_velocity(m, r, a, end)
     a = out[2]  # and not primals[2]: second derivatives must see that it depends on m and r
     lift, dlift = jax.jvp(lambda m, r: _lift(m, r, _triangular_inverse(r), a), (m, r), tangents[:2])
     at = _logarithm(lift)
@@ -156,6 +186,7 @@ def energy(m: Vector, r: Matrix, u: Vector, w: Matrix) -> Scalar:
 
 
 @energy.defjvp
+@with_own_settings
 def _energy_jvp(primals, tangents):
     """The envelope theorem: the momentum (4) at the end, u and (W - u m^T) S^-1 / 2, is applied to its motion."""
     m, r, u, w = primals
@@ -188,6 +219,7 @@ def _exponential(x: Matrix, t: Scalar) -> Matrix:
 
 
 @_exponential.defjvp
+@with_own_settings
 def _exponential_jvp(primals, tangents):
     """The formula of Daleckii and Krein: divided differences of exp, smooth at repeated eigenvalues."""
     (x, t), (dx, dt) = primals, tangents
@@ -254,13 +286,18 @@ def _logarithm(lift: Matrix) -> _Logarithm:
 
 def _lift(m: Vector, r: Matrix, inverse: Matrix, a: Vector) -> Matrix:
     """The factor L of equation (1); ``inverse`` of ``r``."""
+    return _blocks(m, r, inverse, inverse, a, 1)
+
+
+def _blocks(m: Vector, last: Matrix, first: Matrix, inverse: Matrix, a: Vector, one: float) -> Matrix:
+    """L with these on its diagonal: R^-1 and R, or both minus the identity and zero for ``one``."""
     d = m.size
     column, zero = jnp.zeros((d, 1), m.dtype), jnp.zeros((d, d), m.dtype)
     return jnp.block(
         [
-            [inverse.T, column, zero],
-            [(inverse @ m)[None], jnp.ones((1, 1), m.dtype), column.T],
-            [(_skew(a, d) - jnp.outer(m, m) / 2) @ inverse.T, -m[:, None], r],
+            [first.T, column, zero],
+            [(inverse @ m)[None], jnp.full((1, 1), one, m.dtype), column.T],
+            [(_skew(a, d) - jnp.outer(m, m) / 2) @ inverse.T, -m[:, None], last],
         ]
     )
 

@@ -29,7 +29,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from ..._checks import as_float, as_point, check_count, check_finite, is_concrete
 from ..._function import TracedFunction
-from ..._protocols import NoisedScore, NoiseSchedule, ScoreField, ScoreModel, missing_members
+from ..._protocols import NoisedScore, NoiseSchedule, ScoreField, ScoreModel, missing_members, some_noise_level
 from ..._types import Matrix, Point, Scalar, Vector
 from ...metrics import AbstractMetric
 from ...metrics.inner_products import AbstractInnerProduct
@@ -45,7 +45,9 @@ def as_denoiser(source: Any) -> TracedFunction:
     if isinstance(source, NoisedScore):
         return TracedFunction(jax.tree_util.Partial(_tweedie, source), "denoiser")
     if isinstance(source, ScoreModel):
-        return TracedFunction(jax.tree_util.Partial(_from_network, source.score_at(1.0)), "denoiser")
+        return TracedFunction(
+            jax.tree_util.Partial(_from_network, source.score_at(some_noise_level(source))), "denoiser"
+        )
     if isinstance(source, ScoreField) or not callable(source):
         raise TypeError(
             "`denoiser` must be a function (z, noise_level) -> E[x_0 | z], a score with `noised`, or a DiffusionModel, "
