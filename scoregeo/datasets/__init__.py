@@ -13,6 +13,7 @@ Real data are standardised. The `Standardization` travels with the data and the 
 from .base import Dataset, Standardization
 from .files import load
 from .images import digits
+from .letters import rotated_letters
 from .toy import banana, checkerboard, four_modes, gaussian_mixture, rings, spiral, three_modes, two_moons
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "gaussian_mixture",
     "load",
     "rings",
+    "rotated_letters",
     "spiral",
     "three_modes",
     "two_moons",

@@ -4,16 +4,20 @@ All messages name the argument or the file (``where``), what was expected, and w
 a table is read.
 """
 
-import csv
 import os
 import pathlib
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from .base import Dataset, Standardization, as_numbers, check_entries, moments, moments_of_pixels
+from .base import Dataset, Standardization, as_float64, check_entries, moments, moments_of_pixels
+from .tables import Layout, read_table
+
+# Of images: grey, grey and alpha, RGB, RGB and alpha.
+_MOST_CHANNELS = 4
 
 
 def load(
@@ -22,29 +26,36 @@ def load(
     key: str | None = None,
     columns: Sequence[str | int] | None = None,
     per_feature: bool | None = None,
+    delimiter: str | None = None,
+    header: bool | None = None,
 ) -> Dataset:
     """Numbers from a ``.npy``, ``.npz``, ``.csv`` or ``.parquet`` file, standardised.
 
     **Arguments**
 
     - ``path``: the file. An array is ``(n, d)``, or an image stack ``(n, height, width)`` or ``(n, height, width,
-      channels)``, which is flattened and keeps its ``image_shape``. A table has one point per row; a ``.csv`` file may
-      lack a header, and then its columns are called 0, 1, ...
+      channels)``, which is flattened and keeps its ``image_shape``. A table has one point per row.
     - ``key``: which array of an ``.npz`` file; not needed if it has only one.
     - ``columns``: which columns of a table, in this order; all by default.
     - ``per_feature``: ``True`` for a scale per column, ``False`` for one common scale (see `Standardization.fit`). By
       default, a scale per column for tables and ``(n, d)`` arrays, and one common mean and scale for image stacks.
+    - ``delimiter``: what separates the values of a ``.csv`` file; ``" "`` for white space. By default it is guessed
+      (`csv.Sniffer`) among comma, semicolon, tab, bar and white space.
+    - ``header``: whether the first row of a ``.csv`` file has the names of its columns; without names they are called
+      0, 1, ... By default it has if a cell of it is no number, or if its numbers are unlike those of the other rows:
+      the only whole ones, evenly spaced, growing where no other row does, or far outside (years, wavelengths, the 0, 1,
+      2 of pandas). A file with few rows or one or two columns may be read wrongly: say it where it matters.
 
     **Raises** ``FileNotFoundError``, ``IsADirectoryError`` or ``PermissionError`` for a path that is no readable file;
     ``ValueError`` for a file that is not what its extension says, or is empty, or holds anything but finite real
-    numbers (columns that are not numeric are named, the first bad entry is located; rows count from 0), or for a
-    ``key`` or ``columns`` that it does not have; ``ImportError`` for ``.parquet`` without pyarrow (``pip install
-    scoregeo[data]``).
+    numbers (columns that are not numeric are named, the first bad entry is located; rows count from 0), or images with
+    their channels in front, or for a ``key`` or ``columns`` that it does not have; ``ImportError`` for ``.parquet``
+    without pyarrow (``pip install scoregeo[data]``).
 
     Nothing is unpickled, so a file cannot run code.
     """
-    points, image_shape = read_points(path, key=key, columns=columns)
-    return standardized(points, pathlib.Path(path).stem, image_shape, per_feature)
+    found = read_points(path, key=key, columns=columns, delimiter=delimiter, header=header)
+    return standardized(found.points, pathlib.Path(path).stem, found.image_shape, per_feature)
 
 
 def standardized(
@@ -58,10 +69,24 @@ def standardized(
     return Dataset(points, name, standardization=Standardization(mean, scale), image_shape=image_shape)
 
 
+class FilePoints(NamedTuple):
+    """What a file holds: ``points`` ``(n, d)`` in float64, the shape of one image where they are a stack of images, and
+    the layout of a .csv file."""
+
+    points: np.ndarray
+    image_shape: tuple[int, ...] | None
+    layout: Layout | None
+
+
 def read_points(
-    path: str | os.PathLike, *, key: str | None = None, columns: Sequence[str | int] | None = None
-) -> tuple[np.ndarray, tuple[int, ...] | None]:
-    """Points ``(n, d)`` in float64 from a file, and the shape of one image where the file holds a stack of images.
+    path: str | os.PathLike,
+    *,
+    key: str | None = None,
+    columns: Sequence[str | int] | None = None,
+    delimiter: str | None = None,
+    header: bool | None = None,
+) -> FilePoints:
+    """The points of a file, as they are in it.
 
     Arguments and exceptions as for `load`. Nothing is standardised here, and nothing is unpickled.
     """
@@ -73,20 +98,34 @@ def read_points(
         raise ValueError(f"`key` names an array of an .npz file, but {where} is a {kind} file")
     if columns is not None and kind not in (".csv", ".parquet"):
         raise ValueError(f"`columns` names columns of a .csv or .parquet file, but {where} is an {kind} file")
+    if (delimiter is not None or header is not None) and kind != ".csv":
+        raise ValueError(f"`delimiter` and `header` say how to read a .csv file, but {where} is a {kind} file")
     _check_readable(path, where)
     if kind in (".npy", ".npz"):
-        raw, names = _read_array(path, where, kind, key), None
+        raw, names, layout = _read_array(path, where, kind, key), None, None
     else:
-        raw, names = _read_table(path, where, kind, columns)
-    raw = as_numbers(raw, where)
+        raw, names, layout = read_table(path, where, columns, delimiter, header)
+    raw = as_float64(raw, where)
     if raw.ndim not in (2, 3, 4):
         hint = "; reshape one feature to (n, 1), or one point to (1, d)" if raw.ndim == 1 else ""
         raise ValueError(f"{where} must hold an array (n, d), (n, h, w) or (n, h, w, c), got shape {raw.shape}{hint}")
     if raw.size == 0:
         raise ValueError(f"{where} must hold at least one point and one feature, got shape {raw.shape}")
+    _check_channels_last(raw.shape[1:], where)
     image_shape, raw = raw.shape[1:] if raw.ndim > 2 else None, raw.reshape(len(raw), -1)
     check_entries(raw, where, names)
-    return raw, image_shape
+    return FilePoints(raw, image_shape, layout)
+
+
+def _check_channels_last(image_shape: tuple[int, ...], where: str) -> None:
+    """Raise ``ValueError`` for images that have three or so rows and many channels: theirs stand in front, as torch has
+    them."""
+    if len(image_shape) == 3 and image_shape[0] <= _MOST_CHANNELS < image_shape[2]:
+        raise ValueError(
+            f"{where} must have images (height, width, channels), got {image_shape}, whose channels seem to "
+            "come first: move them to the end with `numpy.moveaxis(images, 1, -1)`, or flatten to (n, d) what has no "
+            "such channels"
+        )
 
 
 def _check_readable(path: pathlib.Path, where: str) -> None:
@@ -122,65 +161,3 @@ def _read_array(path: pathlib.Path, where: str, kind: str, key: str | None) -> n
         raise ValueError(f"{where} must be a NumPy {kind} file with an array of numbers: {error}") from error
     given = "`key`" if key is None else f"`key` = {key!r}"
     raise ValueError(f"{given} must name one of the arrays of {where}, which holds {names}")
-
-
-def _read_table(path: pathlib.Path, where: str, kind: str, columns: Sequence | None) -> tuple[np.ndarray, list]:
-    import pandas as pd
-
-    try:
-        frame = _read_csv(path, pd.read_csv) if kind == ".csv" else pd.read_parquet(path, engine="pyarrow")
-    except ImportError as error:
-        raise ImportError(f"reading {where} needs pyarrow: pip install scoregeo[data]") from error
-    except (ValueError, OSError) as error:  # pandas and pyarrow raise subclasses of these
-        raise ValueError(f"{where} must be a {kind} file with a table of numbers: {error}") from error
-    names = list(frame.columns)
-    if columns is not None:
-        if isinstance(columns, str) or not len(columns):
-            raise ValueError(f"`columns` must be a list of one or more column names, got {columns!r}")
-        # Columns without a header have numbers for names, which on the command line are words.
-        known = {str(name): name for name in names}
-        missing = [name for name in columns if str(name) not in known]
-        if missing:
-            raise ValueError(f"`columns` must be among {names} of {where}, got {missing}")
-        names = [known[str(name)] for name in columns]
-        frame = frame[names]
-    elif kind == ".csv" and names and str(names[0]) == "Unnamed: 0":
-        raise ValueError(
-            f"{where} has a first column without a name (an index?): give `columns` to `datasets.load`, among {names}"
-        )
-    if frame.empty:
-        raise ValueError(f"{where} must hold at least one point and one feature, got {len(frame)} rows of {names}")
-    _check_numeric(frame, where, pd)
-    return frame.to_numpy(dtype=np.float64, na_value=np.nan), names
-
-
-def _read_csv(path: pathlib.Path, read_csv: Callable):
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = (row for row in csv.reader(file) if row)
-        first, second = next(rows, []), next(rows, [])
-    if len(second) > len(first):
-        # pandas would quietly take the first column for an index.
-        raise ValueError(f"its header has {len(first)} names, but its rows have {len(second)} values")
-    try:
-        headless = [float(cell) for cell in first] != []
-    except ValueError:
-        headless = False
-    return read_csv(path, header=None if headless else "infer", low_memory=False)
-
-
-def _check_numeric(frame, where: str, pd) -> None:
-    bad = []
-    for position, name in enumerate(frame.columns):
-        column = frame.iloc[:, position]
-        types = pd.api.types
-        if types.is_numeric_dtype(column) and not types.is_bool_dtype(column) and not types.is_complex_dtype(column):
-            continue
-        example = f"dtype {column.dtype}"
-        if types.is_object_dtype(column) or types.is_string_dtype(column):
-            text = column[pd.to_numeric(column.astype(str), errors="coerce").isna() & column.notna()]
-            example = example if text.empty else f"{text.iloc[0]!r} in row {column.index.get_loc(text.index[0])}"
-        bad.append(f"{name!r} ({example})")
-    if bad:
-        raise ValueError(
-            f"{where} must have numeric columns, got {', '.join(bad)}; `datasets.load` chooses others with `columns`"
-        )

@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 
 from scoregeo.datasets import load
+from scoregeo.datasets.files import read_points
+from scoregeo.datasets.tables import _layout
 
 TABLE = pd.DataFrame({"height": [1.0, 2.0, 4.0], "weight": [10, 30, 20], "age": [7.5, 8.5, 9.0]})
 
@@ -53,6 +55,110 @@ def test_load_csv_without_header(tmp_path):
     np.testing.assert_allclose(load(path).undo(load(path).points), TABLE.to_numpy(), rtol=1e-12)
     for third in (2, "2"):  # a word, on the command line
         np.testing.assert_array_equal(load(path, columns=[third]).points[:, 0], load(path).points[:, 2])
+
+
+RANDOM = np.random.default_rng(1)
+NUMBERS = RANDOM.normal(size=(40, 5))
+COUNTS = RANDOM.integers(0, 900, (40, 5))
+# Every row grows, as spectra and cumulative curves may.
+GROWING = np.cumsum(RANDOM.uniform(0.1, 1, (40, 5)), 1)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|", " ", ", "])
+@pytest.mark.parametrize("names", [["a", "body height", "c", "d", "e"], None])
+def test_delimiters(tmp_path, delimiter, names):
+    path = tmp_path / "t.csv"
+    header = delimiter.join(names or "")
+    header = header.replace("body height", "height") if delimiter == " " else header
+    np.savetxt(path, NUMBERS, delimiter=delimiter, header=header, comments="")
+    found = read_points(path)
+    assert found.layout.delimiter == delimiter[0]
+    assert found.layout.header == (names is not None)
+    np.testing.assert_allclose(found.points, NUMBERS, rtol=1e-15)
+
+
+@pytest.mark.parametrize(
+    "values", [NUMBERS, COUNTS, GROWING, NUMBERS[:, :3], COUNTS[:, :3]], ids=["a", "b", "c", "d", "e"]
+)
+@pytest.mark.parametrize(
+    "names", [range(5), range(1990, 1995), np.arange(400, 450, 10.0), [400.5, 402.25, 404.0, 405.75, 407.5]], ids=str
+)
+def test_names_that_are_numbers(tmp_path, values, names):
+    """Years, wavelengths, the numbers that pandas gives to columns: no points."""
+    path, names = tmp_path / "t.csv", list(names)[: values.shape[1]]
+    pd.DataFrame(values, columns=names).to_csv(path, index=False)
+    found = read_points(path)
+    assert found.layout.header
+    np.testing.assert_allclose(found.points, values, rtol=1e-15)
+    np.testing.assert_allclose(read_points(path, columns=[names[1]]).points[:, 0], values[:, 1], rtol=1e-15)
+    # The option has the last word.
+    assert len(read_points(path, header=False).points) == len(values) + 1
+
+
+@pytest.mark.parametrize("names", [[0, 1], [2019, 2020], [0]], ids=str)
+def test_names_of_few_columns(tmp_path, names):
+    for numbers in (NUMBERS, COUNTS) if names == [2019, 2020] else (NUMBERS,):
+        values = numbers[:, : len(names)]
+        pd.DataFrame(values, columns=names).to_csv(tmp_path / "t.csv", index=False)
+        np.testing.assert_allclose(read_points(tmp_path / "t.csv").points, values, rtol=1e-15)
+
+
+@pytest.mark.parametrize("d", [3, 8])
+@pytest.mark.parametrize(
+    "values", [RANDOM.uniform(0, 1, (10, 8)), GROWING[:, [0, 1, 2, 3, 4, 4, 4, 4]]], ids=["a", "b"]
+)
+def test_uneven_wavelengths(tmp_path, d, values):
+    names, values = [403.5, 409.25, 411.0, 430.5, 431.75, 440.0, 470.0, 471.25][:d], values[:, :d]
+    pd.DataFrame(values, columns=names).to_csv(tmp_path / "t.csv", index=False)
+    np.testing.assert_allclose(read_points(tmp_path / "t.csv").points, values, rtol=1e-15)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("kind", ["normal", "counts", "growing", "images"])
+def test_points_without_names_stay_points(tmp_path, d, kind):
+    """Of 12 files of ten rows or more each, none loses its first point."""
+    random = np.random.default_rng(d)
+    make = {
+        "normal": lambda n: random.normal(size=(n, d)),
+        "counts": lambda n: random.integers(0, 100, (n, d)),
+        "growing": lambda n: np.cumsum(random.uniform(0, 1, (n, d)), 1),
+        "images": lambda n: random.integers(0, 17, (n, d)) * (random.uniform(size=(n, d)) < 0.5),
+    }[kind]
+    for n in range(10, 70, 5):
+        np.savetxt(tmp_path / "t.csv", make(n), delimiter=",", fmt="%.8g")
+        assert len(read_points(tmp_path / "t.csv").points) == n
+
+
+@pytest.mark.parametrize(
+    ("content", "header"),
+    [
+        ("5.1,3.5,setosa\n4.9,3.0,setosa\n7.0,3.2,versicolor\n", False),  # classes, which columns repeat
+        ("width,length,class\n4.9,3.0,setosa\n7.0,3.2,versicolor\n", True),
+        ("city,2001,2002\nParis,2000,2004\nLyon,1990,2010\n", True),
+        ("a1,0.5,0.2\nb2,0.7,0.3\n", True),  # as far as anybody can tell
+        ("NA,1.5\n2.5,1.0\n", False),
+        (",1.5\n2.5,1.0\n", False),
+        (",0,1,2\n0,0.5,0.2,0.1\n1,0.1,0.3,0.6\n", True),
+        ("x,1\ninf,2\n-inf,3\n", True),
+        ("inf,inf,1\ninf,-inf,3\n", False),
+        ("1.5,2.5\n", False),
+        ("x,y\n", True),
+        ("1,2.5\n3,oops\n", False),
+        ("3\n1\n2\n", False),
+        ('"1990","1991","1992"\n"3","1","2"\n"3","1","7"\n', True),
+    ],
+)
+def test_names_or_a_point(tmp_path, content, header):
+    (tmp_path / "t.csv").write_text(content)
+    assert _layout(tmp_path / "t.csv", None, None).header == header
+
+
+def test_layout_as_text(tmp_path):
+    path = write(TABLE, tmp_path / "t.csv")
+    assert str(read_points(path).layout) == "delimiter ',' and names in its first row (height, weight, age)"
+    np.savetxt(path, NUMBERS, delimiter=";")
+    assert str(read_points(path).layout) == "delimiter ';' and no names in its first row"
+    assert read_points(write(TABLE, tmp_path / "t.npy")).layout is None
 
 
 def test_load_parquet_with_nullable_integers(tmp_path):
@@ -127,6 +233,12 @@ PARQUET_MAGIC = b"PAR1" + bytes(20) + b"PAR1"
         ("a.npy", np.ones((3, 0)), r"at least one point and one feature, got shape \(3, 0\)"),
         ("a.npy", np.ones(3), r"got shape \(3,\); reshape one feature to \(n, 1\)"),
         ("a.npy", np.float64(3), r"got shape \(\)"),
+        (
+            "a.npy",
+            np.ones((2, 3, 8, 8)),
+            r"images \(height, width, channels\), got \(3, 8, 8\), whose channels seem to",
+        ),
+        ("a.npy", np.ones((2, 1, 28, 28)), r"got \(1, 28, 28\), whose channels seem to come first: .*numpy\.moveaxis"),
         ("a.npy", np.ones((2, 2, 2, 2, 2)), r"got shape \(2, 2, 2, 2, 2\)"),
         ("a.npy", np.array([[1, "a"]], object), "Object arrays cannot be loaded"),
         ("a.npz", {"x": np.array([[1, "a"]], object)}, "Object arrays cannot be loaded"),
@@ -141,7 +253,12 @@ PARQUET_MAGIC = b"PAR1" + bytes(20) + b"PAR1"
         ),
         ("a.csv", b"x,y\n1,2\n3,\n,4\n", r"2 of 6 values are NaN or infinite \(first in row 1, column 'y'\)"),
         ("a.csv", b"x,y\n1,2\n3,oops\n", r"must have numeric columns, got 'y' \('oops' in row 1\)"),
-        ("a.csv", b"x;y\n1;2\n", r"must have numeric columns, got 'x;y' \('1;2' in row 0\)"),
+        ("a.csv", b"x;y\n1,5;2\n", r"got 'x' \('1,5' in row 0\); decimal commas are not read.* with delimiter ';' and"),
+        (
+            "a.csv",
+            b"x~y\n1~2\n",
+            r"got 'x~y' \('1~2' in row 0\).*; it was read with delimiter ',' and names in its first",
+        ),
         ("a.csv", b"x,y\nTrue,2\nFalse,3\n", r"must have numeric columns, got 'x' \(dtype bool\)"),
         ("a.csv", b",x\n0,1.5\n1,2.5\n", r"first column without a name \(an index\?\)"),
         ("a.parquet", TABLE.assign(when=pd.Timestamp("2026-01-01")), r"must have numeric columns, got 'when'"),
@@ -159,6 +276,11 @@ def test_load_refuses(tmp_path, name, content, message):
     ("name", "options", "message"),
     [
         ("t.npy", {"columns": ["x"]}, r"`columns` names columns of a \.csv or \.parquet file"),
+        ("t.npy", {"header": True}, r"`delimiter` and `header` say how to read a \.csv file"),
+        ("t.parquet", {"delimiter": ","}, r"`delimiter` and `header` say how to read a \.csv file"),
+        ("t.csv", {"delimiter": ";;"}, "`delimiter` must be one character such as ';', got ';;'"),
+        ("t.csv", {"delimiter": ";"}, r"got 'height,weight,age' .* read with delimiter ';' and names in its first row"),
+        ("t.csv", {"header": False}, r"got 0 \('height' in row 0\), .* delimiter ',' and no names in its first row"),
         ("t.csv", {"key": "x"}, r"`key` names an array of an \.npz file"),
         (
             "t.csv",
