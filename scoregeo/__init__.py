@@ -11,28 +11,37 @@ from typing import TYPE_CHECKING, Any
 # What type checkers and editors read. At run time `__getattr__` below finds the same names, when they are first used.
 if TYPE_CHECKING:
     from . import comparison as comparison
+    from . import curvature as curvature
     from . import datasets as datasets
     from . import diffusion as diffusion
     from . import fisher_rao as fisher_rao
     from . import geodesics as geodesics
+    from . import manifold as manifold
     from . import metrics as metrics
     from . import operations as operations
     from . import plotting as plotting
     from . import scores as scores
+    from . import statistics as statistics
     from ._results import RESULTS
+    from .curvature import ricci_curvature, scalar_curvature, sectional_curvature, volume_density
     from .geodesics import (
         AbstractBoundarySolver,
         AbstractStart,
+        Anneal,
         Bend,
+        Denoised,
         EnergyDescent,
         Geodesic,
         Georce,
         GraphInit,
+        Latent,
         MultiStart,
+        NormCorrected,
         PoleLadder,
         Refine,
         Shooting,
         SpectralNewton,
+        Spherical,
         StraightLine,
         TransportODE,
         geodesic,
@@ -44,13 +53,22 @@ if TYPE_CHECKING:
     from .metrics import (
         AbstractInnerProduct,
         AbstractMetric,
+        ConformalMetric,
         EuclideanMetric,
+        GraphMetric,
+        InverseSteinMetric,
+        LandMetric,
         MatrixMetric,
+        PullbackMetric,
+        RbfMetric,
+        ScoreJacobianMetric,
+        StackedSteinMetric,
         SteinMetric,
         christoffels,
         models,
+        recommend_strength,
     )
-    from .operations import dist, exp, log, pairwise_dist, squared_dist
+    from .operations import dist, exp, iter_pairwise_dist, log, pairwise_dist, squared_dist
     from .scores import (
         AbstractScore,
         DensityScore,
@@ -70,7 +88,10 @@ __all__ = [
     "AbstractMetric",
     "AbstractScore",
     "AbstractStart",
+    "Anneal",
     "Bend",
+    "ConformalMetric",
+    "Denoised",
     "DensityScore",
     "EnergyDescent",
     "EuclideanMetric",
@@ -80,14 +101,24 @@ __all__ = [
     "Geodesic",
     "Georce",
     "GraphInit",
+    "GraphMetric",
+    "InverseSteinMetric",
     "KernelDensityScore",
+    "LandMetric",
+    "Latent",
     "MatrixMetric",
     "MultiStart",
     "NetworkScore",
+    "NormCorrected",
     "PoleLadder",
+    "PullbackMetric",
+    "RbfMetric",
     "Refine",
+    "ScoreJacobianMetric",
     "Shooting",
     "SpectralNewton",
+    "Spherical",
+    "StackedSteinMetric",
     "SteinMetric",
     "StraightLine",
     "TransportODE",
@@ -95,31 +126,40 @@ __all__ = [
     "dist",
     "exp",
     "geodesic",
+    "iter_pairwise_dist",
     "jacobi_field",
     "log",
     "models",
     "pairwise_dist",
     "parallel_transport",
+    "recommend_strength",
+    "ricci_curvature",
+    "scalar_curvature",
+    "sectional_curvature",
     "shoot",
     "squared_dist",
     "verify",
+    "volume_density",
 ]
 
 # The parts of the package that are attributes of it.
 _SUBPACKAGES = (
     "comparison",
+    "curvature",
     "datasets",
     "diffusion",
     "fisher_rao",
     "geodesics",
+    "manifold",
     "metrics",
     "operations",
     "plotting",
     "scores",
+    "statistics",
 )
 # Where the names in `__all__` come from, in the order in which they are looked for. Imports point left, so the search
 # for a name loads nothing that its own module would not load.
-_SOURCES = ("_results", "scores", "metrics", "geodesics", "operations")
+_SOURCES = ("_results", "scores", "metrics", "geodesics", "operations", "curvature")
 
 if not TYPE_CHECKING:  # a type checker that sees this function accepts any name
 

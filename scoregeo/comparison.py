@@ -28,7 +28,7 @@ from jaxtyping import Array, Float, PyTree
 from scipy import stats
 
 from ._atomic import replacing
-from ._checks import as_points, check_count
+from ._checks import as_arrays, as_points, check_count
 from ._results import RESULTS
 from ._types import Points, Scalar
 from .geodesics import AbstractBoundarySolver, AbstractStart, geodesic
@@ -306,7 +306,8 @@ def _texts(results: RESULTS) -> list[str]:
 
 def _computed(name, entry, rows, columns) -> tuple[np.ndarray, np.ndarray]:
     """Values of a function, NaN where they are not finite or it raised, and which of these it was."""
-    xs, ys = _take(entry.xs, rows), _take(entry.xs if entry.ys is None else entry.ys, columns)
+    points = (entry.xs, rows), (entry.xs if entry.ys is None else entry.ys, columns)
+    xs, ys = (_take(as_arrays(side, f"points of {name}"), index) for side, index in points)
     function, raised = eqx.filter_jit(eqx.filter_vmap(entry.distance)), {}
     try:
         values = np.asarray(function(xs, ys), np.float64)
@@ -322,13 +323,12 @@ def _computed(name, entry, rows, columns) -> tuple[np.ndarray, np.ndarray]:
         values = np.concatenate(parts)
     if values.shape != rows.shape:
         raise ValueError(f"`metrics[{name!r}]` must return a scalar, got shape {values.shape[1:]}")
-    finite = np.isfinite(values)
-    status = np.array([raised.get(i, "ok" if finite[i] else "not finite") for i in range(len(rows))])
-    return np.where(finite, values, np.nan), status
+    values = np.where(np.isfinite(values), values, np.nan)
+    return values, np.array([raised.get(i, "not finite" if np.isnan(v) else "ok") for i, v in enumerate(values)])
 
 
 def _take(points: PyTree[Array], index: np.ndarray | slice) -> PyTree[Array]:
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], points)
+    return jax.tree.map(lambda leaf: leaf[index], points)
 
 
 def _summary(distances, statuses, rows, columns, all_pairs, resamples, level, seed) -> Comparison:

@@ -1,17 +1,22 @@
 """The operations of Riemannian geometry, as short compositions of solves: metric first, base point next."""
 
+import os
+import pathlib
+from collections.abc import Iterator
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from ._checks import as_points, check_count, is_concrete
+from ._checks import as_points, check_count
+from ._pairs.blocks import solve_pairs
+from ._pairs.checkpoint import Block
+from ._pairs.stream import Pairs, Problem, as_results, rows_in_order, solve_in_order
 from ._results import RESULTS
-from ._types import Point, Points, Scalar, Vector
+from ._types import Point, Points, Vector
 from .geodesics import AbstractBoundarySolver, AbstractStart, Geodesic, geodesic
 from .geodesics.base import default_solver
 from .geodesics.checks import check_metric, check_rule, check_solver
@@ -21,7 +26,7 @@ from .metrics import AbstractMetric
 _ENDS = (0.0, 1.0)
 # A solve keeps about this many numbers per dimension: a few paths of 256 coefficients.
 _NUMBERS_PER_DIMENSION = 1024
-_PROGRESS_STEPS = 50
+_FEWEST_BATCHES = 50
 
 
 def exp(metric: AbstractMetric, x: Point, v: Vector, **settings: Any) -> Point:
@@ -46,13 +51,15 @@ def log(
     solver: AbstractBoundarySolver | None = None,
     init: AbstractStart | Geodesic | Points | None = None,
     throw: bool = True,
-) -> Vector:
+    with_result: bool = False,
+) -> Any:
     """The logarithmic map: the initial velocity at ``x`` of the geodesic to ``y``, shape ``(d,)``; ``exp(log) = y``.
 
-    Arguments as in `geodesic`. Differentiable by the implicit function theorem. Its accuracy is that of the path, which
+    Arguments as in `dist`. Differentiable by the implicit function theorem. Its accuracy is that of the path, which
     for geodesics with sharp bends stays behind that of the length (`Geodesic.stats`, ``path_error``).
     """
-    return geodesic(metric, x, y, solver=solver, init=init, ts=_ENDS, throw=throw).velocities[0]
+    found = geodesic(metric, x, y, solver=solver, init=init, ts=_ENDS, throw=throw and not with_result)
+    return (found.velocities[0], found.result) if with_result else found.velocities[0]
 
 
 def dist(
@@ -63,19 +70,31 @@ def dist(
     solver: AbstractBoundarySolver | None = None,
     init: AbstractStart | Geodesic | Points | None = None,
     throw: bool = True,
-) -> Scalar:
+    with_result: bool = False,
+) -> Any:
     """The length of the geodesic from ``x`` to ``y`` that the solver finds: symmetric, and non-negative.
 
-    Arguments as in `geodesic`. Its gradient is that of the envelope theorem, which needs no derivative of the solver;
-    at coincident points it is zero (the distance has a kink there; `squared_dist` is smooth).
+    Its gradient is that of the envelope theorem, which needs no derivative of the solver; at coincident points it is
+    zero (the distance has a kink there; `squared_dist` is smooth).
+
+    **Arguments** as in `geodesic`, and
+
+    - ``throw``: raise ``RuntimeError`` with advice if the solve fails; inside a trace (``jit``, ``vmap``, ``grad``) the
+      value is NaN then, and its derivatives zero. With ``False``, the length of the best path found.
+    - ``with_result``: return the pair of the value, as with ``throw=False``, and its `RESULTS` code, by which a loss
+      can leave out the lanes that failed.
 
     >>> import jax.numpy as jnp
-    >>> from scoregeo import EuclideanMetric, dist
+    >>> from scoregeo import RESULTS, EuclideanMetric, dist
     >>> round(float(dist(EuclideanMetric(), jnp.zeros(2), jnp.array([3.0, 4.0]))), 4)
     5.0
+    >>> _, code = dist(EuclideanMetric(), jnp.zeros(2), jnp.ones(2), with_result=True)
+    >>> bool(code == RESULTS.successful)
+    True
     """
     solver = default_solver(metric, length_only=True) if solver is None else solver
-    return geodesic(metric, x, y, solver=solver, init=init, ts=_ENDS, throw=throw).length
+    found = geodesic(metric, x, y, solver=solver, init=init, ts=_ENDS, throw=throw and not with_result)
+    return (found.length, found.result) if with_result else found.length
 
 
 def squared_dist(
@@ -86,10 +105,12 @@ def squared_dist(
     solver: AbstractBoundarySolver | None = None,
     init: AbstractStart | Geodesic | Points | None = None,
     throw: bool = True,
-) -> Scalar:
-    """The squared distance, smooth at coincident points (value and gradient zero). Arguments as in `geodesic`."""
+    with_result: bool = False,
+) -> Any:
+    """The squared distance, smooth at coincident points (value and gradient zero). Arguments as in `dist`."""
     solver = default_solver(metric, length_only=True) if solver is None else solver
-    return 2 * geodesic(metric, x, y, solver=solver, init=init, ts=_ENDS, throw=throw).energy
+    found = geodesic(metric, x, y, solver=solver, init=init, ts=_ENDS, throw=throw and not with_result)
+    return (2 * found.energy, found.result) if with_result else 2 * found.energy
 
 
 def pairwise_dist(
@@ -102,6 +123,7 @@ def pairwise_dist(
     batch_size: int | None = None,
     mesh: Mesh | None = None,
     progress: bool = False,
+    checkpoint: str | os.PathLike | None = None,
 ) -> tuple[Float[Array, "n m"], RESULTS]:
     """All distances from ``xs`` ``(n, d)`` to ``ys`` ``(m, d)``, and the result code of each solve.
 
@@ -119,7 +141,13 @@ def pairwise_dist(
     - ``mesh``: a `jax.sharding.Mesh` with one axis, as of ``jax.make_mesh((8,), ("pairs",))``: pairs are divided among
       its devices. After ``jax.distributed.initialize`` these may belong to several processes: each calls this function
       with the same arguments and gets the whole matrix.
-    - ``progress``: show a progress bar on standard error (not under ``jit``).
+    - ``progress``: show a progress bar with rate and remaining time on standard error (not under ``jit``).
+    - ``checkpoint``: a folder in which every batch is kept as soon as it is solved. The same call goes on from there,
+      however the process ended, and gives the same bits as one that was never interrupted; damaged files are noticed
+      and solved again. Raises ``ValueError`` where the folder belongs to other points, metric, solver, start or batch
+      size, and says which; ``OSError`` where it cannot be written (what was solved is kept); ``TypeError`` under
+      ``jit``, or where a part of these cannot be compared, as an open file. Of several processes, one reads and
+      writes it.
 
     >>> import jax.numpy as jnp
     >>> from scoregeo import EuclideanMetric, pairwise_dist
@@ -127,100 +155,82 @@ def pairwise_dist(
     >>> matrix.round(4).tolist()
     [[0.0, 5.0], [5.0, 0.0]]
     """
+    problem, asked, size = _as_problem(metric, xs, ys, solver, init, batch_size, mesh)
+    pairs, dtype = problem.pairs, problem.xs.dtype
+    if checkpoint is not None:
+        rows = _rows(problem, asked, size, progress, checkpoint)
+        lengths, codes = (np.stack(parts) for parts in zip(*rows, strict=True))
+        return jnp.asarray(lengths), as_results(codes)
+    n, m = pairs.n, pairs.m
+    rows, columns = pairs.indices(np.arange(pairs.count))
+    how, xs, ys = problem.how, problem.xs, problem.ys
+    lengths, results = solve_pairs(how, xs, ys, rows, columns, size, mesh, progress)
+    codes = jax.tree.map(lambda code: jnp.zeros((n, m), code.dtype).at[rows, columns].set(code), results)
+    matrix = jnp.zeros((n, m), dtype).at[rows, columns].set(lengths)
+    if pairs.symmetric:
+        matrix = matrix + matrix.T
+        codes = jax.tree.map(lambda code: code + code.T, codes)
+    return matrix, codes
+
+
+def iter_pairwise_dist(
+    metric: AbstractMetric,
+    xs: Points,
+    ys: Points | None = None,
+    *,
+    solver: AbstractBoundarySolver | None = None,
+    init: AbstractStart | None = None,
+    batch_size: int | None = None,
+    mesh: Mesh | None = None,
+    progress: bool = False,
+    checkpoint: str | os.PathLike | None = None,
+) -> Iterator[tuple[Float[np.ndarray, " m"], RESULTS]]:
+    """The rows of `pairwise_dist`, one after the other, each as soon as it is solved: lengths ``(m,)`` and their codes.
+
+    Arguments and errors as for `pairwise_dist`, whose ``checkpoint`` it shares. With ``ys`` no more than a row and a
+    batch are in memory. Without, the host keeps the matrix, because a row begins with what earlier ones found: where
+    that does not fit, give the points as ``ys`` too, and everything is solved twice.
+
+    >>> import jax.numpy as jnp
+    >>> from scoregeo import EuclideanMetric, iter_pairwise_dist
+    >>> for row, results in iter_pairwise_dist(EuclideanMetric(), jnp.array([[0.0, 0.0], [3.0, 4.0]])):
+    ...     print(row.round(4).tolist())
+    [0.0, 5.0]
+    [5.0, 0.0]
+    """
+    problem, asked, size = _as_problem(metric, xs, ys, solver, init, batch_size, mesh)
+    # Arguments are checked by the call, not when the first row is asked for.
+    rows = _rows(problem, asked, size, progress, checkpoint)
+    return ((lengths, as_results(codes)) for lengths, codes in rows)
+
+
+def _as_problem(metric, xs, ys, solver, init, batch_size, mesh) -> tuple[Problem, int | None, int]:
+    """The arguments of `pairwise_dist`, checked; the pairs of a batch on all devices, if that was given; and in any
+    case."""
     xs = as_points(xs, "xs")
     symmetric = ys is None
     ys = xs if symmetric else as_points(ys, "ys", dim=xs.shape[1])
     dtype = jnp.result_type(xs, ys)
     xs, ys = xs.astype(dtype), ys.astype(dtype)
-    if batch_size is None:
-        batch_size = max(1, 2**28 // (_NUMBERS_PER_DIMENSION * xs.shape[1] * dtype.itemsize))
-    batch_size = check_count("batch_size", batch_size)
+    asked = None if batch_size is None else check_count("batch_size", batch_size)
+    size = max(1, 2**28 // (_NUMBERS_PER_DIMENSION * xs.shape[1] * dtype.itemsize)) if asked is None else asked
     if mesh is not None and not (isinstance(mesh, Mesh) and len(mesh.axis_names) == 1):
         raise ValueError(f"`mesh` must be a jax.sharding.Mesh with one axis, got {mesh!r}")
     check_metric(metric, xs[0])
     solver = default_solver(metric, length_only=True) if solver is None else solver
     check_solver(solver)
     init = check_rule(init, xs.shape[1])
-
-    n, m = xs.shape[0], ys.shape[0]
-    rows, columns = np.triu_indices(n, 1) if symmetric else (a.reshape(-1) for a in np.indices((n, m)))
-    lengths, results = _solve_pairs((metric, solver, init), xs, ys, rows, columns, int(batch_size), mesh, progress)
-    codes = jax.tree.map(lambda code: jnp.zeros((n, m), code.dtype).at[rows, columns].set(code), results)
-    matrix = jnp.zeros((n, m), dtype).at[rows, columns].set(lengths)
-    if symmetric:
-        matrix = matrix + matrix.T
-        codes = jax.tree.map(lambda code: code + code.T, codes)
-    return matrix, codes
+    pairs = Pairs(xs.shape[0], ys.shape[0], symmetric)
+    return Problem((metric, solver, init), xs, ys, pairs, mesh), asked, size
 
 
-def _solve_pairs(how, xs, ys, rows, columns, batch_size, mesh, progress):
-    """Lengths and results of the pairs ``(xs[rows], ys[columns])``, in blocks of equal shape: compiled once. ``how`` is
-    metric, solver and starting rule."""
-    pairs = len(rows)
-    if pairs == 0:
-        return jnp.zeros(0, xs.dtype), jax.tree.map(lambda code: jnp.zeros(0, code.dtype), RESULTS.successful)
-    devices = 1 if mesh is None else mesh.size
-    blocks = -(-pairs // (batch_size * devices))
-    if progress:
-        blocks = min(max(blocks, _PROGRESS_STEPS), pairs)
-    size = -(-pairs // (blocks * devices)) * devices
-    blocks = -(-pairs // size)
-    # Strided, so that neighbours, which are similarly hard, are spread over blocks and devices.
-    order = np.resize(np.arange(pairs), (size, blocks)).T
-    arrays, static = eqx.partition(how, eqx.is_array)
-    indices = np.stack([rows[order], columns[order]], 1)
-    if all(map(is_concrete, jax.tree.leaves((arrays, xs, ys)))):
-        data: tuple[Any, Points, Points] = _replicated((arrays, xs, ys), mesh)
-        bar = _with_progress(indices) if progress else indices
-        solved = []
-        for block in bar:
-            solved.append(_solve_block(*data, _replicated(block, mesh), static, mesh))
-            if progress:
-                jax.block_until_ready(solved[-1])  # or the bar would show what has been asked for, not what is done
-        solved = jax.tree.map(lambda *parts: jnp.stack(parts), *solved)
-    else:
-        solved = jax.lax.map(lambda block: _solve_block(arrays, xs, ys, block, static, mesh), jnp.asarray(indices))
-    inverse = np.zeros(pairs, int)
-    inverse[order.reshape(-1)] = np.arange(order.size)
-    return jax.tree.map(lambda leaf: leaf.reshape(-1)[inverse], solved)
-
-
-def _with_progress(blocks):
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(blocks, description="distances", console=Console(stderr=True))
-
-
-def _replicated(tree, mesh):
-    """``tree`` on every device of ``mesh``, also where these belong to several processes."""
-    if mesh is None:
-        return tree
-    return jax.device_put(jax.tree.map(np.asarray, tree), NamedSharding(mesh, PartitionSpec()))
-
-
-@eqx.filter_jit
-def _solve_block(arrays, xs, ys, pairs, static, mesh):
-    def solve(arrays, xs, ys, pairs):
-        metric, solver, init = eqx.combine(arrays, static)
-        xs, ys = xs[pairs[0]], ys[pairs[1]]
-        result = jax.vmap(lambda x, y: solver.solve(metric, x, y, init(metric, x, y), _ends(x)))(xs, ys)
-        return result.length, result.result
-
-    if mesh is None:
-        return solve(arrays, xs, ys, pairs)
-    (axis,) = mesh.axis_names
-    everywhere, divided = PartitionSpec(), PartitionSpec(axis)
-    # Loops run on each device until its own pairs are solved, so nothing may be communicated inside them.
-    sharded = jax.shard_map(
-        solve,
-        mesh=mesh,
-        in_specs=(everywhere, everywhere, everywhere, PartitionSpec(None, axis)),
-        out_specs=divided,
-        check_vma=False,
-    )
-    return jax.lax.with_sharding_constraint(sharded(arrays, xs, ys, pairs), NamedSharding(mesh, everywhere))
-
-
-def _ends(x: Point) -> Float[Array, "2"]:
-    return jnp.asarray(_ENDS, x.dtype)
+def _rows(
+    problem: Problem, asked: int | None, size: int, progress: bool, checkpoint: str | os.PathLike | None
+) -> Iterator[Block]:
+    """Rows of the matrix in order; the batches are those of a checkpoint, if there is one."""
+    # At least some tens of batches, so that no more than a few percent are lost, and a bar moves.
+    few = max(1, -(-problem.pairs.count // (_FEWEST_BATCHES * problem.devices)))
+    batch = size if asked is not None else min(size, few)
+    folder = None if checkpoint is None else pathlib.Path(checkpoint)
+    blocks = solve_in_order(problem, batch, asked is not None, folder, progress)
+    return rows_in_order(blocks, problem.pairs, problem.xs.dtype)
