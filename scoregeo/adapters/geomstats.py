@@ -19,6 +19,7 @@ import numpy as np
 
 from .. import metrics
 from .._checks import check_count
+from .._numerics import with_own_settings
 from .._results import RESULTS
 from .._types import Matrix, Point, Scalar, Vector
 from ..geodesics import AbstractBoundarySolver, Geodesic, SpectralNewton, geodesic, shoot
@@ -195,21 +196,25 @@ class JaxMetric(RiemannianMetric):
 
 
 @eqx.filter_jit
+@with_own_settings
 def _matrices(metric, xs):
     return jax.vmap(lambda x: metric.at(x).matrix(x.size))(xs), None
 
 
 @eqx.filter_jit
+@with_own_settings
 def _christoffels(metric, xs):
     return jax.vmap(lambda x: metrics.christoffels(metric, x))(xs), None
 
 
 @eqx.filter_jit
+@with_own_settings
 def _inner(metric, xs, vs, ws):
     return jax.vmap(metric.inner)(xs, vs, ws), None
 
 
 @eqx.filter_jit
+@with_own_settings
 def _exp(metric, xs, vs):
     def solve(x, v):
         return shoot(metric, x, v, ts=(1.0,), dense=False, max_steps=4096, throw=False)
@@ -219,11 +224,13 @@ def _exp(metric, xs, vs):
 
 
 @eqx.filter_jit
+@with_own_settings
 def _geodesics(solver, metric, xs, ys):
     return jax.vmap(lambda x, y: geodesic(metric, x, y, solver=solver, ts=(0.0, 1.0), throw=False))(xs, ys)
 
 
 @eqx.filter_jit
+@with_own_settings
 def _evaluate(paths, times):
     return eqx.filter_vmap(lambda path: path.evaluate(times))(paths)
 
