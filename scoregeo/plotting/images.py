@@ -16,7 +16,7 @@ _GAP = 1
 
 def image_strip(
     ax: Axes,
-    paths: Mapping[str, Points],
+    paths: Mapping[str, Points | np.ndarray],
     image_shape: Sequence[int],
     *,
     ts: Sequence[float] | None = None,

@@ -1,6 +1,6 @@
 """Whole figures, composed from the functions of this folder: what the demo and the command line write."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,20 +14,30 @@ from .curves import geodesics
 from .fields import density, tissot
 from .images import image_strip
 
-_GEODESIC, _STRAIGHT = "#D55E00", "#333333"
+# Okabe & Ito's colours, which people who see colours differently tell apart; the first metric, the second, ...
+_COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7")
+_STRAIGHT = "#333333"
+
+Paths = Mapping[str, Sequence[Geodesic]]
+Truth = Callable[[int, np.ndarray], np.ndarray]
 
 
-def suitable(dataset: Dataset, metric: SteinMetric, paths: Sequence[Geodesic]) -> tuple[str, Figure]:
+def suitable(dataset: Dataset, metric: SteinMetric, paths: Paths, truth: Truth | None = None) -> tuple[str, Figure]:
     """The picture that suits the data, and what to call it: "strips" of images, the "metric" in the plane, or a
-    "projection" for the rest."""
+    "projection" for the rest.
+
+    ``paths`` has the geodesics of each metric by its name, between the same pairs of points; ``metric`` gives ellipses
+    and log p. ``truth(i, ts)`` are the points, in the units of the data, where the i-th path should be at times ``ts``,
+    if anyone knows them.
+    """
     if dataset.image_shape is not None:
-        return "strips", strips(dataset, metric, paths)
+        return "strips", strips(dataset, metric, paths, truth)
     if dataset.points.shape[1] == 2:
         return "metric", plane(dataset, metric, paths)
     return "projection", projection(dataset, paths)
 
 
-def plane(dataset: Dataset, metric: SteinMetric, paths: Sequence[Geodesic]) -> Figure:
+def plane(dataset: Dataset, metric: SteinMetric, paths: Paths) -> Figure:
     """A two-dimensional metric with geodesics against straight lines, and log p along both."""
     points = np.asarray(dataset.points)
     margin = 0.15 * np.ptp(points, axis=0).max()
@@ -41,7 +51,8 @@ def plane(dataset: Dataset, metric: SteinMetric, paths: Sequence[Geodesic]) -> F
     else:
         field.scatter(*points.T, s=2, c="#6BAED6", alpha=0.5, linewidths=0)
     tissot(field, metric, xlim, ylim)
-    geodesics(field, list(paths))
+    for (name, curves), color in zip(paths.items(), _COLORS, strict=False):
+        geodesics(field, list(curves), straight=name == list(paths)[-1], colors=color, label=name)
     field.set_xlim(*xlim)
     field.set_ylim(*ylim)
     field.legend(loc="upper right", fontsize=9, framealpha=0.9)
@@ -51,28 +62,40 @@ def plane(dataset: Dataset, metric: SteinMetric, paths: Sequence[Geodesic]) -> F
     return figure
 
 
-def strips(dataset: Dataset, metric: SteinMetric, paths: Sequence[Geodesic], *, columns: int = 11) -> Figure:
-    """For each path, images along the geodesic above and the straight line below, with log p along both beside them."""
+def strips(
+    dataset: Dataset, metric: SteinMetric, paths: Paths, truth: Truth | None = None, *, columns: int = 11
+) -> Figure:
+    """For each pair of points, images along the geodesic of every metric and along the straight line. Beside them log p
+    along these or, where there is a ``truth``, their distance to it."""
     assert dataset.image_shape is not None  # of images only, says `suitable`
-    figure = Figure(figsize=(13, 1.9 * len(paths) + 0.3), layout="constrained")
-    axes = figure.subplots(len(paths), 2, width_ratios=(4.2, 1), squeeze=False)
+    pairs = len(next(iter(paths.values())))
+    rows_of_pair = len(paths) + 1 + (truth is not None)
+    figure = Figure(figsize=(13, (0.95 * rows_of_pair) * pairs + 0.3), layout="constrained")
+    axes = figure.subplots(pairs, 2, width_ratios=(4.2, 1.2), squeeze=False)
     ts = np.linspace(0, 1, columns)
-    lines = [np.linspace(path.points[0], path.points[-1], columns) for path in paths]
     clean = np.asarray(dataset.undo(dataset.points))
-    for (strip, profile), path, line in zip(axes, paths, lines, strict=True):
-        rows = {"geodesic": dataset.undo(path.evaluate(ts)), "straight line": dataset.undo(jnp.asarray(line))}
+    for i, (strip, profile) in enumerate(axes):
+        mine = {name: [curves[i]] for name, curves in paths.items()}
+        ends = next(iter(mine.values()))[0].points[jnp.array([0, -1])]
+        line = ends[0] + ts[:, None] * (ends[1] - ends[0])
+        rows = {name: dataset.undo(path.evaluate(ts)) for name, (path,) in mine.items()}
+        rows["straight line"] = dataset.undo(line)
+        if truth is None:
+            _profiles(profile, metric, mine)
+        else:
+            rows["the truth"] = truth(i, ts)
+            _distances(profile, dataset, mine, lambda ts, i=i: truth(i, ts))
         image_strip(strip, rows, dataset.image_shape, limits=(clean.min(), clean.max()))
-        _profiles(profile, metric, [path])
-        if profile is not axes[-1, 1]:
+        if i < pairs - 1:
             strip.set_xlabel("")
             profile.set_xlabel("")
-        if profile is not axes[0, 1]:
+        if i > 0:
             profile.get_legend().remove()
-    axes[0, 1].set_title("$\\log p$ along the paths", fontsize=10)
+    axes[0, 1].set_title("$\\log p$ along the paths" if truth is None else "distance to the truth", fontsize=10)
     return figure
 
 
-def projection(dataset: Dataset, paths: Sequence[Geodesic]) -> Figure:
+def projection(dataset: Dataset, paths: Paths) -> Figure:
     """Geodesics and straight lines in the plane of the first two principal components of the data."""
     points = np.asarray(dataset.points)
     mean = points.mean(0)
@@ -83,18 +106,17 @@ def projection(dataset: Dataset, paths: Sequence[Geodesic]) -> Figure:
     directions = axes[:2]
     if len(directions) == 1:
         # One dimension: show the path over time.
-        for path in paths:
-            ax.plot(path.ts, np.asarray(path.points)[:, 0], color=_GEODESIC)
+        for path, color, _ in _labelled(paths):
+            ax.plot(path.ts, np.asarray(path.points)[:, 0], color=color)
             ax.plot([0, 1], np.asarray(path.points)[[0, -1], 0], "--", color=_STRAIGHT)
         ax.set_xlabel("$t$")
         ax.set_ylabel("$x$")
         return figure
     ax.scatter(*((points - mean) @ directions.T).T, s=4, c="#6BAED6", alpha=0.5, linewidths=0, label="data")
-    for path in paths:
+    for k, (path, color, label) in enumerate(_labelled(paths)):
         curve = (np.asarray(path.evaluate(np.linspace(0, 1, 200))) - mean) @ directions.T
-        first = path is paths[0]
-        ax.plot(*curve.T, color=_GEODESIC, lw=2, label="geodesic" if first else None)
-        ax.plot(*curve[[0, -1]].T, "--", color=_STRAIGHT, lw=1.2, label="straight line" if first else None)
+        ax.plot(*curve.T, color=color, lw=2, label=label)
+        ax.plot(*curve[[0, -1]].T, "--", color=_STRAIGHT, lw=1.2, label=None if k else "straight line")
     ax.set_xlabel(f"principal component 1 ({share[0]:.0%} of the variance)")
     ax.set_ylabel(f"principal component 2 ({share[1]:.0%})")
     ax.set_aspect("equal", adjustable="datalim")
@@ -102,19 +124,42 @@ def projection(dataset: Dataset, paths: Sequence[Geodesic]) -> Figure:
     return figure
 
 
-def _profiles(ax, metric: SteinMetric, paths: Sequence[Geodesic]) -> None:
+def _labelled(paths: Paths) -> Iterator[tuple[Geodesic, str, str | None]]:
+    """Every path with the colour of its metric, and the name of that for the first one of each."""
+    for (name, curves), color in zip(paths.items(), _COLORS, strict=False):
+        for path in curves:
+            yield path, color, name if path is curves[0] else None
+
+
+def _profiles(ax, metric: SteinMetric, paths: Paths) -> None:
     """log p relative to the start along geodesics (solid) and straight lines (dashed), by the line integral of the
     score."""
     ts = jnp.linspace(0, 1, 201)
-    for path in paths:
+    for path, color, label in _labelled(paths):
+        ax.plot(ts, log_prob_along(metric.score, path.evaluate(ts)), color=color, lw=1.5, label=label)
+    for k, path in enumerate(next(iter(paths.values()))):
         line = jnp.linspace(path.points[0], path.points[-1], ts.size)
-        first = path is paths[0]
-        curves = ((path.evaluate(ts), "-", _GEODESIC, "geodesic"), (line, "--", _STRAIGHT, "straight line"))
-        for points, style, color, label in curves:
-            ax.plot(
-                ts, log_prob_along(metric.score, points), style, color=color, lw=1.5, label=label if first else None
-            )
-    ax.set_xlabel("$t$")
+        style = {"color": _STRAIGHT, "lw": 1.5, "label": None if k else "straight line"}
+        ax.plot(ts, log_prob_along(metric.score, line), "--", **style)
     ax.set_ylabel("$\\log p(\\gamma(t)) - \\log p(\\gamma(0))$", fontsize=9)
+    _finish(ax)
+
+
+def _distances(ax, dataset: Dataset, paths: Paths, truth: Callable[[np.ndarray], np.ndarray]) -> None:
+    """The distance to where a path should be, along geodesics (solid) and straight lines (dashed)."""
+    ts = np.linspace(0, 1, 61)
+    places = np.asarray(truth(ts))
+    for path, color, label in _labelled(paths):
+        away = np.asarray(dataset.undo(path.evaluate(ts))) - places
+        ax.plot(ts, np.linalg.norm(away, axis=1), color=color, lw=1.5, label=label)
+    ends = places[[0, -1]]
+    away = ends[0] + ts[:, None] * (ends[1] - ends[0]) - places
+    ax.plot(ts, np.linalg.norm(away, axis=1), "--", color=_STRAIGHT, lw=1.5, label="straight line")
+    ax.set_ylabel("distance, in the units of the data", fontsize=9)
+    _finish(ax)
+
+
+def _finish(ax) -> None:
+    ax.set_xlabel("$t$")
     ax.tick_params(labelsize=8)
     ax.legend(fontsize=8)
