@@ -13,14 +13,17 @@ import jax.numpy as jnp
 from rich.table import Table
 
 from .._atomic import write_json
-from .._results import RESULTS
-from .._types import Point, Scalar
+from .._results import RESULTS, status_name
+from .._types import Point, Points, Scalar
 from ..diffusion import DiffusionModel
-from ..geodesics import Geodesic, SpectralNewton, geodesic, verify
+from ..geodesics import AbstractBoundarySolver, Geodesic, SpectralNewton, geodesic, verify
+from ..geodesics.base import default_solver
 from ..metrics import AbstractMetric, SteinMetric
 
 # Lengths have four digits at least. A finer path says nothing more about the data, whose score is known to two digits.
 SOLVER = SpectralNewton(rtol=1e-4, path_rtol=1e-3)
+# Where nobody asks for the paths, they need not be accurate.
+LENGTHS = SpectralNewton(rtol=1e-4, path_rtol=1.0)
 # The file beside a model that says which metric to use.
 GEOMETRY_FILE = "geometry.json"
 
@@ -71,11 +74,11 @@ def double_precision() -> Iterator[None]:
         yield
 
 
-def solve(metric: AbstractMetric, x: Point, y: Point) -> tuple[Geodesic, dict[str, Any]]:
+def solve(metric: AbstractMetric, x: Point, y: Point, init: Points | None = None) -> tuple[Geodesic, dict[str, Any]]:
     """A geodesic and what is known about it, for a report: length, error, residual, diffrax defect, status, time."""
-    start = time.perf_counter()
-    path = jax.block_until_ready(geodesic(metric, x, y, solver=SOLVER, throw=False))
-    seconds = time.perf_counter() - start
+    began = time.perf_counter()
+    path = jax.block_until_ready(geodesic(metric, x, y, solver=solver_for(metric), init=init, throw=False))
+    seconds = time.perf_counter() - began
     converged = bool(path.result == RESULTS.successful)
     record = {
         "length": float(path.length),
@@ -84,6 +87,7 @@ def solve(metric: AbstractMetric, x: Point, y: Point) -> tuple[Geodesic, dict[st
         "residual": float(path.residual),
         "defect": float(verify(metric, path)),
         "status": "converged" if converged else RESULTS[path.result].split(". ")[0],
+        "code": status_name(path.result),
         "converged": converged,
         **{name: count.item() for name, count in path.stats.items()},
         "seconds": seconds,
@@ -91,25 +95,39 @@ def solve(metric: AbstractMetric, x: Point, y: Point) -> tuple[Geodesic, dict[st
     return path, record
 
 
-def geodesic_table(records: Sequence[Mapping[str, Any]]) -> Table:
-    """Lengths, certificates and status of solved geodesics."""
-    table = Table(title="geodesics of I + strength s s^T")
-    for column in ("from", "to", "length", "error", "straight", "residual", "defect", "elements", "seconds"):
+def solver_for(metric: AbstractMetric) -> AbstractBoundarySolver:
+    """The default solver of ``metric``, as accurate as `SOLVER`."""
+    solver = default_solver(metric)
+    if not isinstance(solver, SpectralNewton):
+        return solver
+    return dataclasses.replace(solver, rtol=SOLVER.rtol, path_rtol=SOLVER.path_rtol)
+
+
+def geodesic_table(records: Sequence[Mapping[str, Any]], *, title: str = "geodesics of I + strength s s^T") -> Table:
+    """Lengths, certificates and status of solved geodesics; how far they are from the truth, where that is known."""
+    table = Table(title=title)
+    known = any("from_the_truth" in r for r in records)
+    columns = ("from", "to", "length", "error", "straight", "residual", "defect", "elements", "seconds")
+    # A terminal has room for eleven columns at most.
+    columns = ("from", "to", "length", "error", "defect", "seconds", "from truth", "(straight)") if known else columns
+    for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("status", no_wrap=True)
     for r in records:
-        table.add_row(
-            str(r["from"]),
-            str(r["to"]),
-            f"{r['length']:.6f}",
-            f"{r['error']:.0e}",
-            f"{r['euclidean']:.4f}",
-            f"{r['residual']:.0e}",
-            f"{r['defect']:.0e}",
-            str(r["elements"]),
-            f"{r['seconds']:.1f}",
-            r["status"],
-        )
+        cells = {
+            "from": str(r["from"]),
+            "to": str(r["to"]),
+            "length": f"{r['length']:.6f}",
+            "error": f"{r['error']:.0e}",
+            "straight": f"{r['euclidean']:.4f}",
+            "residual": f"{r['residual']:.0e}",
+            "defect": f"{r['defect']:.0e}",
+            "elements": str(r["elements"]),
+            "seconds": f"{r['seconds']:.1f}",
+        }
+        if known:
+            cells |= {"from truth": f"{r['from_the_truth']:.3f}", "(straight)": f"{r['from_the_truth_straight']:.3f}"}
+        table.add_row(*(cells[column] for column in columns), r["code"])
     return table
 
 

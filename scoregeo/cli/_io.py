@@ -7,19 +7,21 @@ import dataclasses
 import os
 import pathlib
 import zipfile
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from rich.console import Console
 
 from .._atomic import make_writable
-from ..datasets.files import read_points
+from ..datasets.files import FilePoints, read_points
 from ..diffusion import DiffusionModel
 from ._command import CommandError
 
 # The file beside a model with the points that it was trained on, in the units of the data.
 POINTS_FILE = "points.npy"
+# Delimiters that are hard to type, by name.
+_DELIMITERS = {"tab": "\t", "\\t": "\t", "space": " "}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,28 @@ class PointsOptions:
     key: str | None = None
     """Which array of an .npz file that holds several."""
     columns: tuple[str, ...] = ()
-    """Which columns of a table, in this order; all by default. Without a header they are called 0, 1, ..."""
+    """Which columns of a table, in this order; all by default. Without names they are called 0, 1, ..."""
+    delimiter: str | None = None
+    """What separates the values of a .csv file: a character, or tab or space; by default it is guessed."""
+    header: bool | None = None
+    """Whether the first row of a .csv file has the names of its columns; by default it is guessed."""
+
+    def chosen(self) -> list[str]:
+        """The options that are given."""
+        fields = dataclasses.fields(PointsOptions)
+        return [f"--{field.name}" for field in fields if getattr(self, field.name) != field.default]
+
+    def read(self, path: pathlib.Path, console: Console) -> FilePoints:
+        """The points of a file; what was chosen for a .csv file is printed. Raises as `scoregeo.datasets.load` does."""
+        delimiter = self.delimiter if self.delimiter is None else _DELIMITERS.get(self.delimiter, self.delimiter)
+        found = read_points(path, key=self.key, columns=self.columns or None, delimiter=delimiter, header=self.header)
+        if found.layout is not None:
+            console.print(f"read {path} with {found.layout}", soft_wrap=True, markup=False, highlight=False)
+        return found
+
+    def points_for(self, model: DiffusionModel, path: pathlib.Path, console: Console) -> jax.Array | np.ndarray:
+        """The points of a file, in the coordinates of ``model``; raises ``ValueError`` for another dimension."""
+        return in_coordinates(model, self.read(path, console).points, path)
 
 
 def load_model(folder: pathlib.Path) -> DiffusionModel:
@@ -40,24 +63,22 @@ def load_model(folder: pathlib.Path) -> DiffusionModel:
         raise CommandError(f"`--model` {folder} cannot be used: {error}") from error
 
 
-def points_for(
-    model: DiffusionModel, path: pathlib.Path, key: str | None = None, columns: Sequence[str] = ()
-) -> jax.Array:
-    """The points of a file, in the coordinates of ``model``; raises ``ValueError`` for another dimension."""
-    points, _ = read_points(path, key=key, columns=columns or None)
+def training_points(model: DiffusionModel, folder: pathlib.Path) -> jax.Array | np.ndarray | None:
+    """The points kept beside a model, in its coordinates; ``None`` if there are none."""
+    path = folder / POINTS_FILE
+    return in_coordinates(model, read_points(path).points, path) if path.exists() else None
+
+
+def in_coordinates(model: DiffusionModel, points: np.ndarray, path: pathlib.Path) -> jax.Array | np.ndarray:
+    """The points ``(n, d)`` of a file in the coordinates of ``model``; raises ``ValueError`` for another dimension.
+
+    Without a standardisation they stay in float64: what takes them subtracts the mean of the model first.
+    """
     if points.shape[1] != model.dim:
         raise ValueError(f"{path} must have points of dimension {model.dim}, as the model has, got {points.shape[1]}")
-    if model.standardization is not None:
-        mean, scale = mean_and_scale(model)
-        points = (points - mean) / scale
-    return jnp.asarray(points, model.dtype)
-
-
-def mean_and_scale(model: DiffusionModel) -> tuple[np.ndarray, np.ndarray]:
-    """The standardisation of ``model``, for float64 on the host: in float32 a large offset would eat the digits."""
-    units = model.standardization
-    assert units is not None  # callers ask only where there is one
-    return np.asarray(units.mean, np.float64), np.asarray(units.scale, np.float64)
+    if model.standardization is None:
+        return points
+    return jnp.asarray(model.standardization.apply(points), model.dtype)
 
 
 def unit_of_length(model: DiffusionModel) -> str:

@@ -22,9 +22,9 @@ class PairCommand(Command):
 
     model: Path
     """Folder of a saved model, such as scoregeo-demo/moons/model."""
-    start: Annotated[str, tyro.conf.arg(name="from")]
+    start: Annotated[str | None, tyro.conf.arg(name="from")]
     """Index of a point of the data that the model was trained on, or a .npy file with one point."""
-    end: Annotated[str, tyro.conf.arg(name="to")]
+    end: Annotated[str | None, tyro.conf.arg(name="to")]
     """The other end, given in the same way. Points are in the units of the data."""
     sigma: float | None = None
     """Noise level of the score; by default the one kept with the model."""
@@ -55,12 +55,11 @@ class Problem:
 
 def read_problem(arguments: PairCommand) -> Problem:
     """Read and check everything that the arguments name, before anything is computed."""
+    if arguments.start is None or arguments.end is None:
+        raise ValueError("`--from` and `--to` must both be given")
     folder = arguments.model
     model = load_model(folder)
-    geometry = _geometry(arguments)
-    check_known_sigma(geometry.sigma, model)
-    if not geometry.strength >= 0 or not np.isfinite(geometry.strength):
-        raise ValueError(f"`--strength` must be a non-negative number, got {geometry.strength}")
+    geometry = checked_geometry(folder, model, arguments.sigma, arguments.strength)
     shape = geometry.image_shape
     if shape is not None and (len(shape) not in (2, 3) or np.prod(shape) != model.dim):
         raise ValueError(f"`--model` {folder} is damaged: images of shape {shape} in dimension {model.dim}")
@@ -69,19 +68,26 @@ def read_problem(arguments: PairCommand) -> Problem:
     return Problem(model, geometry, start, end)
 
 
-def _geometry(arguments: PairCommand) -> Geometry:
-    """The metric kept beside the model, with the noise level and the strength that are given in place of its own."""
-    sigma, strength = arguments.sigma, arguments.strength
-    if sigma is not None and strength is not None and not (arguments.model / GEOMETRY_FILE).exists():
+def checked_geometry(folder: Path, model: DiffusionModel, sigma: float | None, strength: float | None) -> Geometry:
+    """The metric kept beside the model, with the noise level and the strength that are given in place of its own.
+
+    Raises ``ValueError`` for a noise level that the model does not know, and a strength that is no number.
+    """
+    if sigma is not None and strength is not None and not (folder / GEOMETRY_FILE).exists():
         geometry = Geometry(sigma, strength, float("nan"))
     else:
-        geometry = Geometry.load(arguments.model)
-    for name in ("sigma", "strength"):
-        value = getattr(arguments, name)
+        geometry = Geometry.load(folder)
+    for name, value in {"sigma": sigma, "strength": strength}.items():
         if value is not None:
             geometry = dataclasses.replace(geometry, **{name: value})
     if not geometry.sigma > 0 or not np.isfinite(geometry.sigma):
         raise ValueError(f"`--sigma` must be a positive number, got {geometry.sigma}")
+    check_known_sigma(geometry.sigma, model)
+    if not geometry.strength >= 0 or not np.isfinite(geometry.strength):
+        raise ValueError(f"`--strength` must be a non-negative number, got {geometry.strength}")
+    shape = geometry.image_shape
+    if shape is not None and (len(shape) not in (2, 3) or np.prod(shape) != model.dim):
+        raise ValueError(f"`--model` {folder} is damaged: images of shape {shape} in dimension {model.dim}")
     return geometry
 
 

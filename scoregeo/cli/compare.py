@@ -29,14 +29,12 @@ from ..fisher_rao import (
     sqrt_jeffreys,
     wasserstein,
 )
-from ..geodesics import SpectralNewton, geodesic
+from ..geodesics import geodesic
 from ..metrics import AbstractMetric, SteinMetric
 from ._command import Command, CommandError
-from ._geometry import GEOMETRY_FILE, SOLVER, Geometry, check_known_sigma, double_precision
-from ._io import POINTS_FILE, check_output, load_model, mean_and_scale, points_for, unit_of_length
+from ._geometry import GEOMETRY_FILE, LENGTHS, SOLVER, Geometry, check_known_sigma, double_precision
+from ._io import PointsOptions, check_output, load_model, training_points, unit_of_length
 
-# Lengths have four digits, as everywhere on the command line. Nobody asks for the paths, so they need not be accurate.
-_LENGTHS = SpectralNewton(rtol=1e-4, path_rtol=1.0)
 # How many geodesics the picture shows.
 _DRAWN = 3
 # How many coordinates are solved side by side: the spacetime metric differentiates the denoiser in each at every node.
@@ -46,7 +44,7 @@ _Metric: TypeAlias = AbstractMetric | Callable[[Any, Any], Scalar] | Entry
 
 
 @dataclasses.dataclass(frozen=True)
-class Compare(Command):
+class Compare(PointsOptions, Command):
     """The arguments of ``scoregeo compare``."""
 
     model: Path
@@ -69,7 +67,7 @@ class Compare(Command):
     to_covariances: Path | None = None
     """The same for the points of --to."""
     out: Path | None = None
-    """A .csv file for the distances and the status of every pair."""
+    """A .csv file for the distances and the status of every pair, with the rows of the files, counted from 0."""
     picture: Path | None = None
     """A .png file: correlations, distances against each other, and in the plane the geodesics that bend most."""
     seed: int = 0
@@ -82,7 +80,7 @@ class Compare(Command):
         check_output("out", self.out, ".csv")
         check_output("picture", self.picture, ".png")
         with double_precision():
-            sides = _sides(self, model)
+            rows, sides = _sides(self, model, console)
             xs, ys = sides[0].points, sides[1].points if len(sides) > 1 else None
             score = model.score_at(sigma)
             stein = {f"Stein {strength:g}": SteinMetric(score, strength) for strength in strengths}
@@ -92,7 +90,7 @@ class Compare(Command):
             if self.covariances is not None:
                 metrics |= _between_normals(model.dim, sides)
             settings = {"batch_size": max(1, _TOGETHER // model.dim), "progress": sys.stderr.isatty()}
-            result = compare(xs, ys, metrics=metrics, solver=_LENGTHS, seed=self.seed, **settings)
+            result = compare(xs, ys, metrics=metrics, solver=LENGTHS, seed=self.seed, **settings)
             console.print(str(result), soft_wrap=True, markup=False, highlight=False)
             with_units = "Euclidean, Stein" + (" and Wasserstein" if "Wasserstein" in metrics else "")
             units = f"{with_units} distances in {unit_of_length(model)}"
@@ -100,11 +98,11 @@ class Compare(Command):
             # Drawn before anything is written: if that fails, nothing is left behind.
             figure = None
             if self.picture is not None:
-                training_points = self.model / POINTS_FILE
-                background = points_for(model, training_points) if training_points.exists() else xs
+                kept = training_points(model, self.model)
+                background = xs if kept is None else jnp.asarray(kept)
                 figure = _picture(result, xs, xs if ys is None else ys, stein, background)
             if self.out is not None:
-                result.to_csv(self.out)
+                _in_the_file(result, rows).to_csv(self.out)
                 console.print(f"wrote {self.out}")
             if self.picture is not None and figure is not None:
                 write_figure(self.picture, figure)
@@ -146,13 +144,14 @@ def _settings(arguments: Compare, model: DiffusionModel) -> tuple[float, tuple[f
     return sigma, strengths
 
 
-def _sides(arguments: Compare, model: DiffusionModel) -> list[_Side]:
-    """What the files of --data and, if it is given, --to hold: the same rows of all of them."""
+def _sides(arguments: Compare, model: DiffusionModel, console: Console) -> tuple[np.ndarray, list[_Side]]:
+    """Which rows are taken, and what the files of --data and, if it is given, --to hold in them."""
     if arguments.to is None and arguments.to_covariances is not None:
         raise ValueError("`--to-covariances` must come with `--to`")
     if arguments.to is not None and (arguments.covariances is None) != (arguments.to_covariances is None):
         raise ValueError("`--covariances` and `--to-covariances` must both be given with `--to`, or neither")
-    points = [points_for(model, path) for path in (arguments.data, arguments.to) if path is not None]
+    files = [path for path in (arguments.data, arguments.to) if path is not None]
+    points = [arguments.points_for(model, path, console) for path in files]
     n = len(points[0])
     if len(points[-1]) != n:
         raise ValueError(f"`--to` must have as many points as `--data`, {n}, got {len(points[-1])}")
@@ -163,24 +162,34 @@ def _sides(arguments: Compare, model: DiffusionModel) -> list[_Side]:
     rows = np.arange(n)
     if n > arguments.n:
         rows = np.sort(np.random.default_rng(arguments.seed).choice(n, arguments.n, replace=False))
+        console.print(f"{arguments.n} of {n} rows are taken at random, by --seed {arguments.seed}", soft_wrap=True)
     options = {"--covariances": arguments.covariances, "--to-covariances": arguments.to_covariances}
     sides = []
     for side, (option, path) in zip(points, options.items(), strict=False):
         means = jnp.asarray(side, jnp.float64)[rows]
         covs = None if path is None else _covariances(model, n, path, option)[rows]
         sides.append(_Side(means, None if covs is None else _pack(means, covs)))
-    return sides
+    return rows, sides
+
+
+def _in_the_file(result: Comparison, rows: np.ndarray) -> Comparison:
+    """``result`` with the rows of the file in its table, in place of places among the ``rows`` that were taken."""
+    table = result.table.copy()
+    for end in ("first", "second"):
+        table[end] = rows[table[end]]
+    return dataclasses.replace(result, table=table)
 
 
 def _covariances(model: DiffusionModel, n: int, path: Path, option: str) -> np.ndarray:
     """The covariances of a file, ``(n, d, d)``, in the coordinates of the model."""
     try:
-        flat, shape = read_points(path)
+        flat, shape, _ = read_points(path)
     except ValueError as error:
         raise ValueError(f"`{option}`: {error}") from error
     except OSError as error:
         raise OSError(f"`{option}`: {error}") from error
-    d = model.dim
+    units = model.standardization
+    d = model.dim if units is None else units.mean.size
     if shape != (d, d) or len(flat) != n:
         got = (len(flat), *(flat.shape[1:] if shape is None else shape))
         raise ValueError(f"`{option}` must hold an array of shape ({n}, {d}, {d}), got {got}")
@@ -194,8 +203,10 @@ def _covariances(model: DiffusionModel, n: int, path: Path, option: str) -> np.n
         row = int(np.argmax(bad))
         problem = "is not symmetric" if skew[row] else f"has the eigenvalue {np.linalg.eigvalsh(covs[row])[0]:.3g}"
         raise ValueError(f"`{option}` must hold positive definite matrices, but that of row {row} {problem}")
-    if model.standardization is not None:
-        scale = np.broadcast_to(mean_and_scale(model)[1], (d,))
+    if units is not None and units.axes is not None:
+        covs = np.asarray(units.axes, np.float64) @ covs @ np.asarray(units.axes, np.float64).T
+    if units is not None:
+        scale = np.broadcast_to(np.asarray(units.scale, np.float64), (model.dim,))
         covs = covs / np.outer(scale, scale)
     return covs
 

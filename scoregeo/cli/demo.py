@@ -6,6 +6,7 @@ import pathlib
 import platform
 import shutil
 import time
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any, cast
 
@@ -14,25 +15,27 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from .. import datasets
 from .._atomic import make_writable, write_figure, write_json, write_npy
 from .._types import Points
-from ..diffusion import DiffusionModel, FitConfig, ScoreReport, evaluate_score, fit
+from ..diffusion import DiffusionModel, ScoreReport, evaluate_score, fit
 from ..diffusion.evaluation.base import ScoreReference
-from ..geodesics import Geodesic, geodesic
-from ..metrics import SteinMetric
+from ..geodesics import AbstractStart, Geodesic
+from ..geodesics.baselines import nodes_of
+from ..metrics import AbstractMetric, SteinMetric
 from ..scores import AbstractScore, log_prob_along
+from . import _interrupts
 from ._command import Command, CommandError
-from ._geometry import SOLVER, Geometry, double_precision, geodesic_table, solve
-from ._io import POINTS_FILE
+from ._geometry import Geometry, double_precision, geodesic_table, solve
+from ._io import POINTS_FILE, PointsOptions
+from ._tasks import TASKS, Task, from_file
 
 
 @dataclasses.dataclass(frozen=True)
-class Demo(Command):
+class Demo(PointsOptions, Command):
     """The arguments of ``scoregeo demo``."""
 
     data: str = "all"
-    """moons, digits, all (both), or the path of a .npy, .npz, .csv or .parquet file."""
+    """moons, letters, digits, all (three), or the path of a .npy, .npz, .csv or .parquet file."""
     out: pathlib.Path = pathlib.Path("scoregeo-demo")
     """Folder for pictures, report.json and the models."""
     quick: bool = False
@@ -42,7 +45,7 @@ class Demo(Command):
 
     def run(self, console: Console) -> None:
         """Run the demo and write its report; raises `CommandError` at the end if some geodesic did not converge."""
-        report = run_demo(self.data, self.out, quick=self.quick, seed=self.seed, console=console)
+        report = run_demo(self, console)
         console.print(f"wrote {self.out / 'report.json'} ({report['seconds']:.0f} s)")
         failed = [g for data in report["data"].values() for g in data["geodesics"] if not g["converged"]]
         if failed:
@@ -51,79 +54,22 @@ class Demo(Command):
             )
 
 
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """One data set of the demo: how to train on it, at which noise level to look at it, and between which points."""
-
-    dataset: datasets.Dataset
-    config: FitConfig
-    sigma: float
-    contrast: float
-    pairs: list[tuple[int, int]]
-
-
-def moons(quick: bool, seed: int) -> Task:
-    """Two moons: a curved density whose exact score is known at every noise level."""
-    data = datasets.two_moons(jax.random.key(seed), 4000)
-    targets = [([-1.5, 0.1], [0.5, 0.1]), ([-0.5, 0.0], [1.5, 0.0]), ([-0.7, 0.75], [0.7, -0.75])]
-    pairs = [(_nearest(data.points, np.array(p)), _nearest(data.points, np.array(q))) for p, q in targets]
-    config = FitConfig(seed=seed, steps=600 if quick else 4000, warmup_steps=50)
-    return Task(data, config, sigma=0.2, contrast=10.0, pairs=pairs)
-
-
-def digits(quick: bool, seed: int) -> Task:
-    """Scikit-learn's real handwritten digits, 8 x 8: a pair of images for each of several pairs of classes."""
-    data = datasets.digits()
-    labels = np.asarray(data.labels)
-    rng = np.random.default_rng(seed)
-    classes = [(3, 8), (1, 7), (0, 6), (4, 9)][: 2 if quick else 4]
-    pairs = [
-        (int(rng.choice(np.flatnonzero(labels == a))), int(rng.choice(np.flatnonzero(labels == b)))) for a, b in classes
-    ]
-    config = FitConfig(
-        seed=seed,
-        steps=300 if quick else 4000,
-        batch_size=128,
-        learning_rate=1e-3,
-        width=256,
-        depth=3,
-        warmup_steps=100,
-    )
-    return Task(data, config, sigma=0.3, contrast=300.0, pairs=pairs)
-
-
-def from_file(path: str, quick: bool, seed: int) -> Task:
-    """A data set of the user's own: geodesics between three random pairs of its points."""
-    data = datasets.load(path)
-    n, dim = data.points.shape
-    if n < 8:
-        raise ValueError(f"`--data` {path} must have at least 8 points, got {n}")
-    if not np.ptp(np.asarray(data.points), axis=0).any():
-        raise ValueError(f"`--data` {path} must have points that differ, got {n} copies of one point")
-    rng = np.random.default_rng(seed)
-    pairs = [(int(i), int(j)) for i, j in (rng.choice(n, 2, replace=False) for _ in range(3))]
-    width = 96 if dim <= 8 else 256
-    config = FitConfig(seed=seed, steps=600 if quick else 4000, batch_size=min(512, n), width=width, warmup_steps=50)
-    return Task(data, config, sigma=0.3, contrast=10.0, pairs=pairs)
-
-
-# The data sets that the demo knows by name.
-_TASKS = {"moons": moons, "digits": digits}
-
-
-def run_demo(data: str, out: pathlib.Path, *, quick: bool, seed: int, console: Console) -> dict[str, Any]:
-    """Run the demo for ``data`` ("all", "moons", "digits" or a path), write into ``out``, return the report.
+def run_demo(arguments: Demo, console: Console) -> dict[str, Any]:
+    """Run the demo, write into the folder ``--out``, return the report.
 
     Data are read and the output folder is tried before anything is trained or written.
     """
+    data, out, quick, seed = arguments.data, arguments.out, arguments.quick, arguments.seed
     if not 0 <= seed < 2**32:
         raise ValueError(f"`--seed` must be from 0 to {2**32 - 1}, got {seed}")
+    if (data == "all" or data in TASKS) and arguments.chosen():
+        raise ValueError(f"`{arguments.chosen()[0]}` is for a file, but `--data` is {data}")
     if data == "all":
-        tasks = {name: make(quick, seed) for name, make in _TASKS.items()}
-    elif data in _TASKS:
-        tasks = {data: _TASKS[data](quick, seed)}
+        tasks = {name: make(quick, seed) for name, make in TASKS.items()}
+    elif data in TASKS:
+        tasks = {data: TASKS[data](quick, seed)}
     else:
-        tasks = {pathlib.Path(data).stem: from_file(data, quick, seed)}
+        tasks = {pathlib.Path(data).stem: from_file(data, arguments.read(pathlib.Path(data), console), quick, seed)}
     make_writable(out, "--out")
     start = time.perf_counter()
     report = {
@@ -152,10 +98,16 @@ def run_task(name: str, task: Task, out: pathlib.Path, console: Console) -> dict
     with double_precision():
         geometry, points = choose_geometry(model, task)
         geometry.save(out / name / "model")
-        metric = geometry.metric(model)
-        first_solve, paths, records = solve_pairs(metric, points, task.pairs)
-        console.print(geodesic_table(records))
-        picture = draw(name, task.dataset, metric, paths, out)
+        stein = geometry.metric(model)
+        metrics = {"Stein": stein} | {rival: make(model, points) for rival, make in task.rivals.items()}
+        start, paths, records = task.start(points), {}, []
+        for metric_name, metric in metrics.items():
+            paths[metric_name], solved = solve_pairs(metric, points, task.pairs, start)
+            for i, (path, record) in enumerate(zip(paths[metric_name], solved, strict=True)):
+                record |= {"metric": metric_name, **middle_log_density(stein.score, path)} | away(task, i, path)
+            console.print(geodesic_table(solved, title=f"geodesics of {name}, {metric_name}"))
+            records += solved
+        picture = draw(name, task, stein, paths, out)
     console.print(f"wrote {picture}")
     console.print(f"wrote {out / name / 'model'}")
     return {
@@ -167,7 +119,6 @@ def run_task(name: str, task: Task, out: pathlib.Path, console: Console) -> dict
         "dtype": str(points.dtype),
         "training": training,
         "score_accuracy": None if accuracy is None else accuracy.to_dict(),
-        "first_solve_seconds": first_solve,
         "geodesics": records,
         "pictures": [picture.name],
         "model": f"{name}/model",
@@ -178,12 +129,14 @@ def train(task: Task, folder: pathlib.Path) -> tuple[DiffusionModel, dict[str, A
     """The model of a data set, saved in ``folder`` with the points, and what the report says about its training."""
     data, checkpoint = task.dataset, folder / "checkpoint"
     start = time.perf_counter()
-    model = fit(data.points, task.config, checkpoint_dir=checkpoint, standardization=data.standardization)
-    seconds = time.perf_counter() - start
-    model.save(folder / "model")
-    write_npy(folder / "model" / POINTS_FILE, np.asarray(data.undo(data.points)))
-    # The run is complete and needs its checkpoint no more.
-    shutil.rmtree(checkpoint, ignore_errors=True)
+    with _interrupts.training(checkpoint, task.config.steps) as training:
+        settings = {"standardization": data.standardization, "callbacks": [training]}
+        model = fit(data.points, task.config, checkpoint_dir=checkpoint, **settings)
+        seconds = time.perf_counter() - start
+        model.save(folder / "model")
+        write_npy(folder / "model" / POINTS_FILE, np.asarray(data.undo(data.points)))
+        # The run is complete and needs its checkpoint no more.
+        shutil.rmtree(checkpoint, ignore_errors=True)
     return model, {
         "steps": task.config.steps,
         "seconds": seconds,
@@ -214,19 +167,27 @@ def calibrate(score: AbstractScore, points: Points, contrast: float) -> float:
 
 
 def solve_pairs(
-    metric: SteinMetric, points: Points, pairs: list[tuple[int, int]]
-) -> tuple[float, list[Geodesic], list[dict[str, Any]]]:
-    """How long the first solve takes, which compiles; then the geodesics of all pairs, and their records."""
-    start = time.perf_counter()
-    i, j = pairs[0]
-    jax.block_until_ready(geodesic(metric, points[i], points[j], solver=SOLVER, throw=False))
-    first_solve = time.perf_counter() - start
+    metric: AbstractMetric, points: Points, pairs: list[tuple[int, int]], start: AbstractStart
+) -> tuple[list[Geodesic], list[dict[str, Any]]]:
+    """The geodesics of all pairs, and their records; the seconds of the first are those of compiling, too."""
     paths, records = [], []
     for i, j in pairs:
-        path, record = solve(metric, points[i], points[j])
+        # As nodes, whatever made them, so that data sets of one dimension share a program.
+        path, record = solve(metric, points[i], points[j], nodes_of(start, metric, points[i], points[j]))
         paths.append(path)
-        records.append({"from": i, "to": j, **record, **middle_log_density(metric.score, path)})
-    return first_solve, paths, records
+        records.append({"from": i, "to": j, **record})
+    return paths, records
+
+
+def away(task: Task, i: int, path: Geodesic) -> dict[str, float]:
+    """The mean distance of the i-th path, and of the straight line, to where it should be, if anyone knows."""
+    if task.truth is None:
+        return {}
+    ts = np.linspace(0, 1, 61)
+    places, found = task.truth(i, ts), np.asarray(task.dataset.undo(path.evaluate(ts)))
+    line = places[0] + ts[:, None] * (places[-1] - places[0])
+    mean = lambda points: float(np.linalg.norm(points - places, axis=1).mean())  # noqa: E731
+    return {"from_the_truth": mean(found), "from_the_truth_straight": mean(line)}
 
 
 def middle_log_density(score: AbstractScore, path: Geodesic) -> dict[str, float]:
@@ -240,14 +201,18 @@ def middle_log_density(score: AbstractScore, path: Geodesic) -> dict[str, float]
 
 
 def draw(
-    name: str, dataset: datasets.Dataset, metric: SteinMetric, paths: list[Geodesic], out: pathlib.Path
+    name: str, task: Task, metric: SteinMetric, paths: Mapping[str, list[Geodesic]], out: pathlib.Path
 ) -> pathlib.Path:
     """Write the picture of one data set into ``out``; returns the file."""
     from ..plotting import pictures
 
-    kind, figure = pictures.suitable(dataset, metric, paths)
+    kind, figure = pictures.suitable(task.dataset, metric, paths, task.truth)
     # The pictures of the demo's own data have names of their own, which the documentation shows.
-    names = {("digits", "strips"): "digits.png", ("moons", "metric"): "metric.png"}
+    names = {
+        ("digits", "strips"): "digits.png",
+        ("letters", "strips"): "letters.png",
+        ("moons", "metric"): "metric.png",
+    }
     target = out / names.get((name, kind), f"{name}-{kind}.png")
     write_figure(target, figure)
     return target
@@ -258,7 +223,3 @@ def versions() -> dict[str, str]:
     names = ("jax", "jaxlib", "flax", "optax", "diffrax", "equinox", "numpy")
     found = {name: metadata.version(name) for name in names}
     return {"python": platform.python_version(), "device": jax.devices()[0].device_kind, **found}
-
-
-def _nearest(points: Points, target: np.ndarray) -> int:
-    return int(np.argmin(np.sum((np.asarray(points) - target) ** 2, -1)))

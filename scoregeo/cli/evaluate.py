@@ -9,7 +9,7 @@ from rich.console import Console
 from .._atomic import write_figure, write_json
 from ..diffusion import evaluate_held_out, memorization
 from ._command import Command
-from ._io import POINTS_FILE, PointsOptions, check_output, load_model, make_folder_of_output, points_for
+from ._io import POINTS_FILE, PointsOptions, check_output, load_model, make_folder_of_output, training_points
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,19 +40,19 @@ class Evaluate(PointsOptions, Command):
         model = load_model(self.model)
         make_folder_of_output(self.out, ".json")
         check_output("picture", self.picture, ".png")
-        points = points_for(model, self.data, self.key, self.columns)
+        points = self.points_for(model, self.data, console)
         units = "data" if model.standardization is None else "standardised"
         report_key, sample_key = jax.random.split(jax.random.key(self.seed))
         report = evaluate_held_out(model, points, self.sigmas, key=report_key, condition=self.condition)
         console.print(report)
         console.print(f"noise levels and distances are in {units} units")
         values = {"units": units, "held_out": report.to_dict()}
-        training_points, found = self.model / POINTS_FILE, None
-        if self.samples > 0 and not training_points.exists():
+        kept, found = training_points(model, self.model) if self.samples else None, None
+        if self.samples > 0 and kept is None:
             console.print(f"no {POINTS_FILE} beside the model: samples are not compared with what it was trained on")
-        elif self.samples > 0:
+        elif kept is not None:
             samples = model.sample(sample_key, self.samples, condition=self.condition)
-            found = memorization(samples, points_for(model, training_points), points)
+            found = memorization(samples, kept, points)
             console.print(found)
             values["memorization"] = found.to_dict()
         if self.out is not None:

@@ -39,7 +39,7 @@ class Geodesic(PairCommand):
             # Drawn before anything is written: if that fails, nothing is left behind.
             figure = None if self.picture is None else _picture(self.model, problem, path)
             if self.out is not None:
-                velocities = np.asarray(path.velocities) * (1.0 if units is None else np.asarray(units.scale))
+                velocities = np.asarray(path.velocities if units is None else units.undo_vectors(path.velocities))
                 write_npz(self.out, ts=path.ts, points=points, velocities=velocities, **record)
                 console.print(f"wrote {self.out}")
             if self.picture is not None and figure is not None:
@@ -58,5 +58,5 @@ def _picture(folder: Path, problem: Problem, path: GeodesicPath) -> Any:
     points = jnp.asarray(points)
     points = points if units is None else units.apply(points)
     dataset = Dataset(points, str(folder), standardization=units, image_shape=problem.geometry.image_shape)
-    _, figure = pictures.suitable(dataset, problem.geometry.metric(problem.model), [path])
+    _, figure = pictures.suitable(dataset, problem.geometry.metric(problem.model), {"geodesic": [path]})
     return figure

@@ -10,7 +10,7 @@ from rich.console import Console
 from .._atomic import write_npy
 from ..diffusion import log_prob
 from ._command import Command
-from ._io import PointsOptions, load_model, make_folder_of_output, points_for
+from ._io import PointsOptions, load_model, make_folder_of_output
 
 # How many points are integrated side by side: more need more memory and are no faster.
 _BATCH = 2048
@@ -37,7 +37,7 @@ class Likelihood(PointsOptions, Command):
         """Compute the log densities, print their mean, and write them where ``--out`` says."""
         model = load_model(self.model)
         make_folder_of_output(self.out, ".npy")
-        points = points_for(model, self.data, self.key, self.columns)
+        points = self.points_for(model, self.data, console)
         key = jax.random.key(self.seed)
         parts = [
             log_prob(

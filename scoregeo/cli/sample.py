@@ -11,7 +11,7 @@ from rich.console import Console
 from .._atomic import write_npy
 from ..diffusion import DDIM, DPMSolver, Heun, PredictorCorrector, ProbabilityFlow, ReverseSDE
 from ._command import Command
-from ._io import load_model, make_folder_of_output, mean_and_scale
+from ._io import load_model, make_folder_of_output
 
 _SAMPLERS = {
     "ode": ProbabilityFlow,
@@ -64,7 +64,6 @@ class Sample(Command):
         ]
         points = np.concatenate([np.asarray(part) for part in parts])
         if model.standardization is not None:
-            mean, scale = mean_and_scale(model)
-            points = points * scale + mean
+            points = np.asarray(model.standardization.undo(points))
         write_npy(self.out, points)
         console.print(f"wrote {self.n} samples to {self.out}")

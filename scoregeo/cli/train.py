@@ -8,12 +8,14 @@ import typing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tyro
 from rich.console import Console
 
 from .._atomic import make_writable, write_npy
-from ..datasets.files import read_points, standardized
-from ..diffusion import FitConfig, fit
+from ..datasets.files import standardized
+from ..diffusion import DiffusionModel, FitConfig, fit
+from . import _interrupts
 from ._command import ARGUMENT_TYPES, Command
 from ._geometry import GEOMETRY_FILE
 from ._io import POINTS_FILE, PointsOptions, read_npy
@@ -34,7 +36,7 @@ class Train(PointsOptions, Command):
 
     def run(self, console: Console) -> None:
         """Train and save the model; a run that was interrupted goes on where it was."""
-        points, image_shape = read_points(self.data, key=self.key, columns=self.columns or None)
+        points, image_shape, _ = self.read(self.data, console)
         data = standardized(points, self.data.stem, image_shape)
         labels = None if self.labels is None else read_npy(self.labels, "labels")
         if labels is not None and (labels.dtype.kind == "f" or labels.shape != (len(points),) or labels.min() < 0):
@@ -45,7 +47,11 @@ class Train(PointsOptions, Command):
         make_writable(self.out, "--out")
         checkpoint = self.out / "checkpoint"
         settings = {"standardization": data.standardization, "conditions": labels}
-        model = fit(data.points, self.config, checkpoint_dir=checkpoint, **settings)
+        with _interrupts.training(checkpoint, self.config.steps) as training:
+            model = fit(data.points, self.config, checkpoint_dir=checkpoint, callbacks=[training], **settings)
+            self._save(model, points, checkpoint, console)
+
+    def _save(self, model: DiffusionModel, points: np.ndarray, checkpoint: Path, console: Console) -> None:
         # A metric that is kept here belongs to a model that was here before.
         (self.out / GEOMETRY_FILE).unlink(missing_ok=True)
         model.save(self.out)

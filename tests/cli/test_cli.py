@@ -34,7 +34,8 @@ def imported(monkeypatch):
 
 def test_every_file_is_a_command():
     folder = pathlib.Path(cli.__file__).parent
-    assert sorted(path.stem for path in folder.glob("[!_]*.py")) == sorted(cli._COMMANDS)
+    files = [path for path in folder.rglob("[!_]*.py") if not path.parent.name.startswith("_")]
+    assert sorted(path.stem for path in files) == sorted(cli._COMMANDS)
     for name in cli._COMMANDS:
         assert issubclass(cli._import(name), Command)
 

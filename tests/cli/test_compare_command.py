@@ -93,6 +93,52 @@ def test_picture_has_solved_geodesics_only(monkeypatch):
         assert [len(group[0].get_segments()) for group in drawn] == [curves] * bool(curves)
 
 
+@pytest.mark.parametrize("two", [False, True])
+def test_the_table_has_rows_of_the_file(folder, tmp_path, monkeypatch, capsys, two):
+    """Whichever points are drawn: the first and second of a row are where its points stand in the file."""
+
+    def without_solves(xs, ys, **settings):
+        straight = {name: lambda x, y: jnp.linalg.norm(x - y) for name in ("Euclidean", "again")}
+        return compare(xs, ys, metrics=straight, resamples=0)
+
+    monkeypatch.setattr(compare_command, "compare", without_solves)
+    words = ["--model", folder / "model", "--data", folder / "train.npy", "--n", "12", "--out", tmp_path / "table.csv"]
+    xs = ys = np.load(folder / "train.npy")
+    if two:
+        ys = xs[::-1] + 1.0
+        np.save(tmp_path / "ends.npy", ys)
+        words += ["--to", tmp_path / "ends.npy"]
+    cli.main(["compare", *map(str, words)])
+    assert "12 of 600 rows are taken at random, by --seed 0" in capsys.readouterr().out
+    scale = np.asarray(DiffusionModel.load(folder / "model").standardization.scale)
+    rows = read(tmp_path / "table.csv")
+    assert len(rows) == 12 if two else 66
+    for row in rows:
+        expected = np.linalg.norm((xs[int(row["first"])] - ys[int(row["second"])]) / scale)
+        np.testing.assert_allclose(float(row["Euclidean"]), expected, rtol=1e-5)
+
+
+def test_semicolons_and_numbers_as_names(folder, tmp_path, monkeypatch, capsys):
+    """What was chosen is printed, and an option chooses otherwise."""
+    seen = []
+    monkeypatch.setattr(compare_command, "compare", lambda xs, ys, **settings: seen.append(xs) or refuse())
+    points = np.load(folder / "points.npy")
+    np.savetxt(tmp_path / "t.csv", points, delimiter=";", header="2019;2020", comments="")
+    words = ["compare", "--model", str(folder / "model"), "--data", str(tmp_path / "t.csv")]
+
+    def refuse():
+        raise ValueError("enough")
+
+    for options, layout, n in (
+        ([], "delimiter ';' and names in its first row (2019, 2020)", 7),
+        (["--header", "False", "--delimiter", ";"], "delimiter ';' and no names in its first row", 8),
+    ):
+        with pytest.raises(SystemExit):
+            cli.main([*words, *options])
+        assert f"read {tmp_path / 't.csv'} with {layout}\n" in capsys.readouterr().out
+        assert len(seen.pop()) == n
+
+
 @pytest.mark.slow
 def test_rows_of_two_files_and_what_the_model_keeps(folder, tmp_path, capsys):
     table = tmp_path / "table.csv"
@@ -154,8 +200,7 @@ def test_all_pairs_of_distributions(folder, tmp_path, capsys):
     assert "Euclidean, Stein and Wasserstein distances in standardised units" in capsys.readouterr().out
     rows = read(tmp_path / "table.csv")
     scale = np.asarray(DiffusionModel.load(folder / "model").standardization.scale, np.float64)
-    drawn = np.sort(np.random.default_rng(0).choice(7, 4, replace=False))
-    means, covs = (np.load(folder / name)[drawn].astype(np.float64) for name in ("points.npy", "covs.npy"))
+    means, covs = (np.load(folder / name).astype(np.float64) for name in ("points.npy", "covs.npy"))
     means, covs = means / scale, covs / np.outer(scale, scale)
     for row in rows:
         i, j = int(row["first"]), int(row["second"])

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import tyro
 from PIL import Image
+from rich.console import Console
 
 from scoregeo import cli
 from scoregeo.cli._command import ARGUMENT_TYPES
+from scoregeo.cli._io import PointsOptions
 from scoregeo.cli.train import Train
 from scoregeo.diffusion import VP, DiffusionModel
 from scoregeo.diffusion.config import FitConfig
@@ -192,6 +194,17 @@ def test_mistakes_are_told_in_one_line(folder, tmp_path, capsys, arguments, mess
     assert message.format(**names) in error
     # What the parser refuses stands in a box.
     assert error.count("\n") == 1 or "Value error" in error
+
+
+@pytest.mark.parametrize(
+    ("word", "character"), [("tab", "\t"), ("\\t", "\t"), ("\t", "\t"), ("space", " "), (";", ";")]
+)
+def test_delimiters_by_name(tmp_path, word, character, capsys):
+    points = np.arange(6.0).reshape(3, 2)
+    np.savetxt(tmp_path / "t.csv", points, delimiter=character)
+    found = PointsOptions(delimiter=word).read(tmp_path / "t.csv", Console())
+    np.testing.assert_array_equal(found.points, points)
+    assert f"with delimiter {character!r} and no names in its first row" in " ".join(capsys.readouterr().out.split())
 
 
 def test_settings_by_name_or_as_in_the_file():

@@ -1,0 +1,1 @@
+"""Commands about samples: ``mean``, ``pca``, ``cluster``, ``embed``, one file for each, imported when it is named."""

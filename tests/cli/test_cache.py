@@ -1,0 +1,53 @@
+"""The command line keeps compiled programs for the next command, where the environment does not say otherwise."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from scoregeo.cli._cache import program_folder
+
+_SCRIPT = """
+from scoregeo.cli._cache import keep_programs
+keep_programs()
+import jax
+print(jax.config.jax_compilation_cache_dir)
+"""
+
+
+def chosen(tmp_path, **changed):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
+    environment |= {"XDG_CACHE_HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"} | changed
+    done = subprocess.run([sys.executable, "-c", _SCRIPT], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_a_folder_of_its_own_for_each_number_of_threads(tmp_path, monkeypatch):
+    folders = set()
+    for threads in ("1", "2"):
+        monkeypatch.setenv("NPROC", threads)
+        folders.add(program_folder(tmp_path))
+    assert len(folders) == 2
+    assert all(folder.parent == tmp_path for folder in folders)
+
+
+def test_programs_are_kept_below_the_users_cache(tmp_path):
+    assert chosen(tmp_path) == str(program_folder(tmp_path))
+    assert program_folder(tmp_path).is_dir()
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [({"JAX_COMPILATION_CACHE_DIR": "/elsewhere"}, "/elsewhere"), ({"JAX_ENABLE_COMPILATION_CACHE": "0"}, "None")],
+)
+def test_the_environment_has_the_last_word(tmp_path, changed, expected):
+    assert chosen(tmp_path, **changed) == expected
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_no_reason_to_fail(tmp_path):
+    occupied = tmp_path / "file"
+    occupied.write_text("")
+    assert chosen(occupied) == "None"
