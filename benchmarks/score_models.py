@@ -1,7 +1,6 @@
-"""Score models: how accurate a learned score and its Jacobian are, what geodesics make of it, likelihoods, digits, and
-the speed of training.
+"""Score models: how accurate a learned score and its Jacobian are, what geodesics make of it, likelihoods and digits.
 
-    uv run python benchmarks/score_models.py [--parts accuracy geometry likelihood digits speed] [--out NAME.json]
+    uv run python benchmarks/score_models.py [--parts accuracy geometry likelihood digits] [--out NAME.json]
 
 About ten minutes on two cores. Training and likelihoods are in float32, geometry in float64. Errors are against the
 exact score of the data (four modes in the plane).
@@ -9,26 +8,19 @@ exact score of the data (four modes in the plane).
 
 import argparse
 import json
-import os
 import pathlib
 import time
-from importlib import metadata
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from flax import nnx
-from timing import in_turns
+from timing import about
 
 from scoregeo import RESULTS, SpectralNewton, SteinMetric, datasets, geodesic
 from scoregeo.diffusion import (
-    MLP,
-    Denoiser,
     DiffusionModel,
     FitConfig,
     Heun,
-    Potential,
     WarmupEMA,
     evaluate_held_out,
     evaluate_score,
@@ -36,7 +28,6 @@ from scoregeo.diffusion import (
     log_prob,
     memorization,
 )
-from scoregeo.diffusion.training.losses import denoising_loss
 
 jax.config.update("jax_enable_x64", True)
 
@@ -166,49 +157,7 @@ def digits() -> dict:
     }
 
 
-def speed(steps: int = 2000) -> dict:
-    """`fit` against a minimal loop for the same network, optimiser, batch and average: seconds for ``steps`` steps,
-    with compilation in neither."""
-    points = np.asarray(datasets.four_modes(jax.random.key(0), 20_000).points, np.float32)
-    config = FitConfig(steps=steps, chunk_steps=steps // 4, holdout=0.0)
-    network = Potential(MLP(2, config.width, config.depth, key=jax.random.key(0)))
-    graphdef, start, constants = nnx.split(Denoiser(network, 1.0, jnp.zeros(2, jnp.float32)), nnx.Param, ...)
-    optimiser = optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.adam(optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, config.warmup_steps, config.steps)),
-    )
-    data = jnp.asarray(points)
-
-    @jax.jit
-    def minimal(weights, key):
-        def loss(weights, batch, noise, levels):
-            denoiser = nnx.merge(graphdef, weights, constants)
-            return jnp.mean(jax.vmap(denoising_loss, (None, 0, 0, 0))(denoiser, batch, noise, levels))
-
-        def step(carry, key):
-            weights, average, moments = carry
-            keys = jax.random.split(key, 3)
-            batch = data[jax.random.randint(keys[0], (config.batch_size,), 0, len(data))]
-            levels = config.schedule.training_levels(keys[1], config.batch_size, jnp.float32)
-            noise = jax.random.normal(keys[2], batch.shape, jnp.float32)
-            value, gradient = jax.value_and_grad(loss)(weights, batch, noise, levels)
-            updates, moments = optimiser.update(gradient, moments)
-            weights = optax.apply_updates(weights, updates)
-            average = optax.incremental_update(weights, average, 1 - config.ema.decay)
-            return (weights, average, moments), value
-
-        return jax.lax.scan(step, (weights, weights, optimiser.init(weights)), jax.random.split(key, steps))
-
-    ours, theirs = in_turns(
-        lambda: fit(points, config, progress=False).weights,
-        lambda: minimal(start, jax.random.key(0)),
-        repeats=3,
-        limit=120.0,
-    )
-    return {"steps": steps, "fit seconds": ours, "minimal loop seconds": theirs, "ratio": ours / theirs}
-
-
-PARTS = ("accuracy", "geometry", "likelihood", "digits", "speed")
+PARTS = ("accuracy", "geometry", "likelihood", "digits")
 
 
 def main() -> None:
@@ -218,19 +167,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2, help="runs of each setting of accuracy; the worst counts")
     parser.add_argument("--out", type=pathlib.Path)
     arguments = parser.parse_args()
-    names = ("jax", "jaxlib", "flax", "optax", "diffrax", "numpy")
-    results = {
-        "device": jax.devices()[0].device_kind,
-        "cores": os.cpu_count(),
-        "load": os.getloadavg(),
-        "versions": {name: metadata.version(name) for name in names},
-    }
+    results = about("jax", "jaxlib", "flax", "optax", "diffrax", "numpy")
     run = {
         "accuracy": lambda: accuracy(arguments.seeds),
         "geometry": geometry,
         "likelihood": likelihood,
         "digits": digits,
-        "speed": speed,
     }
     for part in arguments.parts:
         results[part] = run[part]()

@@ -1,11 +1,25 @@
 """How the benchmarks take times: compiled before, results waited for, medians, compile time apart."""
 
+import datetime
+import os
 import time
 from collections.abc import Callable
+from importlib import metadata
 from typing import Any
 
 import jax
 import numpy as np
+
+
+def about(*packages: str) -> dict[str, Any]:
+    """Of a run: when, on what, how busy that was, and the versions of ``packages``."""
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "device": jax.devices()[0].device_kind,
+        "cores": os.cpu_count(),
+        "load": os.getloadavg(),
+        "versions": {name: metadata.version(name) for name in packages},
+    }
 
 
 def compiled(function: Callable, *arguments: Any) -> tuple[Callable, dict[str, float]]:
