@@ -61,6 +61,40 @@ def test_gmm_components(tmp_path):
     assert (tmp_path / "gmm_components.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
+def test_fisher_rao_means_of_data(tmp_path):
+    out = run("fisher_rao_means_of_data.py", tmp_path)
+    assert f"```text\n{out}```" in (DOCS / "examples.md").read_text()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_clusters_of_moons(tmp_path):
+    out = run("clusters_of_moons.py", tmp_path)
+    agreement = {name: float(value) for name, value in re.findall(r"^(.*?) +(-?[\d.]+)$", out, re.MULTILINE)}
+    assert agreement.pop("Euclid's k-means") < 0.5
+    assert len(agreement) == 3
+    assert min(agreement.values()) >= 0.95
+    assert (tmp_path / "clusters_of_moons.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_geodesic_neighbours(tmp_path):
+    rows = re.findall(r"^ +(\d+) +([\d.]+) +([\d.]+) +([\d.]+)$", run("geodesic_neighbours.py", tmp_path), re.MULTILINE)
+    assert [int(count) for count, *_ in rows] == [2, 5, 20]
+    assert all(float(accuracy) > 0.5 for _, *row in rows for accuracy in row)
+
+
+@pytest.mark.slow
+def test_means_of_digits(tmp_path):
+    out = run("means_of_digits.py", tmp_path)
+    away = [float(value) for value in re.findall(r"are (\S+) from the nearest image", out)]
+    assert len(away) == 4
+    # Letters are on a curve that is known; of digits nobody knows that arithmetic means are worse.
+    assert away[2] < 0.7 * away[3]
+    assert (tmp_path / "means_of_digits.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_every_example_is_shown():
     page = (DOCS / "examples.md").read_text()
     for path in EXAMPLES.glob("*.py"):
