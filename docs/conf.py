@@ -86,9 +86,11 @@ def process_signature(app, what, name, obj, options, signature, returns):
 
 
 def skip_generated(app, what, name, obj, skip, options):
-    """Leave out the fields of named tuples, whose docstrings are generated; the class says what they are."""
+    """Leave out what has a generated docstring: the fields of named tuples, of which the class says what they are, and
+    what scikit-learn adds to estimators to hand metadata on."""
     doc = getattr(obj, "__doc__", None) or ""
-    return True if doc.startswith("Alias for field number") else None
+    generated = doc.startswith("Alias for field number") or re.fullmatch(r"set_\w+_request", name)
+    return True if generated else None
 
 
 def setup(app):

@@ -28,6 +28,9 @@ PLACES = {
     "operations": (9.3, 3.0, 2.0),
     "fisher_rao": (12.0, 3.0, 2.4),
     "comparison": (14.6, 3.0, 1.9),
+    "manifold": (8.6, 5.4, 2.6),
+    "curvature": (12.2, 5.4, 2.4),
+    "statistics": (14.9, 5.4, 1.8),
     "datasets": (1.0, 0.6, 2.0),
     "diffusion": (3.6, 0.6, 2.4),
     "plotting": (8.2, 0.45, 2.3),
@@ -106,15 +109,15 @@ def main() -> None:
     counts = collections.Counter()
     for path in ROOT.rglob("*.py"):
         counts.update((part, part_of(path)) for part in imported_parts(path) if part != part_of(path))
-    fig, ax = plt.subplots(figsize=(14, 5.1), layout="constrained")
+    fig, ax = plt.subplots(figsize=(14, 6.5), layout="constrained")
     halves = {name: box(ax, name, *place) for name, place in PLACES.items()}
     for (source, target), count in counts.items():
         if source in halves and target in halves and target not in LEAVES:
             arrow(ax, source, target, halves, count)
     foundation = sorted(p.stem for p in ROOT.glob("_*.py") if not p.stem.startswith("__"))
-    ax.text(0, 5.15, "Below all of it: " + ", ".join(foundation), fontsize=9.5, va="top")
+    ax.text(0, 6.55, "Below all of it: " + ", ".join(foundation), fontsize=9.5, va="top")
     ax.text(11.0, 1.45, "Leaves: they import anything, nothing imports them.", fontsize=9.5, ha="center")
-    ax.set(xlim=(-0.15, 15.75), ylim=(-0.45, 5.25))
+    ax.set(xlim=(-0.15, 15.75), ylim=(-0.45, 6.7))
     ax.set_aspect("equal")
     ax.axis("off")
     fig.savefig(HERE / "images" / "house.png", dpi=90)

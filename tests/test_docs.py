@@ -80,13 +80,21 @@ def run_example(example: doctest.DocTest) -> None:
 
 # Their examples compile for five seconds or more: solvers with metrics that are large programs, or several solvers.
 SLOW_EXAMPLES = {
+    "fisher_rao/base.py",
+    "metrics/graph.py",
     "fisher_rao/families/gamma.py",
     "fisher_rao/families/von_mises.py",
     "fisher_rao/metric.py",
+    "geodesics/anneal.py",
     "geodesics/multistart.py",
     "geodesics/refine.py",
     "geodesics/transport.py",
     "plotting/comparison.py",
+    "statistics/neighbors.py",
+    "statistics/sampling/brownian.py",
+    "statistics/sampling/chains.py",
+    "statistics/sampling/geodesic_slice.py",
+    "statistics/sampling/targets.py",
 }
 WITH_EXAMPLES = [
     pytest.param(name, marks=pytest.mark.slow if name in SLOW_EXAMPLES else ())
