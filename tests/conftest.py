@@ -1,10 +1,8 @@
 """Tests run in float64 with strict dtype promotion off the beaten path; float32 is tested by passing float32 arrays."""
 
 import gc
-import hashlib
 import os
 import pathlib
-import platform
 import signal
 import tempfile
 import threading
@@ -26,16 +24,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_threa
 import jax
 import pytest
 
+from scoregeo.cli._cache import program_folder
+
 jax.config.update("jax_enable_x64", True)
-# A persistent compilation cache, shared by the xdist workers, the processes that tests start, and later runs. One for
-# each CPU and number of threads: JAX asks for neither when it looks for a program, and programs differ in last digits.
+# A persistent compilation cache, shared by the xdist workers, the processes that tests start, and later runs.
 if "SCOREGEO_TEST_CACHE" not in os.environ:
-    about = pathlib.Path("/proc/cpuinfo")
-    lines = about.read_text().splitlines() if about.exists() else []
-    features = [line for line in lines if line.startswith(("flags", "Features"))]
-    made_for = " ".join([platform.machine(), os.environ["NPROC"], *features[:1]])
-    name = f"scoregeo-jax-cache-{hashlib.sha256(made_for.encode()).hexdigest()[:12]}"
-    os.environ["SCOREGEO_TEST_CACHE"] = str(pathlib.Path(tempfile.gettempdir()) / name)
+    os.environ["SCOREGEO_TEST_CACHE"] = str(program_folder(pathlib.Path(tempfile.gettempdir())))
 jax.config.update("jax_compilation_cache_dir", os.environ["SCOREGEO_TEST_CACHE"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 

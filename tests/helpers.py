@@ -6,6 +6,7 @@ Nothing here uses the library for what a test then asks of the library: closed f
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from scoregeo import FunctionScore, KernelDensityScore, SteinMetric
 
@@ -20,6 +21,11 @@ MODES_LENGTH = 5.0550293850979  # of the shorter of two local geodesics, strengt
 
 # Neither symmetric nor antisymmetric: fields made of it are not gradients.
 CURL = np.array([[0.3, 1.0], [-1.2, 0.2]])
+
+
+def some_slow(names, fast):
+    """Parameters of a test of which those not in ``fast`` are for the slow tests: cases of one kind."""
+    return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 def three_modes(strength=1.0):

@@ -9,14 +9,28 @@ ROOT = pathlib.Path(__file__).parent.parent / "scoregeo"
 
 # What each part may import from the rest of the package. Leaves (plotting, cli) may import anything; nothing imports
 # them.
-FOUNDATION = {"_types", "_checks", "_numerics", "_function", "_protocols", "_results", "_batching"}
+FOUNDATION = {
+    "_types",
+    "_checks",
+    "_numerics",
+    "_function",
+    "_protocols",
+    "_results",
+    "_batching",
+    "_cholesky",
+    "_traces",
+    "_graphs",
+}
 ALLOWED = {
     "_types": set(),
     "_checks": set(),
     "_numerics": set(),
     "_function": set(),
     "_protocols": {"_types"},
-    "_batching": set(),
+    "_batching": {"_numerics"},
+    "_cholesky": set(),
+    "_traces": {"_types", "_checks"},
+    "_graphs": set(),
     "_results": {"_checks"},
     "_atomic": set(),
     "scores": FOUNDATION,
@@ -24,8 +38,12 @@ ALLOWED = {
     "diffusion": FOUNDATION | {"_atomic", "scores", "datasets"},
     "metrics": FOUNDATION | {"scores"},
     "geodesics": FOUNDATION | {"scores", "metrics"},
-    "operations": FOUNDATION | {"scores", "metrics", "geodesics"},
+    "_pairs": FOUNDATION | {"_atomic", "scores", "metrics", "geodesics"},
+    "operations": FOUNDATION | {"_pairs", "scores", "metrics", "geodesics"},
     "fisher_rao": FOUNDATION | {"scores", "metrics", "geodesics", "operations"},
+    "curvature": FOUNDATION | {"scores", "metrics", "geodesics", "operations"},
+    "manifold": FOUNDATION | {"scores"},
+    "statistics": FOUNDATION | {"_atomic", "_pairs", "scores", "metrics", "geodesics", "operations"},
     "comparison": FOUNDATION | {"_atomic", "scores", "metrics", "geodesics", "operations"},
 }
 LEAVES = {
@@ -41,8 +59,9 @@ LIBRARIES = {
     "flax": {"diffusion", "scores/network"},
     "optax": {"diffusion"},
     "orbax": {"diffusion/training/checkpoint"},
-    "diffrax": {"geodesics", "diffusion", "_results"},
-    "matplotlib": {"plotting"},
+    "diffrax": {"geodesics", "diffusion", "statistics/sampling", "_results"},
+    "blackjax": {"statistics/sampling"},
+    "matplotlib": {"plotting", "datasets/letters"},  # its font is data
     "geomstats": {"adapters"},
     "torch": {"adapters"},
 }
