@@ -15,7 +15,8 @@ from rich.console import Console
 from scipy import stats
 
 from scoregeo import Bend, SpectralNewton, comparison, fisher_rao, models
-from scoregeo.comparison import Entry, _intervals, compare
+from scoregeo.comparison import Entry, compare
+from scoregeo.comparison.distances import _intervals
 from scoregeo.fisher_rao import ClosedForm, FisherRaoMetric, Normal
 
 SOLVER = SpectralNewton(rtol=1e-6, path_rtol=1.0)

@@ -44,7 +44,7 @@ ALLOWED = {
     "curvature": FOUNDATION | {"scores", "metrics", "geodesics", "operations"},
     "manifold": FOUNDATION | {"scores"},
     "statistics": FOUNDATION | {"_atomic", "_pairs", "scores", "metrics", "geodesics", "operations"},
-    "comparison": FOUNDATION | {"_atomic", "scores", "metrics", "geodesics", "operations"},
+    "comparison": FOUNDATION | {"_atomic", "scores", "diffusion", "metrics", "geodesics", "operations"},
 }
 LEAVES = {
     "adapters",

@@ -2,6 +2,7 @@
 
 from .config import FitConfig
 from .conversions import convert
+from .distillation import distill
 from .evaluation.base import ScoreReport, evaluate_score
 from .evaluation.held_out import HeldOutReport, MemorizationReport, evaluate_held_out, memorization
 from .files import DamagedModelError
@@ -89,6 +90,7 @@ __all__ = [
     "asymmetry_penalty",
     "convert",
     "denoising_loss",
+    "distill",
     "drop_condition",
     "evaluate_held_out",
     "evaluate_score",

@@ -134,7 +134,7 @@ class TestLosses:
             reference = POINTS if config.reference_size else None
             parameters = {"bias": jnp.ones((), "float32"), "features": jnp.zeros(9, "float32")}
             return float(
-                steps._point_loss(config.step_config, denoiser, parameters, reference, x, noise, sigma, v, None)
+                steps._point_loss(config.step_config, denoiser, parameters, reference, None, x, noise, sigma, v, None)
             )
 
         losses = [loss(changes) for changes in ({}, *LOSSES.values())]

@@ -10,11 +10,13 @@ import dataclasses
 import hashlib
 import json
 import logging
+import operator
 import os
 import re
 import shutil
 import uuid
 import warnings
+from collections.abc import Iterable
 from typing import Any, cast
 
 import jax
@@ -229,16 +231,25 @@ class Checkpoints:
             ) from error
 
 
-def identify_network(network: Network, constants: dict[str, Any]) -> dict[str, Any]:
+def identify_network(network: Network, constants: dict[str, Any], teacher: Any = None) -> dict[str, Any]:
     """What tells a network from others whose weights have the same names and shapes: its description (for one of the
-    user's own, the name of its class) and the SHA-256 of its variables that are not trained. As JSON gives it back."""
+    user's own, the name of its class) and the SHA-256 of its variables that are not trained; and what it is taught by,
+    likewise. As JSON gives it back."""
     described = describe_network(network) or {"kind": type(network).__name__}
+    described = described | {"constants": _digest(flatten(constants).items())}
+    if teacher is not None:
+        named = [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(teacher)]
+        described = described | {"teacher": f"{type(teacher.model).__name__} {_digest(named)}"}
+    return json.loads(json.dumps(described))
+
+
+def _digest(arrays: Iterable[tuple[str, Any]]) -> str:
     digest = hashlib.sha256()
-    for name, leaf in sorted(flatten(constants).items()):
+    for name, leaf in sorted(arrays, key=operator.itemgetter(0)):
         array = np.array(leaf, order="C")
         digest.update(f"{name}{array.shape}{array.dtype}".encode())
         digest.update(array.tobytes())
-    return json.loads(json.dumps(described | {"constants": digest.hexdigest()}))
+    return digest.hexdigest()
 
 
 def _differences(here: Any, there: Any, name: str = "") -> list[str]:

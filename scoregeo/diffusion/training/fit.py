@@ -30,6 +30,7 @@ from ..networks.mlp import MLP
 from ..networks.potential import Potential
 from ..networks.registry import takes_conditions
 from .data import RENUMBER, AbstractData, as_data
+from .losses import Teacher
 from .progress import Progress
 from .sharding import (
     check_agreement,
@@ -92,6 +93,7 @@ def fit(
     conditions: Array | None = None,
     callbacks: Sequence[Callable[[TrainingHistory], bool | None]] = (),
     mesh: Mesh | None = None,
+    teacher: Teacher | None = None,
 ) -> DiffusionModel:
     """Learn the score of the distribution that ``data`` was drawn from, at all noise levels.
 
@@ -132,6 +134,7 @@ def fit(
       axis_types=(AxisType.Auto,))``: the points of a batch are divided among its devices. After
       ``jax.distributed.initialize`` these may belong to several processes, each of which calls this function with the
       same arguments and gets the model; the one with index 0 writes the checkpoints, in a folder that all can read.
+    - ``teacher``: a score to copy in place of that of ``data``, as `distill` makes it.
 
     **Returns** a `DiffusionModel` with the averaged weights. Noise levels are standard deviations in the units of
     ``data``.
@@ -169,7 +172,7 @@ def fit(
     denoiser = _denoiser(source, config, network)
     graphdef, weights, constants = nnx.split(denoiser, nnx.Param, ...)
     constants = nnx.to_pure_dict(constants)
-    run = _Run(graphdef, constants, config, source, mesh)
+    run = _Run(graphdef, constants, config, source, mesh, None if teacher is None else teacher.about(source.mean))
     # The model is made before the training, so that a bad argument is noticed before it.
     units = {"standardization": standardization, "condition_units": source.condition_units}
     model = DiffusionModel(denoiser, config, mean=source.mean, **units)
@@ -186,7 +189,7 @@ def fit(
     if checkpoint_dir is not None:
         from .checkpoint import Checkpoints, identify_network
 
-        identity = identify_network(denoiser.net, constants.get("net", {}))
+        identity = identify_network(denoiser.net, constants.get("net", {}), teacher)
         checkpoints = Checkpoints(checkpoint_dir, config, digest, identity, writes=is_writer(mesh))
     try:
         if checkpoints:
@@ -294,6 +297,7 @@ class _Run:
     config: FitConfig
     data: AbstractData
     mesh: Mesh | None
+    teacher: Teacher | None
 
     def start(self, weights: dict[str, Any]) -> TrainState:
         """The state before the first step."""
@@ -310,7 +314,7 @@ class _Run:
     @functools.cached_property
     def training(self) -> Training:
         """What every chunk takes besides the state and the batches."""
-        arrays = replicated((self.constants, self.data.resident, self.data.held_out), self.mesh)
+        arrays = replicated((self.constants, self.data.resident, self.data.held_out, self.teacher), self.mesh)
         return Training(self.graphdef, self.config.step_config, self.mesh, *arrays)
 
     def chunk(self, state: TrainState, steps: int) -> tuple[TrainState, Losses]:

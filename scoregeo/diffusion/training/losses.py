@@ -12,13 +12,38 @@ the Jacobian ``J`` of the score, of which the loss itself is the error ``(r S/c)
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
+from ..._numerics import as_double
+from ..._protocols import CentredModel
 from ..._types import Point, Scalar, Vector
 from ..networks.denoiser import Denoiser
 from .targets import Posterior
+
+
+class Teacher(eqx.Module):
+    """What another score is to copy.
+
+    **Fields**
+
+    - ``model``: a pytree of arrays with ``score_at(sigma)``, whose noise level may be traced.
+    - ``jacobian``: weight of the error of the Jacobian, a scalar that is not negative.
+    - ``origin``: where the coordinates in which it is asked begin, in those of ``model``.
+    """
+
+    model: Any
+    jacobian: Scalar
+    origin: Any = 0.0
+
+    def about(self, mean: np.ndarray) -> "Teacher":
+        """The same in the coordinates ``x - mean``, in which networks are trained."""
+        if isinstance(self.model, CentredModel):
+            return Teacher(self.model.centred(), self.jacobian, jnp.asarray(as_double(mean) - self.model.mean))
+        return Teacher(self.model, self.jacobian, jnp.asarray(mean))
 
 
 def denoising_target(denoiser: Denoiser, x: Point, noise: Vector, sigma: Scalar) -> Vector:
@@ -79,6 +104,26 @@ def second_order_loss(denoiser: Denoiser, posterior: Posterior, v: Vector) -> Fl
     _, derivative = jax.jvp(lambda y: denoiser.network_output(y, sigma), (posterior.noisy,), (sigma * v,))
     error = derivative - second_order_target(denoiser, posterior, v)
     return posterior.reliability() * jnp.mean(error**2)
+
+
+def distillation_loss(denoiser: Denoiser, teacher: Teacher, noisy: Point, sigma: Scalar, v: Vector) -> Scalar:
+    """The squared error of the network against what it would have to output to give the score of ``teacher``, averaged
+    over the coordinates, plus ``teacher.jacobian`` times that of its derivative along ``sigma v``.
+
+    ``v`` is a draw of N(0, I), shape ``(d,)``. In the units of the other losses: a network that outputs zero has a loss
+    of about 1. Costs one JVP of both.
+    """
+    data = denoiser.sigma_data[...]
+    total = jnp.sqrt(sigma**2 + data**2)
+    known = teacher.model.score_at(sigma)
+
+    def error(x):
+        score = known(x + jnp.asarray(teacher.origin, x.dtype))
+        wanted = sigma * total / data * (score + (x - denoiser.mean[...].astype(x.dtype)) / total**2)
+        return denoiser.network_output(x, sigma) - wanted
+
+    difference, derivative = jax.jvp(error, (noisy,), (sigma * v,))
+    return jnp.mean(difference**2) + teacher.jacobian * jnp.mean(derivative**2)
 
 
 def asymmetry_penalty(

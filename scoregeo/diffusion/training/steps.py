@@ -16,7 +16,7 @@ from ..config import StepConfig
 from ..networks.conditioning import drop_condition
 from ..networks.denoiser import Denoiser
 from .data import HELD_OUT_DRAWS, Sample, points_drawn, step_keys
-from .losses import asymmetry_penalty, denoising_loss, second_order_loss, stable_loss
+from .losses import Teacher, asymmetry_penalty, denoising_loss, distillation_loss, second_order_loss, stable_loss
 from .sharding import keep_divided, keep_replicated
 from .state import WEIGHTING, TrainState
 from .targets import Posterior
@@ -44,6 +44,7 @@ class Training(eqx.Module):
     - ``mesh``: the devices that share a batch, or ``None``.
     - ``train``: the training points, if they are in memory; else ``None``, and each step is given its batch.
     - ``held_out``: the points that are not trained on, or ``None``.
+    - ``teacher``: whose score is the target, or ``None`` for that of the data.
     """
 
     graphdef: Any = eqx.field(static=True)
@@ -52,6 +53,7 @@ class Training(eqx.Module):
     constants: Any
     train: Sample | None
     held_out: Sample | None
+    teacher: Teacher | None = None
 
     def denoiser(self, weights: dict[str, Any]) -> Denoiser:
         """The denoiser with the given weights; the parameters of a weighting are left out."""
@@ -132,7 +134,7 @@ class Training(eqx.Module):
 
     def _mean_loss(self, weights, reference, sample, noise, levels, directions) -> Scalar:
         loss = functools.partial(
-            _point_loss, self.config, self.denoiser(weights), weights.get(WEIGHTING, {}), reference
+            _point_loss, self.config, self.denoiser(weights), weights.get(WEIGHTING, {}), reference, self.teacher
         )
         return jnp.mean(jax.vmap(loss)(sample.points, noise, levels, directions, sample.conditions))
 
@@ -170,10 +172,12 @@ def with_weights(graphdef: Any, weights: dict[str, Any], constants: Any) -> Deno
     return nnx.merge(graphdef, {name: weights[name] for name in weights if name != WEIGHTING}, constants)
 
 
-def _point_loss(config, denoiser, parameters, reference, x, noise, sigma, v, condition) -> Scalar:
+def _point_loss(config, denoiser, parameters, reference, teacher, x, noise, sigma, v, condition) -> Scalar:
     """The loss of one clean point, with everything that ``config`` adds to it, times its weight."""
     noisy = x + sigma * noise
-    if reference is None:
+    if teacher is not None:
+        loss = distillation_loss(denoiser, teacher, noisy, sigma, v)
+    elif reference is None:
         loss = denoising_loss(denoiser, x, noise, sigma, condition)
     else:
         posterior = Posterior(reference, noisy, sigma)

@@ -27,14 +27,14 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 from scipy import stats
 
-from ._atomic import replacing
-from ._checks import as_arrays, as_points, check_count
-from ._results import RESULTS
-from ._types import Points, Scalar
-from .geodesics import AbstractBoundarySolver, AbstractStart, geodesic
-from .geodesics.checks import check_metric
-from .metrics import AbstractMetric
-from .operations import pairwise_dist
+from .._atomic import replacing
+from .._checks import as_arrays, as_points, check_count
+from .._results import RESULTS
+from .._types import Points, Scalar
+from ..geodesics import AbstractBoundarySolver, AbstractStart, geodesic
+from ..geodesics.checks import check_metric
+from ..metrics import AbstractMetric
+from ..operations import pairwise_dist
 
 # How many geodesics are solved side by side where pairs are given one by one.
 _BATCH = 256
