@@ -73,8 +73,8 @@ def distill(
         raise ValueError(f"`jacobian` must be a number that is not negative, got {jacobian!r}")
     if settings.get("conditions") is not None:
         raise ValueError("`conditions` must not be given: a student copies one score, without conditions")
-    if config is None:
-        config = getattr(teacher, "config", None) or FitConfig()
+    own = getattr(teacher, "config", None)
+    config = config or (own if isinstance(own, FitConfig) else FitConfig())
     plain: dict[str, Any] = {"reference_size": 0, "second_order": 0.0, "asymmetry": 0.0}
     sizes = {name: size for name, size in (("width", width), ("depth", depth)) if size is not None}
     settings.setdefault("standardization", getattr(teacher, "standardization", None))

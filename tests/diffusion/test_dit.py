@@ -54,7 +54,7 @@ def transformer(w, x, c_noise, shape, patch, heads):
     image = x.reshape(shape)
     corners = [(i, j) for i in range(0, h, patch) for j in range(0, w_, patch)]
     tokens = np.stack([linear(w["stem"], image[i : i + patch, j : j + patch].reshape(-1)) for i, j in corners])
-    tokens = tokens + positions(h // patch, w_ // patch, tokens.shape[1])
+    tokens = tokens + positions(h // patch, w_ // patch, width=tokens.shape[1])
     embedding = w["embedding"]
     level = linear(embedding["first"], np.asarray(noise_features(jnp.array(c_noise))))
     level = silu(linear(embedding["second"], silu(level)))
@@ -98,7 +98,7 @@ def test_positions_are_sines_and_cosines_of_row_and_column():
             for j in range(columns)
         ]
     )
-    features = positions(rows, columns, width)
+    features = positions(rows, columns, width=width)
     np.testing.assert_allclose(features, expected, rtol=1e-12, atol=1e-14)
     gaps = np.linalg.norm(features[:, None] - features[None], axis=-1) + 9 * np.eye(15)
     assert gaps.min() > 0.5  # no two places look the same

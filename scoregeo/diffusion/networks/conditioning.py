@@ -72,7 +72,7 @@ class ConditionalNetwork(nnx.Module):
 
     conservative = False
     settings: tuple[str, ...] = ()
-    shared_settings = ("classes", "condition_dim", "compute_dtype")
+    optional_settings = ("classes", "condition_dim", "compute_dtype")
 
     def __init__(self, dim: int, classes: int | None, condition_dim: int | None, compute_dtype: Any):
         classes = None if classes is None else check_count("classes", classes)
@@ -103,7 +103,7 @@ class ConditionalNetwork(nnx.Module):
 
     def to_dict(self) -> dict[str, Any]:
         """What `network_from_dict` needs to build this network (without its weights); JSON can hold it."""
-        values = {name: getattr(self, name) for name in (*self.settings, *self.shared_settings)}
+        values = {name: getattr(self, name) for name in (*self.settings, *self.optional_settings)}
         values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
         compute = None if self.compute_dtype is None else str(self.compute_dtype)
         return {"kind": type(self).__name__} | values | {"compute_dtype": compute}
@@ -188,6 +188,12 @@ def as_sizes(name: str, values: Any, length: int | None = None) -> tuple[int, ..
     if not good or not all(is_integer(v) and v >= 1 for v in values):
         raise ValueError(f"`{name}` must be {expected} of integers of at least 1, got {values!r}")
     return tuple(int(v) for v in values)
+
+
+def sides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Height and width of images of ``shape`` ``(h, w, c)``; of one row, which are sequences, the length alone."""
+    h, w, _ = shape
+    return (w,) if h == 1 else (h, w)
 
 
 def _as_compute_dtype(value: Any) -> Any:

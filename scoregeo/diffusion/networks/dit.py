@@ -1,5 +1,6 @@
-"""A diffusion transformer for images, through the door of flat vectors."""
+"""A diffusion transformer for images and sequences, through the door of flat vectors."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,22 +11,26 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._checks import check_count
 from ..._types import Point, Scalar, Vector
-from .attention import SelfAttention
-from .conditioning import ConditionalNetwork, LevelEmbedding, as_sizes
+from .attention import SelfAttention, check_form
+from .conditioning import ConditionalNetwork, LevelEmbedding, as_sizes, sides
 
 
 class DiT(ConditionalNetwork):
-    """A diffusion transformer (Peebles & Xie 2023, arXiv 2212.09748) over square patches of an image.
+    """A diffusion transformer (Peebles & Xie 2023, arXiv 2212.09748) over patches of an image or of a sequence.
 
     The noise level scales, shifts and gates every block; all gates start at zero ("adaLN-Zero"). Positions are fixed
     sines and cosines. Queries and keys are normalised (see `SelfAttention`).
 
     **Arguments**
 
-    - ``shape``: ``(h, w, c)`` of the images. A point is the image flattened in this order, ``d = h w c``.
-    - ``patch``: side of a patch in pixels; divides ``h`` and ``w``.
+    - ``shape``: ``(h, w, c)`` of the images. A point is the image flattened in this order, ``d = h w c``. Images of one
+      row, ``(1, n, c)``, are sequences, such as time series of ``c`` channels.
+    - ``patch``: side of a patch in pixels; divides ``h`` and ``w``. Of sequences its length, which divides ``n``.
     - ``width``: features of a patch, a multiple of 4; ``heads`` (of the attention) divides it.
     - ``depth``: number of blocks.
+    - ``attention``: ``"softmax"``, which takes the square of the number of patches; or ``"linear"`` or ``"focus"``,
+      which take as many as there are: for long sequences and large images (see `scoregeo.diffusion.networks.attention`
+      for the formulas, docs/diffusion.md for what each costs).
     - ``classes`` or ``condition_dim``: the network takes a label, or a vector of that length, as its condition (see
       `ConditionalNetwork.__call__`).
     - ``compute_dtype``: such as ``jnp.bfloat16``, in which all but the last layer compute; ``None`` for the dtypes of
@@ -43,6 +48,7 @@ class DiT(ConditionalNetwork):
     """
 
     settings = ("shape", "patch", "width", "depth", "heads")
+    optional_settings = (*ConditionalNetwork.optional_settings, "attention")
 
     def __init__(
         self,
@@ -52,58 +58,83 @@ class DiT(ConditionalNetwork):
         depth: int = 6,
         heads: int = 4,
         *,
+        attention: str = "softmax",
         classes: int | None = None,
         condition_dim: int | None = None,
         compute_dtype: Any = None,
         key: PRNGKeyArray,
         dtype: Any = jnp.float32,
     ):
-        self.shape = as_sizes("shape", shape, 3)
+        self.shape, self.attention = as_sizes("shape", shape, 3), check_form(attention)
         patch, width = self.patch, self.width = check_count("patch", patch), check_count("width", width)
         depth, heads = self.depth, self.heads = check_count("depth", depth), check_count("heads", heads)
-        h, w, c = self.shape
-        if h % patch or w % patch:
-            raise ValueError(f"`patch` must divide the height and the width of `shape` {self.shape}, got {patch}")
+        divided, colours = sides(self.shape), self.shape[-1]
+        if any(side % patch for side in divided):
+            of = "the height and the width of" if len(divided) == 2 else "the length in"
+            raise ValueError(f"`patch` must divide {of} `shape` {self.shape}, got {patch}")
         if width % 4:
             raise ValueError(f"`width` must be a multiple of 4 (sine and cosine of row and column), got {width}")
         if width % heads:
             raise ValueError(f"`heads` must divide `width` {width}, got {heads}")
-        super().__init__(h * w * c, classes, condition_dim, compute_dtype)
+        super().__init__(math.prod(self.shape), classes, condition_dim, compute_dtype)
+        patch = patch ** len(divided) * colours
         rngs, zeros = nnx.Rngs(key), nnx.initializers.zeros
         settings = {"compute_dtype": self.compute_dtype, "dtype": dtype, "rngs": rngs}
         linear = {"dtype": self.compute_dtype, "param_dtype": dtype, "rngs": rngs}
         self.embedding = LevelEmbedding(width, self, dtype=dtype, rngs=rngs)
-        self.stem = nnx.Linear(patch * patch * c, width, **linear)
-        self.layers = nnx.List(_Block(width, heads, **settings) for _ in range(depth))
+        self.stem = nnx.Linear(patch, width, **linear)
+        self.layers = nnx.List(_Block(width, heads, attention, **settings) for _ in range(depth))
         self.norm = _layer_norm(width, **settings)
         self.level = nnx.Linear(width, 2 * width, kernel_init=zeros, **linear)
         # The head computes in the precision of the weights: it averages out how features were rounded before.
-        self.head = nnx.Linear(width, patch * patch * c, kernel_init=zeros, param_dtype=dtype, rngs=rngs)
+        self.head = nnx.Linear(width, patch, kernel_init=zeros, param_dtype=dtype, rngs=rngs)
 
     def output(self, x: Point, c_noise: Scalar, condition: Any) -> Vector:
-        """The output for one flat image, shape ``(d,)``."""
-        (h, w, c), p = self.shape, self.patch
+        """The output for one flat image or sequence, shape ``(d,)``."""
         level = self.embedding(c_noise, condition)
-        patches = x.reshape(h // p, p, w // p, p, c).transpose(0, 2, 1, 3, 4).reshape(-1, p * p * c)
-        tokens = self.stem(patches)
-        tokens = tokens + positions(h // p, w // p, self.width).astype(tokens.dtype)
+        tokens = self.stem(self._patches(x))
+        tokens = tokens + positions(*self._counts, width=self.width).astype(tokens.dtype)
         for layer in self.layers:
             tokens = layer(tokens, level)
         scale, shift = jnp.split(self.level(level), 2)
         tokens = self.norm(tokens) * (1 + scale) + shift
-        patches = self.head(tokens.astype(jnp.promote_types(tokens.dtype, x.dtype)))
-        return patches.reshape(h // p, w // p, p, p, c).transpose(0, 2, 1, 3, 4).reshape(-1)
+        return self._together(self.head(tokens.astype(jnp.promote_types(tokens.dtype, x.dtype))))
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `network_from_dict` needs; without the attention where it is the usual one, as before there was another:
+        runs and models of then go on."""
+        values = super().to_dict()
+        return values if self.attention != "softmax" else {k: v for k, v in values.items() if k != "attention"}
+
+    @property
+    def _counts(self) -> tuple[int, ...]:
+        """How many patches there are along each side."""
+        return tuple(side // self.patch for side in sides(self.shape))
+
+    def _patches(self, x: Point) -> Float[Array, "n features"]:
+        c, p, counts = self.shape[-1], self.patch, self._counts
+        if len(counts) == 1:
+            return x.reshape(*counts, p * c)
+        rows, columns = counts
+        return x.reshape(rows, p, columns, p, c).transpose(0, 2, 1, 3, 4).reshape(-1, p * p * c)
+
+    def _together(self, patches: Float[Array, "n features"]) -> Vector:
+        c, p, counts = self.shape[-1], self.patch, self._counts
+        if len(counts) == 1:
+            return patches.reshape(-1)
+        rows, columns = counts
+        return patches.reshape(rows, columns, p, p, c).transpose(0, 2, 1, 3, 4).reshape(-1)
 
 
 class _Block(nnx.Module):
     """Attention, then a network for each token; both scaled, shifted and gated by the level."""
 
-    def __init__(self, width: int, heads: int, *, compute_dtype: Any, dtype: Any, rngs: nnx.Rngs):
+    def __init__(self, width: int, heads: int, form: str, *, compute_dtype: Any, dtype: Any, rngs: nnx.Rngs):
         settings = {"compute_dtype": compute_dtype, "dtype": dtype, "rngs": rngs}
         linear = {"dtype": compute_dtype, "param_dtype": dtype, "rngs": rngs}
         self.level = nnx.Linear(width, 6 * width, kernel_init=nnx.initializers.zeros, **linear)
         self.attention_norm = _layer_norm(width, **settings)
-        self.attention = SelfAttention(width, heads, **settings)
+        self.attention = SelfAttention(width, heads, form, **settings)
         self.token_norm = _layer_norm(width, **settings)
         self.first = nnx.Linear(width, 4 * width, **linear)
         self.second = nnx.Linear(4 * width, width, **linear)
@@ -115,15 +146,17 @@ class _Block(nnx.Module):
         return tokens + token_gate * self.second(nnx.gelu(self.first(h)))
 
 
-def positions(rows: int, columns: int, width: int) -> Float[np.ndarray, "n width"]:
-    """Fixed features of the places of a ``rows`` by ``columns`` grid, row by row; shape ``(rows * columns, width)``.
+def positions(*counts: int, width: int) -> Float[np.ndarray, "n width"]:
+    """Fixed features of the places of a grid of so many rows and columns, row by row, or of a sequence; shape ``(n,
+    width)``.
 
-    A quarter of the features each for the sine and the cosine of the row and of the column, times ``width/4``
-    frequencies from 1 down to nearly 1/10000 (Vaswani et al. 2017, sec. 3.5, once for each axis).
+    For each axis the sine and the cosine of the place times frequencies from 1 down to nearly 1/10000, a half or a
+    quarter of the features each (Vaswani et al. 2017, sec. 3.5, once for each axis).
     """
-    frequencies = 10_000.0 ** -(np.arange(width // 4) / (width // 4))
-    row, column = np.divmod(np.arange(rows * columns), columns)
-    angles = [np.outer(place, frequencies) for place in (row, column)]
+    some = width // (2 * len(counts))
+    frequencies = 10_000.0 ** -(np.arange(some) / some)
+    places = np.indices(counts).reshape(len(counts), -1)
+    angles = [np.outer(place, frequencies) for place in places]
     return np.concatenate([function(angle) for angle in angles for function in (np.sin, np.cos)], 1)
 
 

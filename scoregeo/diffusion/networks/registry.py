@@ -35,7 +35,7 @@ def network_from_dict(values: Mapping[str, Any], *, key: PRNGKeyArray, dtype: An
     """A new network of the architecture that ``to_dict`` described, with random weights of the given dtype.
 
     Raises ``ValueError`` for an unknown kind, for settings that are missing or unknown, and for values that make no
-    sense. The settings that all kinds share (conditions, ``compute_dtype``) may be left out.
+    sense. Settings that came later or are seldom given (conditions, ``compute_dtype``, ``attention``) may be left out.
     """
     kinds = [*_KINDS, "Potential"]
     if not isinstance(values, Mapping) or values.get("kind") not in kinds:
@@ -43,7 +43,7 @@ def network_from_dict(values: Mapping[str, Any], *, key: PRNGKeyArray, dtype: An
     kind, settings = values["kind"], {name: value for name, value in values.items() if name != "kind"}
     needed, optional = {"net"}, set()
     if kind != "Potential":
-        needed, optional = set(_KINDS[kind].settings), set(_KINDS[kind].shared_settings)
+        needed, optional = set(_KINDS[kind].settings), set(_KINDS[kind].optional_settings)
     if not needed <= set(settings) <= needed | optional:
         raise ValueError(
             f"`network` of kind {kind} must have {sorted(needed)}"

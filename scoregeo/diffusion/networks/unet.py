@@ -1,5 +1,6 @@
-"""A U-Net for images, through the door of flat vectors."""
+"""A U-Net for images and sequences, through the door of flat vectors."""
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -11,29 +12,33 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ..._checks import check_count
 from ..._types import Point, Scalar, Vector
 from .attention import SelfAttention
-from .conditioning import ConditionalNetwork, LevelEmbedding, as_sizes
+from .conditioning import ConditionalNetwork, LevelEmbedding, as_sizes, sides
 from .convolution import convolution
 
-# Images inside have a leading axis of one: the group normalisation of flax takes the first axis for a batch.
-_Image = Float[Array, "1 h w c"]
+# Images (or sequences) inside have a leading axis of one: the group normalisation of flax takes the first axis for a
+# batch.
+_Image = Float[Array, "1 *sides c"]
 
 
 class UNet(ConditionalNetwork):
-    """A convolutional network that sees an image at several resolutions (Ronneberger et al. 2015, arXiv 1505.04597).
+    """A convolutional network that sees an image or a sequence at several resolutions (Ronneberger et al. 2015, arXiv
+    1505.04597).
 
     Blocks and their order are those of Ho et al. (2020, arXiv 2006.11239) with the changes that Karras et al. (2022,
     arXiv 2206.00364, app. F.2) collect: the noise level scales and shifts the features of every block, and sums with a
     skipped path are divided by ``sqrt(2)``. From one resolution to the next, 2x2 means go down and repeated pixels go
-    up, each followed by a convolution.
+    up (of sequences, means of two), each followed by a convolution.
 
     **Arguments**
 
-    - ``shape``: ``(h, w, c)`` of the images. A point is the image flattened in this order, ``d = h w c``.
+    - ``shape``: ``(h, w, c)`` of the images. A point is the image flattened in this order, ``d = h w c``. Images of one
+      row, ``(1, n, c)``, are sequences, such as time series of ``c`` channels.
     - ``width``: channels at full resolution, at least 4.
     - ``multipliers``: channels at each resolution, as multiples of ``width``; every next resolution is half the one
-      before, so ``h`` and ``w`` must be divisible by ``2**(len(multipliers) - 1)``.
+      before, so ``h`` and ``w`` (or ``n``) must be divisible by ``2**(len(multipliers) - 1)``.
     - ``blocks``: residual blocks at each resolution (one more on the way up).
-    - ``attention``: heights of the feature maps at which every block ends in self-attention, for example ``(8,)``.
+    - ``attention``: heights (or lengths) of the feature maps at which every block ends in self-attention, for example
+      ``(8,)``.
       The block in the middle, at the lowest resolution, always does.
     - ``heads``: heads of the attention; the number divides its channels.
     - ``classes`` or ``condition_dim``: the network takes a label, or a vector of that length, as its condition (see
@@ -76,8 +81,8 @@ class UNet(ConditionalNetwork):
         self._check_resolutions()
         super().__init__(math.prod(self.shape), classes, condition_dim, compute_dtype)
 
-        rngs, (*_, colours), channels = nnx.Rngs(key), self.shape, self._channels
-        settings = {"compute_dtype": self.compute_dtype, "dtype": dtype, "rngs": rngs}
+        rngs, colours, channels = nnx.Rngs(key), self.shape[-1], self._channels
+        settings = {"compute_dtype": self.compute_dtype, "dtype": dtype, "rngs": rngs, "axes": len(sides(self.shape))}
         self.embedding = LevelEmbedding(self._features, self, dtype=dtype, rngs=rngs)
         self.stem = _convolution(colours, width, **settings)
         down, skipped = self._way_down(settings)
@@ -85,16 +90,16 @@ class UNet(ConditionalNetwork):
         lowest = channels[-1]
         self.middle = nnx.List([_Block(lowest, lowest, self._features, n, **settings) for n in (heads, 0)])
         self.up = nnx.List(self._way_up(skipped, settings))
-        self.norm = _group_norm(channels[0], **settings)
+        self.norm = _group_norm(channels[0], compute_dtype=self.compute_dtype, dtype=dtype, rngs=rngs)
         # The head computes in the precision of the weights: it averages out how features were rounded before.
         self.head = _convolution(
-            channels[0], colours, compute_dtype=None, dtype=dtype, rngs=rngs, kernel_init=nnx.initializers.zeros
+            channels[0], colours, **settings | {"compute_dtype": None}, kernel_init=nnx.initializers.zeros
         )
 
     @property
     def _heights(self) -> list[int]:
-        """Height of the feature maps at each resolution."""
-        return [self.shape[0] // 2**i for i in range(len(self.multipliers))]
+        """Height (of sequences, length) of the feature maps at each resolution."""
+        return [sides(self.shape)[0] // 2**i for i in range(len(self.multipliers))]
 
     @property
     def _channels(self) -> list[int]:
@@ -107,13 +112,13 @@ class UNet(ConditionalNetwork):
         return 4 * self.width
 
     def _check_resolutions(self) -> None:
-        h, w, _ = self.shape
         if not self.multipliers:
             raise ValueError("`multipliers` must have at least one entry, got none")
         factor = 2 ** (len(self.multipliers) - 1)
-        if h % factor or w % factor:
+        if any(side % factor for side in sides(self.shape)):
+            of = "a height and a width" if len(sides(self.shape)) == 2 else "a length"
             raise ValueError(
-                f"`shape` must have a height and a width divisible by {factor}, because {len(self.multipliers)} "
+                f"`shape` must have {of} divisible by {factor}, because {len(self.multipliers)} "
                 f"`multipliers` halve the resolution {len(self.multipliers) - 1} times; got {self.shape}"
             )
         heights, channels = self._heights, self._channels
@@ -153,9 +158,9 @@ class UNet(ConditionalNetwork):
         return layers
 
     def output(self, x: Point, c_noise: Scalar, condition: Any) -> Vector:
-        """The output for one flat image, shape ``(d,)``."""
+        """The output for one flat image or sequence, shape ``(d,)``."""
         level = self.embedding(c_noise, condition)
-        h = self.stem(x.reshape(1, *self.shape))
+        h = self.stem(x.reshape(1, *sides(self.shape), self.shape[-1]))
         skipped = [h]
         for layer in self.down:
             h = layer(h, level)
@@ -174,16 +179,25 @@ class _Block(nnx.Module):
     """A residual block: two convolutions, the second after a scale and a shift by the level; then perhaps attention."""
 
     def __init__(
-        self, inputs: int, channels: int, features: int, heads: int, *, compute_dtype: Any, dtype: Any, rngs: nnx.Rngs
+        self,
+        inputs: int,
+        channels: int,
+        features: int,
+        heads: int,
+        *,
+        axes: int,
+        compute_dtype: Any,
+        dtype: Any,
+        rngs: nnx.Rngs,
     ):
         settings = {"compute_dtype": compute_dtype, "dtype": dtype, "rngs": rngs}
-        zeros = nnx.initializers.zeros
+        convolution, zeros = functools.partial(_convolution, axes=axes, **settings), nnx.initializers.zeros
         self.first_norm = _group_norm(inputs, **settings)
-        self.first = _convolution(inputs, channels, **settings)
+        self.first = convolution(inputs, channels)
         self.level = nnx.Linear(features, 2 * channels, dtype=compute_dtype, param_dtype=dtype, rngs=rngs)
         self.second_norm = _group_norm(channels, **settings)
-        self.second = _convolution(channels, channels, kernel_init=zeros, **settings)
-        self.skip = None if inputs == channels else _convolution(inputs, channels, size=1, **settings)
+        self.second = convolution(channels, channels, kernel_init=zeros)
+        self.skip = None if inputs == channels else convolution(inputs, channels, size=1)
         self.attention_norm = _group_norm(channels, **settings) if heads else None
         self.attention = SelfAttention(channels, heads, kernel_init=zeros, **settings) if heads else None
 
@@ -201,21 +215,24 @@ class _Block(nnx.Module):
 class _Resample(nnx.Module):
     """Half or twice the resolution, then a convolution; the level is not used."""
 
-    def __init__(self, channels: int, change: Any, *, compute_dtype: Any, dtype: Any, rngs: nnx.Rngs):
+    def __init__(self, channels: int, change: Any, **settings: Any):
         self.change = change
-        self.convolution = _convolution(channels, channels, compute_dtype=compute_dtype, dtype=dtype, rngs=rngs)
+        self.convolution = _convolution(channels, channels, **settings)
 
     def __call__(self, x: _Image, level: Vector) -> _Image:
         return self.convolution(self.change(x))
 
 
 def _halve(x: _Image) -> _Image:
-    _, h, w, c = x.shape
-    return jnp.mean(x.reshape(1, h // 2, 2, w // 2, 2, c), (2, 4))
+    _, *lengths, c = x.shape
+    pairs = [part for length in lengths for part in (length // 2, 2)]
+    return jnp.mean(x.reshape(1, *pairs, c), tuple(range(2, 2 * len(lengths) + 1, 2)))
 
 
 def _double(x: _Image) -> _Image:
-    return jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)
+    for axis in range(1, x.ndim - 1):
+        x = jnp.repeat(x, 2, axis)
+    return x
 
 
 def _sum(skipped: _Image, h: _Image) -> _Image:
@@ -224,12 +241,12 @@ def _sum(skipped: _Image, h: _Image) -> _Image:
 
 
 def _convolution(
-    inputs: int, outputs: int, *, compute_dtype: Any, dtype: Any, rngs: nnx.Rngs, size: int = 3, **settings
+    inputs: int, outputs: int, *, axes: int, compute_dtype: Any, dtype: Any, rngs: nnx.Rngs, size: int = 3, **settings
 ):
     return nnx.Conv(
         inputs,
         outputs,
-        (size, size),
+        (size,) * axes,
         conv_general_dilated=convolution,
         dtype=compute_dtype,
         param_dtype=dtype,
