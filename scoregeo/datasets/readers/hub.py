@@ -24,6 +24,7 @@ def read_hub(path: pathlib.Path, where: str, options: Options) -> Raw:
     ``options.key`` is the split. The only column of classes has the labels, if ``options.label`` names no other."""
     try:
         import datasets
+        from datasets.exceptions import DatasetsError
     except ImportError as error:
         raise ImportError(f"reading {where} needs datasets: pip install scoregeo[huggingface]") from error
     name = str(path)
@@ -36,7 +37,7 @@ def read_hub(path: pathlib.Path, where: str, options: Options) -> Raw:
         raise ConnectionError(f"{where} cannot be reached: {error}") from error
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{where} is no data set: {error}") from error
-    except (ValueError, TypeError, KeyError, OSError, datasets.exceptions.DatasetsError) as error:
+    except (ValueError, TypeError, KeyError, OSError, DatasetsError) as error:
         raise ValueError(f"{where} must be a data set that `datasets` can read: {error}") from error
     data = _split(found, where, options.key)
     if not len(data):

@@ -60,8 +60,8 @@ def complete(
     return Complete(points, labels, rows, tuple(notes))
 
 
-def _name(names: Sequence | None, column: int) -> object:
-    return int(column) if names is None else names[column]
+def _name(names: Sequence | None, column: int | np.integer) -> object:
+    return int(column) if names is None else names[int(column)]
 
 
 def _count(bad: np.ndarray, names: Sequence | None) -> str:

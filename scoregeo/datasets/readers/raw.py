@@ -106,7 +106,7 @@ def as_labels(column: Any, where: str, name: Any) -> tuple[np.ndarray, tuple[str
     """
     import pandas as pd
 
-    series = pd.Series(column).reset_index(drop=True)
+    series: Any = pd.Series(column).reset_index(drop=True)
     if pd.api.types.is_float_dtype(series):
         known = series.dropna()
         if (known % 1 != 0).any():

@@ -38,7 +38,8 @@ def read_records(path: pathlib.Path, where: str, options: Options) -> Raw:
 
 def _lines(text: str, where: str) -> list:
     rows = []
-    for number, line in enumerate(text.splitlines(), 1):
+    # Not `splitlines`: a string of JSON may hold what Unicode takes for the end of a line.
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -46,7 +47,7 @@ def _lines(text: str, where: str) -> list:
         except json.JSONDecodeError as error:
             shown = line.strip()[:40]
             raise ValueError(f"{where} must hold JSON in each line, but line {number} is {shown!r}: {error}") from error
-        if type(rows[-1]) is not type(rows[0]):
+        if isinstance(rows[-1], dict) is not isinstance(rows[0], dict):
             other, first = type(rows[-1]).__name__, type(rows[0]).__name__
             raise ValueError(f"{where} must hold the like in each line, but line {number} is {other} and not {first}")
     return rows
