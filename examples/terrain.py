@@ -102,7 +102,7 @@ def seen(curve):
 matplotlib.rcParams["font.size"] = 13
 figure = Figure(figsize=(12.5, 6.3))
 ax = figure.add_axes((0.055, 0.225, 0.365, 0.76))
-view = figure.add_axes((0.41, 0.14, 0.56, 0.88), projection="3d", computed_zorder=False)
+view = figure.add_axes((0.395, 0.14, 0.56, 0.88), projection="3d", computed_zorder=False)
 flat = {"rcount": 400, "ccount": 400, "shade": False, "linewidth": 0, "antialiased": False}
 ax.imshow(shaded, origin="lower", extent=(x[0], x[-1], y[0], y[-1]), interpolation="bilinear")
 ax.contour(x, y, land, levels=np.arange(0.3, 1.1, 0.1), colors="#4d4538", linewidths=0.4, alpha=0.6)
@@ -131,13 +131,14 @@ for name, color in zip(PAIRS, ("#009E73", "#0072B2", "#D55E00", "#CC79A7"), stri
 ax.set(xlabel="east (km)", ylabel="north (km)", aspect="equal")
 view.set(xlim=x[[0, -1]], ylim=y[[0, -1]], zlim=(low, high), proj_type="ortho")
 view.view_init(tilt, turn)
-view.set_box_aspect((np.ptp(x), np.ptp(y), high - low), zoom=1.1)
+view.set_box_aspect((np.ptp(x), np.ptp(y), high - low), zoom=1.07)
 view.set_zticks(STEEPER * np.array([0.5, 1.0]), ["0.5", "1"])
-for axis, label in ((view.xaxis, "east (km)"), (view.yaxis, "north (km)"), (view.zaxis, "height (km), eightfold")):
+for axis, label in ((view.xaxis, "east (km)"), (view.yaxis, "north (km)"), (view.zaxis, "height (km)")):
     axis.set_label_text(label)
-    axis.labelpad = 8
+    axis.labelpad = 8 if axis is not view.zaxis else 4
     axis.pane.set_visible(False)
 view.grid(False)
+figure.text(0.46, 0.93, "the same paths on the land\nwith its heights eightfold, to scale")
 for artist in (*view.collections, *view.lines):
     artist.set_clip_on(False)  # the corners of the land are outside of the panel
 figure.legend(handles=entries, loc="lower center", ncols=2, frameon=False)

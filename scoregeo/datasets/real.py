@@ -20,26 +20,27 @@ _PLACES = 100
 def real(name: str) -> Dataset:
     """A real data set that a dependency ships, standardised.
 
-    | ``name`` | points | labels | from |
-    |---|---|---|---|
-    | ``"hands"`` | 53 poses of a hand: 22 joints in space, 66 coordinates | ``grab``, ``expand`` | geomstats |
-    | ``"cells"`` | 650 outlines of cells: 100 places in the plane, 200 coordinates | line and treatment | geomstats |
-    | ``"leaves"`` | 172 plants: the two parameters of the beta distribution of leaf angles | kind | geomstats |
-    | ``"terrain"`` | 138,632 places of a height model: east, north, height, in km | none | matplotlib |
-    | ``"digits"`` | 1,797 images of 8 x 8 pixels, as `digits` | 0 to 9 | scikit-learn |
-    | ``"iris"``, ``"wine"``, ``"breast_cancer"`` | 150, 178, 569 rows; 4, 13, 30 measurements | kind | scikit-learn |
-    | ``"diabetes"`` | 442 patients: ten measurements, and ``progression`` a year later | none | scikit-learn |
+    **Argument** ``name``, one of
+
+    - ``"hands"``: 53 poses of a hand, 22 joints in space (66 coordinates); labels ``grab`` and ``expand``. Comes with
+      geomstats, from SHREC 2017 (De Smedt et al., 2017). Its file has 53 rows; ``geomstats.datasets.utils.load_hands``
+      takes the first for a header and returns the other 52.
+    - ``"cells"``: outlines of 650 bone cancer cells of mice, 100 places each (200 coordinates), at equal steps of arc
+      length from where the file starts, about the mean of these places, in pixels; labels are cell line and treatment.
+      Comes with geomstats.
+    - ``"leaves"``: 172 plants; ``nu`` and ``mu`` of the distribution ``Beta(nu, mu)`` of the angles of their leaves;
+      labels are kinds of that. Comes with geomstats.
+    - ``"terrain"``: 138,632 places in a height model of the Jacksboro fault in Tennessee: east, north and height, in
+      km. They are 344 rows from south to north of 403 from west to east, one at every three seconds of arc (about 93 m
+      by 74 m). Comes with matplotlib.
+    - ``"digits"``: as `digits` gives them.
+    - ``"iris"``, ``"wine"``, ``"breast_cancer"``: 150, 178 and 569 rows of 4, 13 and 30 measurements; labels are kinds.
+      Come with scikit-learn.
+    - ``"diabetes"``: 442 patients, ten measurements and ``progression``, what it came to a year later. Comes with
+      scikit-learn.
 
     Where all coordinates share a unit (hands, cells, terrain, digits) they are divided by one common scale, else each
     by its own; ``undo`` gives the units of the source. ``feature_names`` and ``label_names`` say what is what.
-
-    - Hands: those of SHREC 2017 (De Smedt et al., 2017). The file has 53 rows; ``geomstats.datasets.utils.load_hands``
-      takes the first for a header and returns the other 52.
-    - Cells: outlines of mouse bone cancer cells, in pixels, at equal steps of arc length from where the file starts,
-      about the mean of these places.
-    - Leaves: ``nu`` and ``mu``, in the order of ``geomstats``; a point is ``Beta(nu, mu)``.
-    - Terrain: the Jacksboro fault in Tennessee, 344 rows from south to north of 403 places from west to east, at every
-      three seconds of arc (about 93 m by 74 m).
 
     Raises ``ValueError`` for another name, ``FileNotFoundError`` where an installed version ships a set no more.
 

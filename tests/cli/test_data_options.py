@@ -52,7 +52,7 @@ def test_images(tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("no image")
     options = parsed(PointsOptions, "--size", 2, 3, "--channels", 1)
     assert options.read(tmp_path, Console(width=200)).image_shape == (2, 3)
-    assert "left out 1 files that are no images: notes.txt" in capsys.readouterr().out
+    assert "left out 1 of 2 files, which are no images: notes.txt" in capsys.readouterr().out
     assert PointsOptions(size=(3,)).read(tmp_path, Console()).image_shape == (3, 3, 3)
 
 

@@ -87,7 +87,7 @@ def test_other_files_are_left_out_and_named(tmp_path):
     write(tmp_path, GREY)
     for name in ("notes.txt", "labels.csv", ".hidden", "Thumbs.db"):
         (tmp_path / name).write_text("no image")
-    with pytest.warns(UserWarning, match=r"left out 2 files that are no images: labels\.csv, notes\.txt"):
+    with pytest.warns(UserWarning, match=r"left out 2 of 8 files, which are no images: labels\.csv, notes\.txt"):
         assert len(load(tmp_path).points) == 6
 
 
@@ -153,7 +153,7 @@ def test_folders_without_images(tmp_path):
     with pytest.raises(ValueError, match=r"must be a folder with images .*, got an empty folder"):
         load(tmp_path)
     (tmp_path / "a.txt").write_text("text")
-    with pytest.raises(ValueError, match=r"got 1 other files: a\.txt"):
+    with pytest.raises(ValueError, match=r"got other files only: a\.txt"):
         load(tmp_path)
 
 

@@ -25,7 +25,7 @@ def read_folder(path: pathlib.Path, where: str, options: Options) -> Raw:
             continue
         (files if file.suffix.lower() in SUFFIXES else others).append(inner)
     if not files:
-        got = f"{len(others)} other files: {listed(others)}" if others else "an empty folder"
+        got = f"other files only: {listed(others)}" if others else "an empty folder"
         raise ValueError(f"{where} must be a folder with images ({', '.join(SUFFIXES)}), got {got}")
     loose = [inner for inner in files if len(inner.parts) == 1]
     labels, classes = None, None
@@ -39,7 +39,11 @@ def read_folder(path: pathlib.Path, where: str, options: Options) -> Raw:
         classes = tuple(map(str, classes))
     names = [str(inner) for inner in files]
     values = stack_images([lambda name=name: _open(path / name) for name in names], names, where, options)
-    left_out = [f"left out {len(others)} files that are no images: {listed(others)}"] if others else []
+    left_out = (
+        [f"left out {len(others)} of {len(files) + len(others)} files, which are no images: {listed(others)}"]
+        if others
+        else []
+    )
     return Raw(values=values, labels=labels, label_names=classes, left_out=left_out)
 
 
