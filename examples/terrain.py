@@ -138,7 +138,7 @@ for axis, label in ((view.xaxis, "east (km)"), (view.yaxis, "north (km)"), (view
     axis.labelpad = 8 if axis is not view.zaxis else 4
     axis.pane.set_visible(False)
 view.grid(False)
-figure.text(0.46, 0.93, "the same paths on the land\nwith its heights eightfold, to scale")
+figure.text(0.445, 0.87, "the same paths on the land\nwith its heights eightfold,\nto scale")
 for artist in (*view.collections, *view.lines):
     artist.set_clip_on(False)  # the corners of the land are outside of the panel
 figure.legend(handles=entries, loc="lower center", ncols=2, frameon=False)

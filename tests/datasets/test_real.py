@@ -21,7 +21,7 @@ def sets():
 
 @pytest.fixture(scope="module")
 def geomstats_sets():
-    """The readers of geomstats."""
+    """The readers of geomstats, which takes five seconds to import."""
     import scoregeo.adapters.geomstats as adapter  # NumPy 2.4 has no more what geomstats 2.8 imports
 
     with adapter._importable():
@@ -48,6 +48,7 @@ def test_standardised_and_named(sets, name):
         assert set(data.labels.tolist()) == set(range(len(data.label_names)))
 
 
+@pytest.mark.slow
 def test_hands(sets, geomstats_sets):
     hands, labels, _ = geomstats_sets.load_hands()
     data = sets["hands"]
@@ -59,12 +60,14 @@ def test_hands(sets, geomstats_sets):
     assert data.feature_names[:4] == ("x of joint 0", "y of joint 0", "z of joint 0", "x of joint 1")
 
 
+@pytest.mark.slow
 def test_leaves(sets, geomstats_sets):
     parameters, kinds = geomstats_sets.load_leaves()
     np.testing.assert_allclose(in_units(sets["leaves"]), parameters, rtol=1e-12)
     assert [sets["leaves"].label_names[i] for i in sets["leaves"].labels] == list(kinds)
 
 
+@pytest.mark.slow
 def test_cells(sets, geomstats_sets):
     """The places are on the outlines, at equal steps along them, and their middle is the origin."""
     outlines, lines, treatments = geomstats_sets.load_cells()
@@ -119,6 +122,7 @@ def test_unknown_names():
         real("mnist")
 
 
+@pytest.mark.slow
 def test_nothing_is_imported_before():
     heavy = ("geomstats", "matplotlib", "sklearn", "pandas", "PIL", "anndata", "datasets", "pyarrow")
     code = f"import sys; from scoregeo.datasets import load, real; print([m for m in {heavy} if m in sys.modules])"

@@ -12,7 +12,7 @@ from .delimited import Layout
 # What is unpacked (sparse counts, compressed images) may be so large in float64, and is refused beyond.
 MOST_BYTES = 8 * 2**30
 # Columns, rows and files that one message names.
-_MOST_NAMES = 8
+MOST_NAMES = 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,10 +54,10 @@ class Raw:
     dropped: Sequence[str] = ()
 
 
-def listed(parts: Sequence, most: int = _MOST_NAMES) -> str:
-    """The first of ``parts``, with commas, and how many more there are."""
-    shown = ", ".join(str(part) for part in parts[:most])
-    return shown if len(parts) <= most else f"{shown} and {len(parts) - most:,} more"
+def listed(parts: Sequence, most: int = MOST_NAMES, total: int | None = None) -> str:
+    """The first of ``parts``, with commas, and how many more there are, of ``total`` where ``parts`` are not all."""
+    shown, total = ", ".join(str(part) for part in parts[:most]), len(parts) if total is None else total
+    return shown if total <= most else f"{shown} and {total - most:,} more"
 
 
 def check_start(first: bytes, starts: tuple[bytes, ...], where: str, kind: str) -> None:

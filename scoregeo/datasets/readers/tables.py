@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .delimited import Layout, advice, guess_layout
-from .raw import Options, Raw, as_labels, check_text, chosen, listed
+from .raw import MOST_NAMES, Options, Raw, as_labels, check_text, chosen, listed
 
 # By default pandas 2 reads decimals with a relative error of up to 1e-12; pandas 3 reads them exactly.
 _EXACT: dict[str, dict[str, Any]] = {"2": {"float_precision": "round_trip"}}
@@ -152,17 +152,18 @@ def _numeric(
     frame: Any, blocks: dict[int, np.ndarray], where: str, drop: bool, dropped: list[str], layout: Layout | None
 ) -> tuple[Any, dict[int, np.ndarray]]:
     """The numeric columns of ``frame``, if all are or ``drop`` is given, and ``blocks`` by their new places."""
-    bad = [j for j, numeric in enumerate(_is_numeric(frame)) if not numeric and j not in blocks]
+    bad = {j for j, numeric in enumerate(_is_numeric(frame)) if not numeric and j not in blocks}
     if drop:
         # A column that is empty has no number either.
-        bad += [j for j in np.flatnonzero(frame.isna().to_numpy().all(0)).tolist() if j not in bad and j not in blocks]
+        bad |= {j for j in np.flatnonzero(frame.isna().to_numpy().all(0)).tolist() if j not in blocks}
     if not bad:
         return frame, blocks
-    found = {j: _words(frame.iloc[:, j]) for j in sorted(bad)}
-    mixed = {j: text for j, text in found.items() if text.some_numbers}
-    refused = mixed if drop else found
-    if refused:
-        raise ValueError(_refusal(frame, refused, where, drop, layout))
+    # Of thousands, an error looks at no more than it names.
+    found = {j: _words(frame.iloc[:, j]) for j in sorted(bad)[: None if drop else MOST_NAMES]}
+    mixed = {j: words for j, words in found.items() if words.some_numbers}
+    if mixed or not drop:
+        count = len(mixed) if drop else len(bad)
+        raise ValueError(_refusal(frame, mixed if drop else found, count, where, drop, layout))
     columns = frame.columns.tolist()
     names = [repr(columns[j]) for j in found]
     dropped.append(f"left out {len(found)} of {frame.shape[1]} columns, which have no numbers: {listed(names)}")
@@ -209,15 +210,16 @@ def _words(column: Any) -> _Words:
     return _Words(f"dtype {column.dtype}", "", False)
 
 
-def _refusal(frame: Any, refused: dict[int, _Words], where: str, drop: bool, layout: Layout | None) -> str:
+def _refusal(frame: Any, refused: dict[int, _Words], count: int, where: str, drop: bool, layout: Layout | None) -> str:
+    """What is said of ``count`` columns that are not numeric, of which ``refused`` are the first."""
     columns = frame.columns.tolist()
-    shown = listed([f"{columns[j]!r} ({words.about})" for j, words in refused.items()])
+    shown = listed([f"{columns[j]!r} ({words.about})" for j, words in refused.items()], total=count)
     commas = any(re.fullmatch(r"[+-]?\d+,\d+", words.example.strip()) for words in refused.values())
     hint = "; decimal commas are not read, write points" if commas else ""
     ways = "`columns` chooses others" if drop else "`columns` chooses others, `label` takes one for the labels"
     if not drop and not any(words.some_numbers for words in refused.values()):
         ways += ", `drop` leaves them out"
     return (
-        f"{where} must have numeric columns, but {len(refused)} of {frame.shape[1]} are not: {shown}{hint}; {ways}"
+        f"{where} must have numeric columns, but {count} of {frame.shape[1]} are not: {shown}{hint}; {ways}"
         f"{advice(layout)}"
     )
