@@ -113,6 +113,9 @@ def test_images_on_disk(tmp_path):
     assert (data.image_shape, data.label_names) == ((5, 4), ("a", "b"))
     np.testing.assert_allclose(data.undo(data.points).reshape(IMAGES.shape), IMAGES, atol=1e-10)
     assert read_points(tmp_path / "set", columns=["image"], size=2, channels=3).image_shape == (2, 2, 3)
+    gaps = hf.Features({"image": hf.Image()})
+    with pytest.raises(ValueError, match="'row 1' cannot be read: it is missing"):
+        load(saved(tmp_path / "gaps", {"image": [columns["image"][0], None]}, gaps))
     with pytest.raises(ValueError, match=r"one column of images and nothing else, got \['image', 'path'\]"):
         load(tmp_path / "set", columns=["image", "path"])
 

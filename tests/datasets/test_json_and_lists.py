@@ -104,6 +104,8 @@ def test_null_and_absent_keys_are_missing(tmp_path):
             "got row 1 with lists of different lengths|got row 1 with what is no number",
         ),
         ("a.json", '[[1, 2], ["three", 4]]', r"got row 1 with what is no number: \['three', 4\]"),
+        ("a.json", "[[1, 2], [3, true]]", "rows of numbers, got true or false in row 1"),
+        ("a.json", '[{"x": 1}, {"x": true}]', r"'x' \(1 of 2 are no numbers, 1 different, first 'True' in row 1\)"),
         ("a.json", '[[1, 2], {"x": 3}]', "got dict in row 1"),
         ("a.json", '[{"x": 1}, [2]]', "must hold records throughout, got list in row 1"),
         ("a.json", '[{"x": 1}, {"x": "two"}]', r"'x' \(1 of 2 are no numbers, 1 different, first 'two' in row 1\)"),

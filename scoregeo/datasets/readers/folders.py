@@ -93,7 +93,10 @@ def _read(
     from PIL import ImageOps, UnidentifiedImageError
 
     try:
-        with make() as image:
+        opened = make()
+        if opened is None:
+            raise ValueError("it is missing")
+        with opened as image:
             if getattr(image, "n_frames", 1) > 1:
                 raise ValueError(f"it has {image.n_frames} frames, save them as files")
             image = ImageOps.exif_transpose(image)  # cameras write which side is up beside the pixels

@@ -33,7 +33,20 @@ def read_records(path: pathlib.Path, where: str, options: Options) -> Raw:
         if getattr(options, option) is not None:
             raise ValueError(f"`{option}` names a column, but {where} holds rows without names")
     rows = content if isinstance(content[0], list) else [[value] for value in content]
+    if "true" in text or "false" in text:
+        _refuse_truth(rows, where)
     return Raw(values=stack_lists(rows, f"{where} must hold rows of numbers, as many in each"))
+
+
+def _refuse_truth(rows: list, where: str) -> None:
+    """Raise ``ValueError`` for true and false among numbers, which NumPy would take for 1 and 0."""
+
+    def has_truth(part: Any) -> bool:
+        return isinstance(part, bool) or (isinstance(part, list) and any(map(has_truth, part)))
+
+    for i, row in enumerate(rows):
+        if has_truth(row):
+            raise ValueError(f"{where} must hold rows of numbers, got true or false in row {i}: {str(row)[:40]}")
 
 
 def _lines(text: str, where: str) -> list:
