@@ -46,6 +46,24 @@ def test_cells_by_genes(h5ad):
     np.testing.assert_allclose(chosen.undo(chosen.points), COUNTS[:, [3, 0]], atol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_cells_that_are_cut_off_or_damaged(h5ad, tmp_path):
+    """A damaged file is read or refused in our words, wherever it is damaged."""
+    whole, path, random = h5ad.read_bytes(), tmp_path / "a.h5ad", np.random.default_rng(0)
+    said = []
+    for _ in range(12):
+        content = bytearray(whole)
+        for place in random.integers(8, len(content), 20):
+            content[place] = random.integers(0, 256)
+        path.write_bytes(content if random.uniform() < 0.5 else content[: len(content) // 2])
+        try:
+            read_points(path)
+        except ValueError as error:
+            said.append(str(error))
+    assert len(said) > 6
+    assert all(text.startswith(f"`path` = '{path}' must") for text in said)
+
+
 def test_layers_and_embeddings(h5ad):
     np.testing.assert_allclose(read_points(h5ad, key="X_pca").points, EMBEDDING)
     np.testing.assert_allclose(read_points(h5ad, key="scaled", columns=["g1"]).points[:, 0], COUNTS[:, 1] / 2)

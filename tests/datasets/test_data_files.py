@@ -237,6 +237,8 @@ PARQUET_MAGIC = b"PAR1" + bytes(20) + b"PAR1"
         ("a.parquet", PARQUET_MAGIC, r"must be a \.parquet file with a table of numbers"),
         ("a.csv", b"x,y\n", r"at least one point and one feature, got 0 rows of \['x', 'y'\]"),
         ("a.parquet", TABLE[:0], "at least one point and one feature, got 0 rows"),
+        ("a.npy", b"\x93NUMPY\x01\x00\x08\x00{'descr'", r"must be a NumPy \.npy file with an array of numbers"),
+        ("a.npy", b"\x93NUMPY\x01\x00\x06\x00{(((((", r"must be a NumPy \.npy file with an array of numbers"),
         ("a.npy", np.ones((0, 3)), r"at least one point and one feature, got shape \(0, 3\)"),
         ("a.npy", np.ones((3, 0)), r"at least one point and one feature, got shape \(3, 0\)"),
         ("a.npy", np.ones(3), r"got shape \(3,\); reshape one feature to \(n, 1\)"),

@@ -111,6 +111,14 @@ def _transparent(folder):
     Image.fromarray(np.dstack([COLOUR[0], GREY[0]])).save(folder / "z.png")
 
 
+def _too_large(folder):
+    """A header of 100,000 x 100,000 pixels, and nothing behind it."""
+    Image.fromarray(GREY[0]).save(folder / "z.bmp")
+    content = bytearray((folder / "z.bmp").read_bytes())
+    content[18:26] = np.array([100_000, 100_000], "<i4").tobytes()
+    (folder / "z.bmp").write_bytes(content)
+
+
 def _cut_off(folder):
     content = (folder / "image-0.png").read_bytes()
     (folder / "z.png").write_bytes(content[: len(content) // 2])
@@ -124,6 +132,7 @@ def _cut_off(folder):
         (_deep, r"one kind: 6 of 7 are grey, but not 'z\.png' grey of type uint16"),
         (_frames, r"'z\.gif' cannot be read: it has 2 frames"),
         (_transparent, r"'z\.png' cannot be read: parts of it are transparent"),
+        (_too_large, r"'z\.bmp' cannot be read: Image size \(10000000000 pixels\) exceeds limit"),
         (_cut_off, r"'z\.png' cannot be read"),
         (lambda folder: (folder / "z.jpg").write_text("text"), r"'z\.jpg' is none, whatever its ending says"),
     ],

@@ -1,6 +1,7 @@
 """Arrays from .npy and .npz files."""
 
 import pathlib
+import tokenize
 import zipfile
 import zlib
 
@@ -27,7 +28,9 @@ def read_array(path: pathlib.Path, where: str, options: Options) -> Raw:
             others = [name for name in names if name != options.label]
             key = others[0] if options.key is None and len(others) == 1 else options.key
             values = loaded[_key(key, names, where, "key")]
-    except (EOFError, OSError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+    except (EOFError, OSError, NotImplementedError, SyntaxError, tokenize.TokenError) as error:
+        raise _broken(where, kind, error) from error
+    except (zipfile.BadZipFile, zlib.error) as error:
         raise _broken(where, kind, error) from error
     except _UnknownKey:
         raise

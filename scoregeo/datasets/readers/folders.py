@@ -90,7 +90,7 @@ def _read(
     make: Callable[[], Any], name: str, where: str, size: tuple[int, int] | None, channels: int | None
 ) -> tuple[np.ndarray, str, str]:
     """The pixels of one image; what kind it is, and its size, in words."""
-    from PIL import ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         opened = make()
@@ -106,7 +106,8 @@ def _read(
             return (np.asarray(image) if size is None else _resized(image, size)), kind, shape
     except UnidentifiedImageError as error:
         raise ValueError(f"{where} must hold images, but {name!r} is none, whatever its ending says") from error
-    except (OSError, ValueError, SyntaxError, EOFError) as error:  # Pillow raises all of these for broken files
+    # Pillow raises all of these for broken files, and the last for what would be too large.
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise ValueError(f"{where} must hold images, but {name!r} cannot be read: {error}") from error
 
 
