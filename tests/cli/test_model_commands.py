@@ -161,7 +161,7 @@ def test_the_likelihood_of_one_point_has_no_error(folder, tmp_path, capsys):
         (["train", "--data", "nothing.npy", "--out", "{out}"], "nothing.npy"),
         (["train", "--data", "{fresh}", "--out", "{fresh}/x"], "`--out` must be a folder"),
         (["train", "--data", "{fresh}", "--out", "{out}", "--batch-size", "0"], "`batch_size` must be"),
-        (["train", "--data", "{fresh}", "--out", "{out}", "--key", "x"], "`key` names an array of an .npz file"),
+        (["train", "--data", "{fresh}", "--out", "{out}", "--key", "x"], "`key` is for .npz, .h5ad"),
         (
             ["train", "--data", "{fresh}", "--out", "{out}", "--labels", "{wide}"],
             "`--labels` must hold an integer from 0",
