@@ -15,8 +15,8 @@ from scoregeo.cli._io import PointsOptions
 from scoregeo.cli._tasks import from_file
 from scoregeo.cli.compare import Compare, _sides
 from scoregeo.cli.distance import _write
+from scoregeo.cli.models.train import Train
 from scoregeo.cli.statistics.mean import Mean
-from scoregeo.cli.train import Train
 
 TABLE = pd.DataFrame(
     {"x": [1.0, np.nan, 3.0, 4.0, 6.0], "y": [2.0, 5.0, np.nan, 1.0, 7.0], "kind": ["b", "a", "a", "b", "a"]}

@@ -12,7 +12,7 @@ from rich.console import Console
 from scoregeo import cli
 from scoregeo.cli._command import ARGUMENT_TYPES
 from scoregeo.cli._io import PointsOptions
-from scoregeo.cli.train import Train
+from scoregeo.cli.models.train import Train
 from scoregeo.diffusion import VP, DiffusionModel
 from scoregeo.diffusion.config import FitConfig
 

@@ -12,20 +12,21 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from .._atomic import make_writable, write_npy
-from ..datasets.files import FilePoints, name_of, standardized
-from ..diffusion import DiffusionModel, FitConfig, fit
-from . import _interrupts
-from ._command import ARGUMENT_TYPES, Command
-from ._geometry import GEOMETRY_FILE
-from ._io import POINTS_FILE, PointsOptions, read_npy
+from ..._atomic import make_writable, write_npy
+from ...datasets.files import FilePoints, name_of, standardized
+from ...diffusion import DiffusionModel, FitConfig, fit
+from .. import _interrupts
+from .._command import ARGUMENT_TYPES, Command
+from .._geometry import GEOMETRY_FILE
+from .._io import POINTS_FILE, PointsOptions, read_npy
+from .._network import NetworkOptions, keep_image_shape
 
 # The word for the classes that the data have themselves.
 _OF_DATA = Path("data")
 
 
 @dataclasses.dataclass(frozen=True)
-class Train(PointsOptions, Command):
+class Train(NetworkOptions, PointsOptions, Command):
     """The arguments of ``scoregeo train``."""
 
     data: Path
@@ -44,10 +45,15 @@ class Train(PointsOptions, Command):
         data, labels = standardized(found, name_of(self.data)), self._labels(found)
         make_writable(self.out, "--out")
         checkpoint = self.out / "checkpoint"
-        settings = {"standardization": data.standardization, "conditions": labels}
+        dim, shape = data.points.shape[1], self.shape_of(found.points.shape[1], found.image_shape)
+        network = self.make(dim, shape, labels, self.config)
+        settings = {"standardization": data.standardization, "conditions": labels, "network": network}
         with _interrupts.training(checkpoint, self.config.steps) as training:
             model = fit(data.points, self.config, checkpoint_dir=checkpoint, callbacks=[training], **settings)
+            if self.compute_dtype is not None:  # geometry wants all digits
+                model = model.with_compute_dtype(None)
             self._save(model, found.points, checkpoint, console)
+            keep_image_shape(self.out, shape, None if labels is None else found.label_names)
 
     def _labels(self, found: FilePoints) -> np.ndarray | None:
         """The class of each point, if classes are asked for."""
