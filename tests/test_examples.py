@@ -6,7 +6,9 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from PIL import Image
 
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 DOCS = EXAMPLES.parent / "docs"
@@ -33,6 +35,32 @@ def test_geodesics_of_a_mixture(tmp_path):
         assert defect < 1e-2
     assert re.search(r"^dist.* 5\.05503$|^dist.* 5\.055029$", out, re.MULTILINE)
     assert (tmp_path / "geodesics_of_a_mixture.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_terrain(tmp_path):
+    """The script itself holds each length against that of the curve in space."""
+    out = run("terrain.py", tmp_path)
+    rows = re.findall(r"^([A-D]) +(.*)$", out, re.MULTILINE)
+    numbers = np.array([[float(word.rstrip("m")) for word in words.split()] for _, words in rows])
+    assert [name for name, _ in rows] == list("ABCD")
+    steeper, ground, climb, *line, error, defect = numbers.T
+    # Each geodesic is shorter on the steeper land; on the ground, nothing is shorter than the straight line.
+    assert (steeper < 0.97 * line[0]).all()
+    assert (ground > line[1]).all()
+    assert (climb < 0.8 * line[2]).all()
+    assert (error < 1e-6).all()
+    assert (defect < 1e-3).all()
+    with Image.open(tmp_path / "terrain.png") as picture:
+        assert picture.size == (1250, 630)
+    assert (tmp_path / "terrain.png").stat().st_size < 300_000
+    np.testing.assert_allclose(numbers[:, :6], printed_in_docs(out), rtol=1e-3, atol=1.5)
+
+
+def printed_in_docs(out):
+    """The numbers of the table in docs/examples.md that has the head of ``out``."""
+    table = (DOCS / "examples.md").read_text().split(out.splitlines()[1])[1].split("```")[0]
+    return [[float(word.rstrip("m")) for word in row.split()[1:7]] for row in table.strip().splitlines()]
 
 
 @pytest.mark.slow

@@ -61,7 +61,10 @@ LIBRARIES = {
     "orbax": {"diffusion/training/checkpoint"},
     "diffrax": {"geodesics", "diffusion", "statistics/sampling", "_results"},
     "blackjax": {"statistics/sampling"},
-    "matplotlib": {"plotting", "datasets/letters"},  # its font is data
+    "matplotlib": {"plotting", "datasets/letters", "datasets/real"},  # its font and its heights are data
+    "PIL": {"datasets/readers/folders"},
+    "anndata": {"datasets/readers/cells"},
+    "datasets": {"datasets/readers/hub"},
     "geomstats": {"adapters"},
     "torch": {"adapters"},
 }

@@ -44,7 +44,10 @@ _COMMANDS = {
 }
 
 # Those of them whose files are in a folder.
-_FOLDERS = {name: "statistics" for name in ("mean", "pca", "cluster", "embed")}
+_FOLDERS = {
+    **{name: "models" for name in ("train", "sample", "likelihood", "evaluate")},
+    **{name: "statistics" for name in ("mean", "pca", "cluster", "embed")},
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

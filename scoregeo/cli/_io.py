@@ -7,6 +7,7 @@ import dataclasses
 import os
 import pathlib
 import zipfile
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,13 +30,24 @@ class PointsOptions:
     """Arguments that say which numbers of a file are the points."""
 
     key: str | None = None
-    """Which array of an .npz file that holds several."""
+    """Which array of an .npz file that holds several, layer or embedding of an .h5ad file, or split of a data set of
+    Hugging Face."""
     columns: tuple[str, ...] = ()
     """Which columns of a table, in this order; all by default. Without names they are called 0, 1, ..."""
     delimiter: str | None = None
     """What separates the values of a .csv file: a character, or tab or space; by default it is guessed."""
     header: bool | None = None
     """Whether the first row of a .csv file has the names of its columns; by default it is guessed."""
+    label: str | None = None
+    """Which column of a table has the labels, and is none of the points."""
+    drop: bool = False
+    """Leave out columns in which nothing is a number, then rows in which something is missing."""
+    impute: Literal["median"] | None = None
+    """What to put for a number that is missing: the median of its column."""
+    size: tuple[int, ...] = ()
+    """To how many pixels images are stretched: a side, or height and width."""
+    channels: Literal[1, 3] | None = None
+    """1 to read images as grey, 3 as colour."""
 
     def chosen(self) -> list[str]:
         """The options that are given."""
@@ -43,16 +55,34 @@ class PointsOptions:
         return [f"--{field.name}" for field in fields if getattr(self, field.name) != field.default]
 
     def read(self, path: pathlib.Path, console: Console) -> FilePoints:
-        """The points of a file; what was chosen for a .csv file is printed. Raises as `scoregeo.datasets.load` does."""
-        delimiter = self.delimiter if self.delimiter is None else _DELIMITERS.get(self.delimiter, self.delimiter)
-        found = read_points(path, key=self.key, columns=self.columns or None, delimiter=delimiter, header=self.header)
-        if found.layout is not None:
-            console.print(f"read {path} with {found.layout}", soft_wrap=True, markup=False, highlight=False)
+        """The points of a file; what was guessed for a .csv file, left out or filled is printed. Raises as
+        `scoregeo.datasets.load` does."""
+        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(PointsOptions)}
+        given |= {name: given[name] or None for name in ("columns", "size")}
+        given["delimiter"] = self.delimiter and _DELIMITERS.get(self.delimiter, self.delimiter)
+        found = read_points(path, **given)
+        layout = () if found.layout is None else (f"read {path} with {found.layout}",)
+        for sentence in (*layout, *(f"of {path}: {done}" for done in (*found.left_out, *found.notes))):
+            console.print(sentence, soft_wrap=True, markup=False, highlight=False)
         return found
 
     def points_for(self, model: DiffusionModel, path: pathlib.Path, console: Console) -> jax.Array | np.ndarray:
         """The points of a file, in the coordinates of ``model``; raises ``ValueError`` for another dimension."""
-        return in_coordinates(model, self.read(path, console).points, path)
+        return self.rows_for(model, path, console).points
+
+    def rows_for(self, model: DiffusionModel, path: pathlib.Path, console: Console) -> "Rows":
+        """`points_for`, with the rows of the file that they are."""
+        found = self.read(path, console)
+        return Rows(in_coordinates(model, found.points, path), found.rows, found.total)
+
+
+class Rows(NamedTuple):
+    """Points in the coordinates of a model, ``(n, dim)``; the rows of the file that they are, ``(n,)``; how many these
+    are in total."""
+
+    points: jax.Array | np.ndarray
+    rows: np.ndarray
+    total: int
 
 
 def load_model(folder: pathlib.Path) -> DiffusionModel:

@@ -14,6 +14,7 @@ from ..geodesics import Geodesic
 from ._command import Command, CommandError
 from ._geometry import GEOMETRY_FILE, Geometry, check_known_sigma, solve
 from ._io import POINTS_FILE, load_model, read_npy
+from ._network import kept_image_shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,9 +61,6 @@ def read_problem(arguments: PairCommand) -> Problem:
     folder = arguments.model
     model = load_model(folder)
     geometry = checked_geometry(folder, model, arguments.sigma, arguments.strength)
-    shape = geometry.image_shape
-    if shape is not None and (len(shape) not in (2, 3) or np.prod(shape) != model.dim):
-        raise ValueError(f"`--model` {folder} is damaged: images of shape {shape} in dimension {model.dim}")
     start = _read_point(arguments.start, "from", folder, model.dim)
     end = _read_point(arguments.end, "to", folder, model.dim)
     return Problem(model, geometry, start, end)
@@ -85,6 +83,8 @@ def checked_geometry(folder: Path, model: DiffusionModel, sigma: float | None, s
     check_known_sigma(geometry.sigma, model)
     if not geometry.strength >= 0 or not np.isfinite(geometry.strength):
         raise ValueError(f"`--strength` must be a non-negative number, got {geometry.strength}")
+    if geometry.image_shape is None:
+        geometry = dataclasses.replace(geometry, image_shape=kept_image_shape(folder, model))
     shape = geometry.image_shape
     if shape is not None and (len(shape) not in (2, 3) or np.prod(shape) != model.dim):
         raise ValueError(f"`--model` {folder} is damaged: images of shape {shape} in dimension {model.dim}")

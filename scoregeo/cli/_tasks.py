@@ -1,7 +1,6 @@
 """The data sets of the demo: how to train on each, between which points, and in which metrics."""
 
 import dataclasses
-import pathlib
 from collections.abc import Callable, Mapping
 
 import jax
@@ -9,7 +8,7 @@ import numpy as np
 
 from .. import datasets
 from .._types import Points
-from ..datasets.files import FilePoints, standardized
+from ..datasets.files import FilePoints, name_of, standardized
 from ..diffusion import EDM, DiffusionModel, FitConfig
 from ..geodesics import AbstractStart, GraphInit, StraightLine
 from ..metrics import AbstractMetric, ConformalMetric, ScoreJacobianMetric
@@ -106,7 +105,7 @@ def digits(quick: bool, seed: int) -> Task:
 
 def from_file(path: str, found: FilePoints, quick: bool, seed: int) -> Task:
     """A data set of the user's own: geodesics between three random pairs of its points."""
-    data = standardized(found.points, pathlib.Path(path).stem, found.image_shape)
+    data = standardized(found, name_of(path))
     n, dim = data.points.shape
     if n < 8:
         raise ValueError(f"`--data` {path} must have at least 8 points, got {n}")

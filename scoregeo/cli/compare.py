@@ -151,10 +151,12 @@ def _sides(arguments: Compare, model: DiffusionModel, console: Console) -> tuple
     if arguments.to is not None and (arguments.covariances is None) != (arguments.to_covariances is None):
         raise ValueError("`--covariances` and `--to-covariances` must both be given with `--to`, or neither")
     files = [path for path in (arguments.data, arguments.to) if path is not None]
-    points = [arguments.points_for(model, path, console) for path in files]
-    n = len(points[0])
-    if len(points[-1]) != n:
-        raise ValueError(f"`--to` must have as many points as `--data`, {n}, got {len(points[-1])}")
+    found = [arguments.rows_for(model, path, console) for path in files]
+    n, kept, total = len(found[0].points), found[0].rows, found[0].total
+    if found[-1].total != total:
+        raise ValueError(f"`--to` must have as many points as `--data`, {total}, got {found[-1].total}")
+    if not np.array_equal(found[-1].rows, kept):
+        raise ValueError("`--drop` must leave out the same rows of `--to` as of `--data`, but it does not")
     if n < 3:
         raise ValueError(f"`--data` must have at least 3 points, got {n}")
     if arguments.n < 3:
@@ -165,11 +167,11 @@ def _sides(arguments: Compare, model: DiffusionModel, console: Console) -> tuple
         console.print(f"{arguments.n} of {n} rows are taken at random, by --seed {arguments.seed}", soft_wrap=True)
     options = {"--covariances": arguments.covariances, "--to-covariances": arguments.to_covariances}
     sides = []
-    for side, (option, path) in zip(points, options.items(), strict=False):
+    for side, (option, path) in zip([part.points for part in found], options.items(), strict=False):
         means = jnp.asarray(side, jnp.float64)[rows]
-        covs = None if path is None else _covariances(model, n, path, option)[rows]
+        covs = None if path is None else _covariances(model, total, path, option)[kept[rows]]
         sides.append(_Side(means, None if covs is None else _pack(means, covs)))
-    return rows, sides
+    return kept[rows], sides
 
 
 def _in_the_file(result: Comparison, rows: np.ndarray) -> Comparison:
@@ -183,12 +185,13 @@ def _in_the_file(result: Comparison, rows: np.ndarray) -> Comparison:
 def _covariances(model: DiffusionModel, n: int, path: Path, option: str) -> np.ndarray:
     """The covariances of a file, ``(n, d, d)``, in the coordinates of the model."""
     try:
-        flat, shape, _ = read_points(path)
+        found = read_points(path)
     except ValueError as error:
         raise ValueError(f"`{option}`: {error}") from error
     except OSError as error:
         raise OSError(f"`{option}`: {error}") from error
     units = model.standardization
+    flat, shape = found.points, found.image_shape
     d = model.dim if units is None else units.mean.size
     if shape != (d, d) or len(flat) != n:
         got = (len(flat), *(flat.shape[1:] if shape is None else shape))

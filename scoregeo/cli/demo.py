@@ -17,6 +17,7 @@ from rich.console import Console
 
 from .._atomic import make_writable, write_figure, write_json, write_npy
 from .._types import Points
+from ..datasets.files import name_of
 from ..diffusion import DiffusionModel, ScoreReport, evaluate_score, fit
 from ..diffusion.evaluation.base import ScoreReference
 from ..geodesics import AbstractStart, Geodesic
@@ -35,7 +36,7 @@ class Demo(PointsOptions, Command):
     """The arguments of ``scoregeo demo``."""
 
     data: str = "all"
-    """moons, letters, digits, all (three), or the path of a .npy, .npz, .csv or .parquet file."""
+    """moons, letters, digits, all (three), or the path of a file or folder that `scoregeo.datasets.load` reads."""
     out: pathlib.Path = pathlib.Path("scoregeo-demo")
     """Folder for pictures, report.json and the models."""
     quick: bool = False
@@ -69,7 +70,7 @@ def run_demo(arguments: Demo, console: Console) -> dict[str, Any]:
     elif data in TASKS:
         tasks = {data: TASKS[data](quick, seed)}
     else:
-        tasks = {pathlib.Path(data).stem: from_file(data, arguments.read(pathlib.Path(data), console), quick, seed)}
+        tasks = {name_of(data): from_file(data, arguments.read(pathlib.Path(data), console), quick, seed)}
     make_writable(out, "--out")
     start = time.perf_counter()
     report = {

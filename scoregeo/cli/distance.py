@@ -80,7 +80,8 @@ def _solve_all(arguments: Distance, path: Path, console: Console) -> None:
     geometry = checked_geometry(arguments.model, model, arguments.sigma, arguments.strength)
     make_folder_of_output(arguments.out, arguments.out.suffix)
     with double_precision():
-        xs = jnp.asarray(arguments.points_for(model, path, console), jnp.float64)
+        found = arguments.rows_for(model, path, console)
+        xs = jnp.asarray(found.points, jnp.float64)
         if len(xs) < 2:
             raise ValueError(f"`--all` must have at least 2 points, got {len(xs)}")
         settings = {"batch_size": arguments.batch_size, "checkpoint": arguments.checkpoint}
@@ -93,7 +94,8 @@ def _solve_all(arguments: Distance, path: Path, console: Console) -> None:
         del lengths, results
     units = f"in {unit_of_length(model)}; sigma {geometry.sigma:g}, strength {geometry.strength:g}"
     count = len(matrix) * (len(matrix) - 1) // 2
-    _write(arguments.out, matrix, codes, {"sigma": geometry.sigma, "strength": geometry.strength})
+    about = {"sigma": geometry.sigma, "strength": geometry.strength}
+    _write(arguments.out, matrix, codes, found.rows, about)
     console.print(f"wrote the distances of {count} pairs to {arguments.out} ({units})", soft_wrap=True)
     failed = int(np.triu(~good, 1).sum())
     if failed:
@@ -101,21 +103,21 @@ def _solve_all(arguments: Distance, path: Path, console: Console) -> None:
         raise CommandError(f"{failed} of {count} distances could not be computed: {where}")
 
 
-def _write(path: Path, matrix: np.ndarray, codes: np.ndarray, about: dict[str, float]) -> None:
-    """The matrix in the format that the ending of ``path`` names. Statuses are numbers, because a name for each pair
-    would be ten times the size of the matrix."""
+def _write(path: Path, matrix: np.ndarray, codes: np.ndarray, rows: np.ndarray, about: dict[str, float]) -> None:
+    """The matrix among the ``rows`` of the file in the format that the ending of ``path`` names. Statuses are numbers,
+    because a name for each pair would be ten times the size of the matrix."""
     if path.suffix == ".npy":
         write_npy(path, matrix)
         return
     names = status_name(as_results(np.arange(len(RESULTS))))
     codes = codes.astype(np.min_scalar_type(len(names)))
     if path.suffix == ".npz":
-        write_npz(path, distances=matrix, status=codes, status_names=names, **about)
+        write_npz(path, distances=matrix, status=codes, status_names=names, rows=rows, **about)
         return
     import pandas as pd
 
     first, second = np.triu_indices(len(matrix), 1)
     status = pd.Categorical.from_codes(codes[first, second].astype(np.int16), categories=names.tolist())
-    columns = {"first": first, "second": second, "distance": matrix[first, second], "status": status}
+    columns = {"first": rows[first], "second": rows[second], "distance": matrix[first, second], "status": status}
     with replacing(path) as temporary:
         pd.DataFrame(columns).to_parquet(temporary, index=False)

@@ -1,4 +1,4 @@
-"""Data sets: toy densities whose exact score is known, real handwritten digits, and numbers from files.
+"""Data sets: toy densities whose exact score is known, real data that come with dependencies, and files of any kind.
 
 Every synthetic set carries its exact ``score`` (with a normalised ``log_prob``), so a learned score can be compared
 with the truth. Curves (moons, rings, a spiral) are made so that this holds too: a point is drawn from equally spaced
@@ -14,6 +14,7 @@ from .base import Dataset, Standardization
 from .files import load
 from .images import digits
 from .letters import rotated_letters
+from .real import real
 from .toy import banana, checkerboard, four_modes, gaussian_mixture, rings, spiral, three_modes, two_moons
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "four_modes",
     "gaussian_mixture",
     "load",
+    "real",
     "rings",
     "rotated_letters",
     "spiral",

@@ -168,6 +168,8 @@ class Dataset(eqx.Module):
     - ``standardization``: the change of units that was applied, or ``None``.
     - ``image_shape``: ``(height, width)`` or ``(height, width, channels)`` where a point, in the units of the data, is
       a flattened image; or ``None``.
+    - ``feature_names``: what the coordinates are called in the units of the data, or ``None``.
+    - ``label_names``: what the labels 0, 1, ... stand for, or ``None``.
 
     Raises ``ValueError`` naming the field if their shapes do not agree.
     """
@@ -178,6 +180,8 @@ class Dataset(eqx.Module):
     score: AbstractScore | None
     standardization: Standardization | None
     image_shape: tuple[int, ...] | None = eqx.field(static=True)
+    feature_names: tuple[str, ...] | None = eqx.field(static=True)
+    label_names: tuple[str, ...] | None = eqx.field(static=True)
 
     def __init__(
         self,
@@ -188,6 +192,8 @@ class Dataset(eqx.Module):
         score: AbstractScore | None = None,
         standardization: Standardization | None = None,
         image_shape: Sequence[int] | None = None,
+        feature_names: Sequence | None = None,
+        label_names: Sequence | None = None,
     ):
         self.points = as_points(points, "points")
         if self.points.dtype == np.float32 and not is_traced(points):
@@ -206,6 +212,12 @@ class Dataset(eqx.Module):
         pixels = d if standardization is None else standardization.mean.size
         if self.image_shape is not None and np.prod(self.image_shape) != pixels:
             raise ValueError(f"`image_shape` must have {pixels} pixels to match `points`, got {self.image_shape}")
+        self.feature_names = None if feature_names is None else tuple(map(str, feature_names))
+        self.label_names = None if label_names is None else tuple(map(str, label_names))
+        if self.feature_names is not None and len(self.feature_names) != pixels:
+            raise ValueError(f"`feature_names` must be {pixels} names to match `points`, got {len(self.feature_names)}")
+        if self.label_names is not None and is_concrete(self.labels):
+            _check_label_names(self.labels, len(self.label_names))
 
     def principal_components(self, k: int) -> "Dataset":
         """The same points as coordinates on their first ``k`` principal components, in the units of the data.
@@ -220,7 +232,7 @@ class Dataset(eqx.Module):
         units = Standardization(values.mean(0), 1.0, principal_axes(values, k))
         return Dataset(
             np.asarray(units.apply(values)), self.name, labels=self.labels, standardization=units,
-            image_shape=self.image_shape,
+            image_shape=self.image_shape, feature_names=self.feature_names, label_names=self.label_names,
         )  # fmt: skip
 
     def undo(self, z: Float[Array, "... d"] | np.ndarray) -> Float[Array, "... d"] | np.ndarray:
@@ -245,6 +257,17 @@ def check_entries(x: np.ndarray, where: str, names: Sequence | None = None) -> N
         column = column if names is None else names[column]
         count = f"{int(bad.sum())} of {x.size} values are NaN or infinite"
         raise ValueError(f"{where} must hold finite numbers, but {count} (first in row {row}, column {column!r})")
+
+
+def _check_label_names(labels: Array | None, count: int) -> None:
+    """Raise ``ValueError`` unless all ``labels`` have one of ``count`` names."""
+    if labels is None:
+        raise ValueError("`label_names` must come with `labels`")
+    values = np.asarray(labels)
+    if values.min() < 0 or values.max() >= count:
+        raise ValueError(
+            f"`label_names` must name each of the labels {values.min()} to {values.max()}, from 0 on, got {count} names"
+        )
 
 
 def moments(x: np.ndarray, per_feature: bool) -> tuple[np.ndarray, np.ndarray]:

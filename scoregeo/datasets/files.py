@@ -1,23 +1,53 @@
-"""Data sets from .npy, .npz, .csv and .parquet files.
+"""Data sets from files and folders.
 
-All messages name the argument or the file (``where``), what was expected, and what came. pandas is imported only where
-a table is read.
+All messages name the argument or the file (``where``), what was expected, and what came. What reads a kind of file is
+in ``readers/``; here is what all kinds have in common.
 """
 
 import os
 import pathlib
-import zipfile
-import zlib
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from .base import Dataset, Standardization, as_float64, check_entries, moments, moments_of_pixels
-from .tables import Layout, read_table
+from .base import Dataset, Standardization, as_float64, moments, moments_of_pixels
+from .readers.arrays import read_array
+from .readers.cells import read_cells
+from .readers.delimited import Layout
+from .readers.folders import read_folder
+from .readers.hub import PREFIX, is_saved, read_hub
+from .readers.missing import complete
+from .readers.raw import Options, Raw
+from .readers.records import read_records
+from .readers.tables import read_table
 
 # Of images: grey, grey and alpha, RGB, RGB and alpha.
 _MOST_CHANNELS = 4
+_FOLDER, _HUB = "a folder of images", "a data set of Hugging Face"
+_READERS: dict[str, Callable[[pathlib.Path, str, Options], Raw]] = {
+    ".npy": read_array,
+    ".npz": read_array,
+    ".csv": read_table,
+    ".parquet": read_table,
+    ".json": read_records,
+    ".jsonl": read_records,
+    ".h5ad": read_cells,
+    _FOLDER: read_folder,
+    _HUB: read_hub,
+}
+_TABLES = (".csv", ".parquet", ".json", ".jsonl", ".h5ad", _HUB)
+# Which kinds an option is for.
+_KINDS = {
+    "key": (".npz", ".h5ad", _HUB),
+    "columns": _TABLES,
+    "label": (".npz", *_TABLES),
+    "delimiter": (".csv",),
+    "header": (".csv",),
+    "size": (_FOLDER, _HUB),
+    "channels": (_FOLDER, _HUB),
+}
 
 
 def load(
@@ -25,57 +55,102 @@ def load(
     *,
     key: str | None = None,
     columns: Sequence[str | int] | None = None,
+    label: str | int | None = None,
     per_feature: bool | None = None,
+    drop: bool = False,
+    impute: str | None = None,
     delimiter: str | None = None,
     header: bool | None = None,
+    size: int | Sequence[int] | None = None,
+    channels: int | None = None,
 ) -> Dataset:
-    """Numbers from a ``.npy``, ``.npz``, ``.csv`` or ``.parquet`` file, standardised.
+    """Numbers from a ``.npy``, ``.npz``, ``.csv``, ``.parquet``, ``.json``, ``.jsonl`` or ``.h5ad`` file, a folder of
+    images or a data set of Hugging Face, standardised.
 
     **Arguments**
 
-    - ``path``: the file. An array is ``(n, d)``, or an image stack ``(n, height, width)`` or ``(n, height, width,
-      channels)``, which is flattened and keeps its ``image_shape``. A table has one point per row.
-    - ``key``: which array of an ``.npz`` file; not needed if it has only one.
-    - ``columns``: which columns of a table, in this order; all by default.
+    - ``path``: the file or folder. An array is ``(n, d)``, or an image stack ``(n, height, width)`` or ``(n, height,
+      width, channels)``, which is flattened and keeps its ``image_shape``. A table has one point per row; a column of
+      lists of one length counts as so many columns. JSON holds rows, records or columns, JSON lines a row or a record
+      in each line. A folder holds images, grey or in colour, whose sub-folders are classes; what ``save_to_disk`` of
+      Hugging Face's ``datasets`` wrote is told from that, and ``"hf:name"`` names a data set on their Hub.
+    - ``key``: which array of an ``.npz`` file, layer or embedding (``obsm``) of an ``.h5ad`` file, or split of a
+      data set of Hugging Face; not needed if there is only one, or for the matrix X.
+    - ``columns``: which columns of a table (genes of an ``.h5ad`` file), in this order; all by default.
+    - ``label``: which column (array of an ``.npz`` file, column of ``obs``) has the labels: words or whole numbers. By
+      default the sub-folders of images do, and the only column of classes of an ``.h5ad`` file or a Hugging Face set.
     - ``per_feature``: ``True`` for a scale per column, ``False`` for one common scale (see `Standardization.fit`). By
       default, a scale per column for tables and ``(n, d)`` arrays, and one common mean and scale for image stacks.
+    - ``drop``: leave out columns in which nothing is a number, then rows in which something is missing.
+    - ``impute``: ``"median"`` puts the median of its column for each number that is missing.
     - ``delimiter``: what separates the values of a ``.csv`` file; ``" "`` for white space. By default it is guessed
       (`csv.Sniffer`) among comma, semicolon, tab, bar and white space.
     - ``header``: whether the first row of a ``.csv`` file has the names of its columns; without names they are called
       0, 1, ... By default it has if a cell of it is no number, or if its numbers are unlike those of the other rows:
       the only whole ones, evenly spaced, growing where no other row does, or far outside (years, wavelengths, the 0, 1,
       2 of pandas). A file with few rows or one or two columns may be read wrongly: say it where it matters.
+    - ``size``: pixels along each side, or ``(height, width)``, to which images are stretched.
+    - ``channels``: 1 to read images as grey, 3 as colour; by default as they are, and all must be alike.
 
-    **Raises** ``FileNotFoundError``, ``IsADirectoryError`` or ``PermissionError`` for a path that is no readable file;
-    ``ValueError`` for a file that is not what its extension says, or is empty, or holds anything but finite real
-    numbers (columns that are not numeric are named, the first bad entry is located; rows count from 0), or images with
-    their channels in front, or for a ``key`` or ``columns`` that it does not have; ``ImportError`` for ``.parquet``
-    without pyarrow (``pip install scoregeo[data]``).
+    **Raises** ``FileNotFoundError`` or ``PermissionError`` for a path that cannot be read; ``ValueError`` for a file
+    that is not what its ending says, or is empty, or holds anything but finite real numbers (columns that are not
+    numeric or miss values are named and counted; rows count from 0), or images that differ in size or kind (named), or
+    have their channels in front, or for options that do not apply; ``ImportError`` where an extra is not installed:
+    ``scoregeo[data]`` for ``.parquet``, ``[cells]`` for ``.h5ad``, ``[huggingface]``.
+
+    **Warns** of files in a folder, and columns beside a column of images, that are left out.
 
     Nothing is unpickled, so a file cannot run code.
     """
-    found = read_points(path, key=key, columns=columns, delimiter=delimiter, header=header)
-    return standardized(found.points, pathlib.Path(path).stem, found.image_shape, per_feature)
+    found = read_points(
+        path, key=key, columns=columns, label=label, drop=drop, impute=impute, delimiter=delimiter, header=header,
+        size=size, channels=channels,
+    )  # fmt: skip
+    for sentence in found.left_out:
+        warnings.warn(f"`path` = '{path}': {sentence}", stacklevel=2)
+    return standardized(found, name_of(path), per_feature)
 
 
-def standardized(
-    points: np.ndarray, name: str, image_shape: tuple[int, ...] | None, per_feature: bool | None = None
-) -> Dataset:
-    """The data set of ``points`` ``(n, d)`` in the units of a file; arguments as `load` describes them."""
-    common = image_shape is not None and per_feature is None
-    mean, scale = moments_of_pixels(points) if common else moments(points, per_feature is not False)
-    # In float64 on the host, so that a large offset does not eat the digits of float32.
-    points = (points - mean) / scale
-    return Dataset(points, name, standardization=Standardization(mean, scale), image_shape=image_shape)
+def name_of(path: str | os.PathLike) -> str:
+    """What to call the data of a file or a folder."""
+    return pathlib.Path(path).stem or pathlib.Path(path).resolve().name
 
 
 class FilePoints(NamedTuple):
-    """What a file holds: ``points`` ``(n, d)`` in float64, the shape of one image where they are a stack of images, and
-    the layout of a .csv file."""
+    """What a file holds.
+
+    - ``points``: ``(n, d)`` in float64, in the units of the file.
+    - ``image_shape``: the shape of one image where they are images, or ``None``.
+    - ``layout``: that of a .csv file, or ``None``.
+    - ``labels``, ``label_names``, ``feature_names``: as `Dataset` has them.
+    - ``rows``: which rows of the file they are, ``(n,)``: all, but for those that ``drop`` leaves out.
+    - ``total``: how many rows the file has.
+    - ``left_out``: sentences on what nobody asked to leave out.
+    - ``notes``: sentences on what ``drop`` and ``impute`` did.
+    """
 
     points: np.ndarray
     image_shape: tuple[int, ...] | None
     layout: Layout | None
+    labels: np.ndarray | None
+    label_names: tuple[str, ...] | None
+    feature_names: tuple[str, ...] | None
+    rows: np.ndarray
+    total: int
+    left_out: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def standardized(found: FilePoints, name: str, per_feature: bool | None = None) -> Dataset:
+    """The data set of what a file holds; arguments as `load` describes them."""
+    points, image_shape = found.points, found.image_shape
+    common = image_shape is not None and per_feature is None
+    mean, scale = moments_of_pixels(points) if common else moments(points, per_feature is not False)
+    return Dataset(
+        # In float64 on the host, so that a large offset does not eat the digits of float32.
+        (points - mean) / scale, name, standardization=Standardization(mean, scale), image_shape=image_shape,
+        labels=found.labels, label_names=found.label_names, feature_names=found.feature_names,
+    )  # fmt: skip
 
 
 def read_points(
@@ -83,38 +158,66 @@ def read_points(
     *,
     key: str | None = None,
     columns: Sequence[str | int] | None = None,
+    label: str | int | None = None,
+    drop: bool = False,
+    impute: str | None = None,
     delimiter: str | None = None,
     header: bool | None = None,
+    size: int | Sequence[int] | None = None,
+    channels: int | None = None,
 ) -> FilePoints:
     """The points of a file, as they are in it.
 
     Arguments and exceptions as for `load`. Nothing is standardised here, and nothing is unpickled.
     """
+    options = Options(
+        key=key, columns=columns, label=label, drop=drop, delimiter=delimiter, header=header, size=size,
+        channels=channels,
+    )  # fmt: skip
+    if impute not in (None, "median"):
+        raise ValueError(f"`impute` must be 'median' or None, got {impute!r}")
     path = pathlib.Path(path).expanduser()
-    where, kind = f"`path` = '{path}'", path.suffix.lower()
-    if kind not in (".npy", ".npz", ".csv", ".parquet"):
-        raise ValueError(f"{where} must end in .npy, .npz, .csv or .parquet, got {path.suffix or 'no extension'!r}")
-    if key is not None and kind != ".npz":
-        raise ValueError(f"`key` names an array of an .npz file, but {where} is a {kind} file")
-    if columns is not None and kind not in (".csv", ".parquet"):
-        raise ValueError(f"`columns` names columns of a .csv or .parquet file, but {where} is an {kind} file")
-    if (delimiter is not None or header is not None) and kind != ".csv":
-        raise ValueError(f"`delimiter` and `header` say how to read a .csv file, but {where} is a {kind} file")
-    _check_readable(path, where)
-    if kind in (".npy", ".npz"):
-        raw, names, layout = _read_array(path, where, kind, key), None, None
-    else:
-        raw, names, layout = read_table(path, where, columns, delimiter, header)
-    raw = as_float64(raw, where)
-    if raw.ndim not in (2, 3, 4):
-        hint = "; reshape one feature to (n, 1), or one point to (1, d)" if raw.ndim == 1 else ""
-        raise ValueError(f"{where} must hold an array (n, d), (n, h, w) or (n, h, w, c), got shape {raw.shape}{hint}")
-    if raw.size == 0:
-        raise ValueError(f"{where} must hold at least one point and one feature, got shape {raw.shape}")
-    _check_channels_last(raw.shape[1:], where)
-    image_shape, raw = raw.shape[1:] if raw.ndim > 2 else None, raw.reshape(len(raw), -1)
-    check_entries(raw, where, names)
-    return FilePoints(raw, image_shape, layout)
+    where = f"`path` = '{path}'"
+    kind = _kind(path, where)
+    for option, kinds in _KINDS.items():
+        if getattr(options, option) is not None and kind not in kinds:
+            it_is = kind if kind in (_FOLDER, _HUB) else f"a {kind} file"
+            raise ValueError(f"`{option}` is for {', '.join(kinds)}, but {where} is {it_is}")
+    if kind not in (_FOLDER, _HUB):
+        _check_readable(path, where)
+    raw = _READERS[kind](path, where, options)
+    values = as_float64(raw.values, where)
+    if values.ndim not in (2, 3, 4):
+        hint = "; reshape one feature to (n, 1), or one point to (1, d)" if values.ndim == 1 else ""
+        raise ValueError(
+            f"{where} must hold an array (n, d), (n, h, w) or (n, h, w, c), got shape {values.shape}{hint}"
+        )
+    if values.size == 0:
+        raise ValueError(f"{where} must hold at least one point and one feature, got shape {values.shape}")
+    _check_channels_last(values.shape[1:], where)
+    image_shape, values = values.shape[1:] if values.ndim > 2 else None, values.reshape(len(values), -1)
+    names = raw.feature_names
+    points, labels, rows, notes = complete(values, raw.labels, names, where, drop, impute)
+    return FilePoints(
+        points, image_shape, raw.layout, labels, None if labels is None else tuple(raw.label_names or ()),
+        None if names is None else tuple(map(str, names)), rows, len(values), tuple(raw.left_out),
+        (*raw.dropped, *notes),
+    )  # fmt: skip
+
+
+def _kind(path: pathlib.Path, where: str) -> str:
+    """What kind of file or folder is there, a key of ``_READERS``."""
+    if str(path).startswith(PREFIX):
+        return _HUB
+    if path.is_dir():
+        return _HUB if is_saved(path) else _FOLDER
+    kind = path.suffix.lower()
+    if kind in _READERS:
+        return kind
+    if not kind and not path.exists():
+        raise FileNotFoundError(f"{where} does not exist")
+    known = ", ".join(kind for kind in _READERS if kind.startswith("."))
+    raise ValueError(f"{where} must be a folder or end in one of {known}, got {path.suffix or 'no extension'!r}")
 
 
 def _check_channels_last(image_shape: tuple[int, ...], where: str) -> None:
@@ -129,8 +232,6 @@ def _check_channels_last(image_shape: tuple[int, ...], where: str) -> None:
 
 
 def _check_readable(path: pathlib.Path, where: str) -> None:
-    if path.is_dir():
-        raise IsADirectoryError(f"{where} must be a file, got a directory")
     if not path.exists():
         raise FileNotFoundError(f"{where} does not exist")
     try:
@@ -140,24 +241,3 @@ def _check_readable(path: pathlib.Path, where: str) -> None:
         raise PermissionError(f"{where} must be readable, but permission was denied") from error
     if not first:
         raise ValueError(f"{where} must hold data, got an empty file (0 bytes)")
-
-
-def _read_array(path: pathlib.Path, where: str, kind: str, key: str | None) -> np.ndarray:
-    with path.open("rb") as file:
-        start = file.read(6)
-    if not start.startswith(b"\x93NUMPY" if kind == ".npy" else b"PK"):
-        raise ValueError(f"{where} must be a NumPy {kind} file, but starts with the bytes {start!r}")
-    names = []
-    try:
-        # np.load leaves a file that it opened itself open when the archive is broken.
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            if kind == ".npy":
-                return loaded
-            names = list(loaded.files)
-            if key in names or (key is None and len(names) == 1):
-                return loaded[names[0] if key is None else key]
-    except (ValueError, EOFError, OSError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{where} must be a NumPy {kind} file with an array of numbers: {error}") from error
-    given = "`key`" if key is None else f"`key` = {key!r}"
-    raise ValueError(f"{given} must name one of the arrays of {where}, which holds {names}")

@@ -35,4 +35,6 @@ def digits(classes: Iterable[int] | None = None) -> Dataset:
     mean, scale = moments_of_pixels(raw)
     points, keep = (raw - mean) / scale, np.isin(labels, wanted)
     units = Standardization(mean, scale)
-    return Dataset(points[keep], "digits", labels=labels[keep], standardization=units, image_shape=(8, 8))
+    return Dataset(
+        points[keep], "digits", labels=labels[keep], standardization=units, image_shape=(8, 8), label_names=range(10)
+    )

@@ -51,7 +51,13 @@ def rotated_letters(
         raise ValueError(f"`angles` must be a number of steps, or finite angles in degrees, got {angles!r}")
     images = [_image(outline, degree, size) for outline in map(_outline, letters) for degree in degrees]
     labels = np.repeat(np.arange(len(letters)), degrees.size)
-    return Dataset(np.stack(images).reshape(len(images), -1), "letters", labels=labels, image_shape=(size, size))
+    return Dataset(
+        np.stack(images).reshape(len(images), -1),
+        "letters",
+        labels=labels,
+        label_names=letters,
+        image_shape=(size, size),
+    )
 
 
 def _outline(letter: str):

@@ -8,7 +8,7 @@ for pictures in the plane, or of images; the calculations behind them run in JAX
 from .comparison import comparison_figure, correlation_matrix, distance_scatter, half_plane
 from .curves import GeodesicArtists, geodesics
 from .fields import density, score_field, tissot
-from .images import image_strip
+from .images import image_grid, image_strip
 from .manifold import DimensionArtists, dimension_curve
 from .reports import calibration, evaluation_figure, held_out_loss, memorization_gap, score_errors
 from .statistics import (
@@ -37,6 +37,7 @@ __all__ = [
     "geodesics",
     "half_plane",
     "held_out_loss",
+    "image_grid",
     "image_strip",
     "labelled_points",
     "memorization_gap",

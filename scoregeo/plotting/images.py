@@ -5,13 +5,17 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
+from .._checks import check_count
 from .._types import Points
 from .fields import check_axes
 
 # Pixels between images; white, or what the colour map has for missing values.
 _GAP = 1
+# Inches that a grid is wide, at most.
+_WIDEST = 8.0
 
 
 def image_strip(
@@ -75,6 +79,44 @@ def image_strip(
     artist = ax.imshow(mosaic, **{"interpolation": "nearest", **style})
     _label(ax, list(rows), times, shape)
     return artist
+
+
+def image_grid(
+    images: Points | np.ndarray,
+    image_shape: Sequence[int],
+    *,
+    columns: int | None = None,
+    limits: tuple[float, float] | None = None,
+) -> Figure:
+    """Images side by side, row after row: samples of a model, say.
+
+    **Arguments**
+
+    - ``images``: points ``(n, d)``, in the units of the images; ``image_shape``, ``limits``: as in `image_strip`.
+    - ``columns``: how many in a row; default about as many as rows.
+
+    **Returns** a figure without axes, whose sides are those of the grid.
+
+    >>> import numpy as np
+    >>> from scoregeo.plotting import image_grid
+    >>> image_grid(np.zeros((6, 64)), (8, 8), columns=3).axes[0].images[0].get_array().shape
+    (17, 26)
+    """
+    images = np.asarray(images, np.float64)
+    if images.ndim != 2 or len(images) == 0:
+        raise ValueError(f"`images` must have shape (n, d), n >= 1, got {images.shape}")
+    columns = max(1, round(len(images) ** 0.5)) if columns is None else check_count("columns", columns)
+    rows = -(-len(images) // columns)
+    # The last row is filled with the darkest value there is, so that it stays empty.
+    empty = np.full((rows * columns - len(images), images.shape[1]), images.min() if limits is None else limits[0])
+    whole = np.concatenate([images, empty]).reshape(rows, columns, -1)
+    h, w = (side + _GAP for side in tuple(image_shape)[:2])
+    width = min(_WIDEST, max(2.0, columns * w / 40))
+    figure = Figure(figsize=(width, width * rows * h / (columns * w)), dpi=150)
+    ax = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    image_strip(ax, {str(i): row for i, row in enumerate(whole)}, image_shape, limits=limits)
+    ax.set_axis_off()
+    return figure
 
 
 def _mosaic(images: np.ndarray) -> np.ndarray:

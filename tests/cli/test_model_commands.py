@@ -12,7 +12,7 @@ from rich.console import Console
 from scoregeo import cli
 from scoregeo.cli._command import ARGUMENT_TYPES
 from scoregeo.cli._io import PointsOptions
-from scoregeo.cli.train import Train
+from scoregeo.cli.models.train import Train
 from scoregeo.diffusion import VP, DiffusionModel
 from scoregeo.diffusion.config import FitConfig
 
@@ -161,7 +161,7 @@ def test_the_likelihood_of_one_point_has_no_error(folder, tmp_path, capsys):
         (["train", "--data", "nothing.npy", "--out", "{out}"], "nothing.npy"),
         (["train", "--data", "{fresh}", "--out", "{fresh}/x"], "`--out` must be a folder"),
         (["train", "--data", "{fresh}", "--out", "{out}", "--batch-size", "0"], "`batch_size` must be"),
-        (["train", "--data", "{fresh}", "--out", "{out}", "--key", "x"], "`key` names an array of an .npz file"),
+        (["train", "--data", "{fresh}", "--out", "{out}", "--key", "x"], "`key` is for .npz, .h5ad"),
         (
             ["train", "--data", "{fresh}", "--out", "{out}", "--labels", "{wide}"],
             "`--labels` must hold an integer from 0",

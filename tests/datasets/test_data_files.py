@@ -10,7 +10,7 @@ import pytest
 
 from scoregeo.datasets import load
 from scoregeo.datasets.files import read_points
-from scoregeo.datasets.tables import _layout
+from scoregeo.datasets.readers.delimited import guess_layout
 
 TABLE = pd.DataFrame({"height": [1.0, 2.0, 4.0], "weight": [10, 30, 20], "age": [7.5, 8.5, 9.0]})
 
@@ -150,7 +150,7 @@ def test_points_without_names_stay_points(tmp_path, d, kind):
 )
 def test_names_or_a_point(tmp_path, content, header):
     (tmp_path / "t.csv").write_text(content)
-    assert _layout(tmp_path / "t.csv", None, None).header == header
+    assert guess_layout(tmp_path / "t.csv", None, None).header == header
 
 
 def test_layout_as_text(tmp_path):
@@ -213,8 +213,8 @@ PARQUET_MAGIC = b"PAR1" + bytes(20) + b"PAR1"
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.txt", b"1,2\n", r"must end in \.npy, \.npz, \.csv or \.parquet, got '\.txt'"),
-        ("a", b"1,2\n", "must end in .*, got 'no extension'"),
+        ("a.txt", b"1,2\n", r"must be a folder or end in one of \.npy, \.npz, \.csv, .*\.h5ad, got '\.txt'"),
+        ("a", b"1,2\n", "end in one of .*, got 'no extension'"),
         ("a.csv", b"", "got an empty file"),
         ("a.npy", b"", "got an empty file"),
         ("a.npy", b"garbage that is no array", r"must be a NumPy \.npy file, but starts with the bytes b'garbag'"),
@@ -224,11 +224,21 @@ PARQUET_MAGIC = b"PAR1" + bytes(20) + b"PAR1"
         ("a.csv", b"\xff\xfe\x00\x80\n1,2\n", r"must be a \.csv file"),
         ("a.csv", b"x,y\n1,2\n1,2,3\n", r"must be a \.csv file with a table of numbers.*line 3"),
         ("a.csv", b"x,y\n1,2,3\n4,5,6\n", "its header has 2 names, but its rows have 3 values"),
+        (
+            "a.csv",
+            b"PK\x03\x04 zip",
+            r"a \.csv file, which is text, but starts with the bytes .*, as a \.zip, \.npz or",
+        ),
+        ("a.csv", b"\x89PNG\r\n\x1a\n", r"starts with the bytes .*PNG.*', as a \.png image does"),
+        ("a.npz", b"\x93NUMPY", r"must be a NumPy \.npz file, but starts with the bytes .*, as a \.npy file does"),
+        ("a.parquet", b"PK\x03\x04 zip", r"must be a \.parquet file with a table of numbers"),
         ("a.csv", b"\n\n", r"must be a \.csv file with a table of numbers: No columns"),
         ("a.parquet", b"garbage", r"must be a \.parquet file with a table of numbers"),
         ("a.parquet", PARQUET_MAGIC, r"must be a \.parquet file with a table of numbers"),
         ("a.csv", b"x,y\n", r"at least one point and one feature, got 0 rows of \['x', 'y'\]"),
         ("a.parquet", TABLE[:0], "at least one point and one feature, got 0 rows"),
+        ("a.npy", b"\x93NUMPY\x01\x00\x08\x00{'descr'", r"must be a NumPy \.npy file with an array of numbers"),
+        ("a.npy", b"\x93NUMPY\x01\x00\x06\x00{(((((", r"must be a NumPy \.npy file with an array of numbers"),
         ("a.npy", np.ones((0, 3)), r"at least one point and one feature, got shape \(0, 3\)"),
         ("a.npy", np.ones((3, 0)), r"at least one point and one feature, got shape \(3, 0\)"),
         ("a.npy", np.ones(3), r"got shape \(3,\); reshape one feature to \(n, 1\)"),
@@ -249,20 +259,41 @@ PARQUET_MAGIC = b"PAR1" + bytes(20) + b"PAR1"
         (
             "a.npy",
             np.array([[1.0, 2.0], [3.0, np.inf]]),
-            r"1 of 4 values are NaN or infinite \(first in row 1, column 1\)",
+            r"1 of 4 values in 1 of 2 columns \(1 1\) are infinite, the first in row 1, column 1: these are not",
         ),
-        ("a.csv", b"x,y\n1,2\n3,\n,4\n", r"2 of 6 values are NaN or infinite \(first in row 1, column 'y'\)"),
-        ("a.csv", b"x,y\n1,2\n3,oops\n", r"must have numeric columns, got 'y' \('oops' in row 1\)"),
-        ("a.csv", b"x;y\n1,5;2\n", r"got 'x' \('1,5' in row 0\); decimal commas are not read.* with delimiter ';' and"),
+        (
+            "a.csv",
+            b"x,y,z\n1,2,0\n3,,0\n,,1\n",
+            r"3 of 9 values in 2 of 3 columns \('x' 1, 'y' 2\) are missing or NaN, the first in row 1, column 'y'; "
+            "`drop` leaves out these 2 of 3 rows, `impute` fills in medians",
+        ),
+        (
+            "a.csv",
+            b"x,y\n1,2\n3,oops\n",
+            r"1 of 2 are not: 'y' \(1 of 2 are no numbers, 1 different, first 'oops' in row 1\)",
+        ),
+        (
+            "a.csv",
+            b"x;y\n1,5;2\n",
+            r"'x' \(.* first '1,5' in row 0\); decimal commas are not read.* with delimiter ';' and",
+        ),
         (
             "a.csv",
             b"x~y\n1~2\n",
-            r"got 'x~y' \('1~2' in row 0\).*; it was read with delimiter ',' and names in its first",
+            r"'x~y' \(.* first '1~2' in row 0\).*; it was read with delimiter ',' and names in its first",
         ),
-        ("a.csv", b"x,y\nTrue,2\nFalse,3\n", r"must have numeric columns, got 'x' \(dtype bool\)"),
+        ("a.csv", b"x,y\nTrue,2\nFalse,3\n", r"must have numeric columns, but 1 of 2 are not: 'x' \(dtype bool\)"),
         ("a.csv", b",x\n0,1.5\n1,2.5\n", r"first column without a name \(an index\?\)"),
-        ("a.parquet", TABLE.assign(when=pd.Timestamp("2026-01-01")), r"must have numeric columns, got 'when'"),
-        ("a.parquet", TABLE.assign(name=["a", "b", "c"]), r"must have numeric columns, got 'name' \('a' in row 0\)"),
+        (
+            "a.parquet",
+            TABLE.assign(when=pd.Timestamp("2026-01-01")),
+            r"must have numeric columns, but 1 of 4 are not: 'when'",
+        ),
+        (
+            "a.parquet",
+            TABLE.assign(name=["a", "b", "c"]),
+            r"'name' \(3 of 3 are no numbers, 3 different, first 'a' in row 0\)",
+        ),
     ],
 )
 def test_load_refuses(tmp_path, name, content, message):
@@ -275,13 +306,17 @@ def test_load_refuses(tmp_path, name, content, message):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("t.npy", {"columns": ["x"]}, r"`columns` names columns of a \.csv or \.parquet file"),
-        ("t.npy", {"header": True}, r"`delimiter` and `header` say how to read a \.csv file"),
-        ("t.parquet", {"delimiter": ","}, r"`delimiter` and `header` say how to read a \.csv file"),
+        ("t.npy", {"columns": ["x"]}, r"`columns` is for \.csv, \.parquet, .* but .* is a \.npy file"),
+        ("t.npy", {"header": True}, r"`header` is for \.csv, but .* is a \.npy file"),
+        ("t.parquet", {"delimiter": ","}, r"`delimiter` is for \.csv, but .* is a \.parquet file"),
         ("t.csv", {"delimiter": ";;"}, "`delimiter` must be one character such as ';', got ';;'"),
-        ("t.csv", {"delimiter": ";"}, r"got 'height,weight,age' .* read with delimiter ';' and names in its first row"),
-        ("t.csv", {"header": False}, r"got 0 \('height' in row 0\), .* delimiter ',' and no names in its first row"),
-        ("t.csv", {"key": "x"}, r"`key` names an array of an \.npz file"),
+        ("t.csv", {"delimiter": ";"}, r"'height,weight,age' .* read with delimiter ';' and names in its first row"),
+        (
+            "t.csv",
+            {"header": False},
+            r"0 \(1 of 4 are .* first 'height' in row 0\), .* delimiter ',' and no names in its first row",
+        ),
+        ("t.csv", {"key": "x"}, r"`key` is for \.npz, \.h5ad, a data set of Hugging Face, but .* is a \.csv file"),
         (
             "t.csv",
             {"columns": ["heigth"]},
@@ -296,11 +331,13 @@ def test_load_refuses_options(tmp_path, name, options, message):
         load(write(TABLE, tmp_path / name), **options)
 
 
-def test_load_missing_file_and_directory(tmp_path):
+def test_load_missing_file_and_empty_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"`path` = '.*nowhere\.csv' does not exist"):
         load(tmp_path / "nowhere.csv")
     (tmp_path / "folder.npy").mkdir()
-    with pytest.raises(IsADirectoryError, match=r"`path` = '.*folder\.npy' must be a file, got a directory"):
+    with pytest.raises(
+        ValueError, match=r"`path` = '.*folder\.npy' must be a folder with images .*, got an empty fold"
+    ):
         load(tmp_path / "folder.npy")
 
 

@@ -52,7 +52,8 @@ class SampleCommand(PointsOptions, Command):
         check_output("picture", self.picture, ".png")
         if self.n < 2:
             raise ValueError(f"`--n` must be at least 2, got {self.n}")
-        points = np.asarray(self.points_for(model, self.data, console), np.float64)
+        found = self.rows_for(model, self.data, console)
+        points = np.asarray(found.points, np.float64)
         rows = np.arange(len(points))
         if len(points) < 2:
             raise ValueError(f"`--data` must have at least 2 points, got {len(points)}")
@@ -60,7 +61,7 @@ class SampleCommand(PointsOptions, Command):
             rows = np.sort(np.random.default_rng(self.seed).choice(len(points), self.n, replace=False))
             text = f"{self.n} of {len(points)} rows are taken at random, by --seed {self.seed}"
             console.print(text, soft_wrap=True)
-        return Sample(model, geometry, rows, points[rows])
+        return Sample(model, geometry, found.rows[rows], points[rows])
 
     def write(self, console: Console, figure: Any, **numbers: Any) -> None:
         """Write what ``--out`` and ``--picture`` ask for."""

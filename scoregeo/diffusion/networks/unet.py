@@ -93,7 +93,13 @@ class UNet(ConditionalNetwork):
         self.norm = _group_norm(channels[0], compute_dtype=self.compute_dtype, dtype=dtype, rngs=rngs)
         # The head computes in the precision of the weights: it averages out how features were rounded before.
         self.head = _convolution(
-            channels[0], colours, **settings | {"compute_dtype": None}, kernel_init=nnx.initializers.zeros
+            channels[0],
+            colours,
+            axes=len(sides(self.shape)),
+            compute_dtype=None,
+            dtype=dtype,
+            rngs=rngs,
+            kernel_init=nnx.initializers.zeros,
         )
 
     @property

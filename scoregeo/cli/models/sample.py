@@ -8,10 +8,11 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from .._atomic import write_npy
-from ..diffusion import DDIM, DPMSolver, Heun, PredictorCorrector, ProbabilityFlow, ReverseSDE
-from ._command import Command
-from ._io import load_model, make_folder_of_output
+from ..._atomic import write_figure, write_npy
+from ...diffusion import DDIM, DPMSolver, Heun, PredictorCorrector, ProbabilityFlow, ReverseSDE
+from .._command import Command
+from .._io import check_output, load_model, make_folder_of_output
+from .._network import kept_image_shape
 
 _SAMPLERS = {
     "ode": ProbabilityFlow,
@@ -23,6 +24,8 @@ _SAMPLERS = {
 }
 # How many samples are drawn side by side: more need more memory and are no faster.
 _BATCH = 2048
+# And so many are in a picture.
+_PICTURED = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +48,8 @@ class Sample(Command):
     """Label of a class that all samples are to be of; for a model trained with --labels."""
     guidance: float = 1.0
     """Weight of classifier-free guidance, with --condition; 1 for none."""
+    picture: Path | None = None
+    """A .png file: the first samples as a grid of images, for a model of images."""
 
     def run(self, console: Console) -> None:
         """Draw the samples and write them."""
@@ -52,6 +57,10 @@ class Sample(Command):
             raise ValueError(f"`--n` must be at least 1, got {self.n}")
         model = load_model(self.model)
         make_folder_of_output(self.out, ".npy")
+        check_output("picture", self.picture, ".png")
+        shape = kept_image_shape(self.model, model) if self.picture is not None else None
+        if self.picture is not None and shape is None:
+            raise ValueError(f"`--picture` needs a model of images, and nothing in {self.model} says that this is one")
         settings = {} if self.steps is None else {"steps": self.steps}
         if settings and self.sampler == "ode":
             raise ValueError("`--steps` is not for `--sampler ode`, whose steps are adaptive")
@@ -67,3 +76,8 @@ class Sample(Command):
             points = np.asarray(model.standardization.undo(points))
         write_npy(self.out, points)
         console.print(f"wrote {self.n} samples to {self.out}")
+        if self.picture is not None and shape is not None:
+            from ...plotting.images import image_grid
+
+            write_figure(self.picture, image_grid(points[:_PICTURED], shape))
+            console.print(f"wrote {self.picture}")

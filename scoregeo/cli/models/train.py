@@ -12,44 +12,66 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from .._atomic import make_writable, write_npy
-from ..datasets.files import standardized
-from ..diffusion import DiffusionModel, FitConfig, fit
-from . import _interrupts
-from ._command import ARGUMENT_TYPES, Command
-from ._geometry import GEOMETRY_FILE
-from ._io import POINTS_FILE, PointsOptions, read_npy
+from ..._atomic import make_writable, write_npy
+from ...datasets.files import FilePoints, name_of, standardized
+from ...diffusion import DiffusionModel, FitConfig, fit
+from .. import _interrupts
+from .._command import ARGUMENT_TYPES, Command
+from .._geometry import GEOMETRY_FILE
+from .._io import POINTS_FILE, PointsOptions, read_npy
+from .._network import NetworkOptions, keep_image_shape
+
+# The word for the classes that the data have themselves.
+_OF_DATA = Path("data")
 
 
 @dataclasses.dataclass(frozen=True)
-class Train(PointsOptions, Command):
+class Train(NetworkOptions, PointsOptions, Command):
     """The arguments of ``scoregeo train``."""
 
     data: Path
-    """A .npy, .npz, .csv or .parquet file; points are standardised, and the model remembers how."""
+    """A file or folder that `scoregeo.datasets.load` reads; points are standardised, and the model remembers how."""
     out: Path
     """Folder of the model: config.json, model.safetensors, and the points."""
     labels: Path | None = None
-    """A .npy file with a class for each point, integers 0, 1, ...: what --condition of the other commands can name."""
+    """A .npy file with a class for each point, integers 0, 1, ...: what --condition of the other commands can name; or
+    data for the classes in the data themselves (sub-folders of images, the column that --label names)."""
     config: tyro.conf.OmitArgPrefixes[FitConfig] = FitConfig()
     """Settings of `fit`; schedule, weighting and levels by name, or as in config.json."""
 
     def run(self, console: Console) -> None:
         """Train and save the model; a run that was interrupted goes on where it was."""
-        points, image_shape, _ = self.read(self.data, console)
-        data = standardized(points, self.data.stem, image_shape)
-        labels = None if self.labels is None else read_npy(self.labels, "labels")
-        if labels is not None and (labels.dtype.kind == "f" or labels.shape != (len(points),) or labels.min() < 0):
-            raise ValueError(
-                f"`--labels` must hold an integer from 0 on for each of the {len(points)} points, got {labels.dtype} "
-                f"of shape {labels.shape}" + ("" if labels.size == 0 else f" with a smallest value of {labels.min()}")
-            )
+        found = self.read(self.data, console)
+        data, labels = standardized(found, name_of(self.data)), self._labels(found)
         make_writable(self.out, "--out")
         checkpoint = self.out / "checkpoint"
-        settings = {"standardization": data.standardization, "conditions": labels}
+        dim, shape = data.points.shape[1], self.shape_of(found.points.shape[1], found.image_shape)
+        network = self.make(dim, shape, labels, self.config)
+        settings = {"standardization": data.standardization, "conditions": labels, "network": network}
         with _interrupts.training(checkpoint, self.config.steps) as training:
             model = fit(data.points, self.config, checkpoint_dir=checkpoint, callbacks=[training], **settings)
-            self._save(model, points, checkpoint, console)
+            if self.compute_dtype is not None:  # geometry wants all digits
+                model = model.with_compute_dtype(None)
+            self._save(model, found.points, checkpoint, console)
+            keep_image_shape(self.out, shape, None if labels is None else found.label_names)
+
+    def _labels(self, found: FilePoints) -> np.ndarray | None:
+        """The class of each point, if classes are asked for."""
+        if self.label is not None or self.labels == _OF_DATA:
+            if self.labels not in (None, _OF_DATA):
+                raise ValueError("`--labels` and `--label` must not both be given")
+            if found.labels is None:
+                raise ValueError(f"`--labels data` must come with data that have classes, but {self.data} has none")
+            return found.labels
+        if self.labels is None:
+            return None
+        labels = read_npy(self.labels, "labels")
+        if labels.dtype.kind == "f" or labels.shape != (found.total,) or labels.min() < 0:
+            raise ValueError(
+                f"`--labels` must hold an integer from 0 on for each of the {found.total} points, got {labels.dtype} "
+                f"of shape {labels.shape}" + ("" if labels.size == 0 else f" with a smallest value of {labels.min()}")
+            )
+        return labels[found.rows]
 
     def _save(self, model: DiffusionModel, points: np.ndarray, checkpoint: Path, console: Console) -> None:
         # A metric that is kept here belongs to a model that was here before.

@@ -7,10 +7,10 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from .._atomic import write_npy
-from ..diffusion import log_prob
-from ._command import Command
-from ._io import PointsOptions, load_model, make_folder_of_output
+from ..._atomic import write_npy
+from ...diffusion import log_prob
+from .._command import Command
+from .._io import PointsOptions, load_model, make_folder_of_output
 
 # How many points are integrated side by side: more need more memory and are no faster.
 _BATCH = 2048

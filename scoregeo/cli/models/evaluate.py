@@ -6,10 +6,10 @@ from pathlib import Path
 import jax
 from rich.console import Console
 
-from .._atomic import write_figure, write_json
-from ..diffusion import evaluate_held_out, memorization
-from ._command import Command
-from ._io import POINTS_FILE, PointsOptions, check_output, load_model, make_folder_of_output, training_points
+from ..._atomic import write_figure, write_json
+from ...diffusion import evaluate_held_out, memorization
+from .._command import Command
+from .._io import POINTS_FILE, PointsOptions, check_output, load_model, make_folder_of_output, training_points
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Evaluate(PointsOptions, Command):
             write_json(self.out, values)
             console.print(f"wrote {self.out}")
         if self.picture is not None:
-            from ..plotting import evaluation_figure
+            from ...plotting import evaluation_figure
 
             write_figure(self.picture, evaluation_figure(report, found, units=units))
             console.print(f"wrote {self.picture}")

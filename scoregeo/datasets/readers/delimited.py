@@ -1,4 +1,4 @@
-"""Numbers from .csv and .parquet tables: pandas reads them; here is what a .csv file does not say itself.
+"""What a .csv file does not say itself.
 
 A .csv file says neither what separates its values nor whether its first row has names. Names that are words are easily
 told from numbers; names that are numbers (years, wavelengths, the 0, 1, 2 of pandas) are told by what a point would
@@ -9,7 +9,7 @@ import csv
 import dataclasses
 import pathlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -45,89 +45,12 @@ class Layout:
         return f"delimiter {self.delimiter!r} and {about}"
 
 
-def read_table(
-    path: pathlib.Path, where: str, columns: Sequence | None, delimiter: str | None, header: bool | None
-) -> tuple[np.ndarray, list, Layout | None]:
-    """The numbers ``(n, d)`` of a table in float64, the names of its columns, and the layout of a .csv file.
-
-    Arguments and exceptions as for `scoregeo.datasets.load`.
-    """
-    import pandas as pd
-
-    kind, layout = path.suffix.lower(), None
-    try:
-        if kind == ".csv":
-            layout = _layout(path, delimiter, header)
-            frame = pd.read_csv(
-                path,
-                sep=r"\s+" if layout.delimiter == " " else layout.delimiter,
-                header=0 if layout.header else None,
-                skipinitialspace=True,
-                low_memory=False,
-            )
-            layout = dataclasses.replace(layout, names=tuple(frame.columns))
-        else:
-            frame = pd.read_parquet(path, engine="pyarrow")
-    except ImportError as error:
-        raise ImportError(f"reading {where} needs pyarrow: pip install scoregeo[data]") from error
-    except (ValueError, OSError) as error:  # pandas and pyarrow raise subclasses of these
-        raise ValueError(f"{where} must be a {kind} file with a table of numbers: {error}{_advice(layout)}") from error
-    if columns is None:
-        if layout is not None and layout.header and str(frame.columns[0]) == "Unnamed: 0":
-            raise ValueError(
-                f"{where} has a first column without a name (an index?): give `columns` to `datasets.load`, among "
-                f"{list(frame.columns)}"
-            )
-    else:
-        frame = frame[_chosen(columns, list(frame.columns), where)]
-    names = list(frame.columns)
-    if frame.empty:
-        raise ValueError(f"{where} must hold at least one point and one feature, got {len(frame)} rows of {names}")
-    _check_numeric(frame, where, pd, layout)
-    return frame.to_numpy(dtype=np.float64, na_value=np.nan), names, layout
-
-
-def _chosen(columns: Sequence, names: list, where: str) -> list:
-    """The names of the chosen columns, as the table has them."""
-    if isinstance(columns, str) or not len(columns):
-        raise ValueError(f"`columns` must be a list of one or more column names, got {columns!r}")
-    # Columns without a header have numbers for names, which on the command line are words.
-    known = {str(name): name for name in names}
-    missing = [name for name in columns if str(name) not in known]
-    if missing:
-        raise ValueError(f"`columns` must be among {names} of {where}, got {missing}")
-    return [known[str(name)] for name in columns]
-
-
-def _check_numeric(frame: Any, where: str, pd: Any, layout: Layout | None) -> None:
-    bad, examples = [], []
-    for position, name in enumerate(frame.columns):
-        column = frame.iloc[:, position]
-        types = pd.api.types
-        if types.is_numeric_dtype(column) and not types.is_bool_dtype(column) and not types.is_complex_dtype(column):
-            continue
-        example = f"dtype {column.dtype}"
-        if types.is_object_dtype(column) or types.is_string_dtype(column):
-            text = column[pd.to_numeric(column.astype(str), errors="coerce").isna() & column.notna()]
-            if not text.empty:
-                examples.append(str(text.iloc[0]))
-                example = f"{text.iloc[0]!r} in row {column.index.get_loc(text.index[0])}"
-        bad.append(f"{name!r} ({example})")
-    if not bad:
-        return
-    commas = any(re.fullmatch(r"[+-]?\d+,\d+", example.strip()) for example in examples)
-    hint = "; decimal commas are not read, write points" if commas else ""
-    raise ValueError(
-        f"{where} must have numeric columns, got {', '.join(bad)}{hint}; `datasets.load` chooses others with "
-        f"`columns`{_advice(layout)}"
-    )
-
-
-def _advice(layout: Layout | None) -> str:
+def advice(layout: Layout | None) -> str:
+    """The end of a message about a table: how it was read, and what says otherwise."""
     return "" if layout is None else f"; it was read with {layout}, `delimiter` and `header` say otherwise"
 
 
-def _layout(path: pathlib.Path, delimiter: str | None, header: bool | None) -> Layout:
+def guess_layout(path: pathlib.Path, delimiter: str | None, header: bool | None) -> Layout:
     """What is given, and a guess at what is not; raises ``ValueError`` for rows longer than their header."""
     if delimiter is not None and not (isinstance(delimiter, str) and len(delimiter) == 1 and delimiter not in '"\r\n'):
         raise ValueError(f"`delimiter` must be one character such as ';', got {delimiter!r}")
@@ -142,7 +65,7 @@ def _layout(path: pathlib.Path, delimiter: str | None, header: bool | None) -> L
     if others and len(others[0]) > len(first):
         # pandas would quietly take the first column for an index.
         raise ValueError(
-            f"its header has {len(first)} names, but its rows have {len(others[0])} values{_advice(layout)}"
+            f"its header has {len(first)} names, but its rows have {len(others[0])} values{advice(layout)}"
         )
     return layout
 
