@@ -54,9 +54,7 @@ def as_arguments(args: tuple, name: str) -> tuple:
 
     def kept(leaf):
         if isinstance(leaf, str):
-            raise TypeError(
-                f"`{name}` must hold numbers, arrays or functions, got {leaf!r}: `functools.partial` fixes it"
-            )
+            raise TypeError(f"`{name}` must hold numbers, arrays or functions, got {leaf!r}: fix it in the function")
         return TracedFunction(leaf, name) if callable(leaf) else as_array(leaf, name)
 
     return jax.tree.map(kept, args, is_leaf=callable)

@@ -15,7 +15,6 @@ from .._numerics import is_traced
 from .._protocols import KnowsNoiseLevel
 from .._types import Point, Scalar, Vector
 
-
 # So many standard deviations away from the data no score was learned, and none of a kernel density means anything.
 _FAR = 1e3
 
@@ -68,9 +67,9 @@ def warn_if_far(score: AbstractScore, x: Point) -> None:
     if deviations.max() > _FAR:
         column = int(deviations.argmax())
         warnings.warn(
-            f"a point is {deviations.max():.3g} standard deviations away from the data that the score knows (coordinate "
-            f"{column} is {float(np.asarray(x)[column]):.6g}, the mean of the data {mean[column]:.6g}): nothing is known "
-            "there. Are they in the same units, with the same standardisation?",
+            f"a point is {deviations.max():.3g} standard deviations away from the data that the score knows: its "
+            f"coordinate {column} is {float(np.asarray(x)[column]):.6g}, the mean of the data {mean[column]:.6g}. "
+            "Nothing is known there. Are both in the same units, with the same standardisation?",
             stacklevel=2,
         )
 

@@ -116,14 +116,10 @@ def _(score: NetworkScore, noise_level: Scalar | float) -> NetworkScore:
 @spread_of_data.register
 def _(score: NetworkScore) -> tuple[Any, Any] | None:
     """What a `scoregeo.diffusion.Denoiser` holds."""
-    mean, deviation = (score.weights.get(name) for name in ("mean", "sigma_data"))
-    if (
-        mean is None
-        or deviation is None
-        or jnp.ndim(mean) != 1
-        or jnp.ndim(deviation) != 0
-        or is_traced((deviation, score.noise_level))
-    ):
+    if not {"mean", "sigma_data"} <= set(score.weights):
+        return None
+    mean, deviation = score.weights["mean"], score.weights["sigma_data"]
+    if jnp.shape(deviation) != () or is_traced((deviation, score.noise_level)):
         return None
     return mean, (float(deviation) ** 2 + float(score.noise_level) ** 2) ** 0.5
 

@@ -14,7 +14,7 @@ With ``alpha E[x_0] + sigma E[eps] = x_t``, a prediction ``m`` of kind ``(a, b)`
     E[eps | x_t] = (a x_t - alpha m)/D,      D = a sigma - b alpha,                                              (2)
 
 and that the score of ``x_t``, which is ``-E[eps | x_t]/sigma`` (Tweedie's formula). Dividing by ``alpha``, the point
-``x = x_t/alpha = x_0 + r eps`` is a point of the data with noise of standard deviation ``r = sigma/alpha`` added, and its
+``x = x_t/alpha = x_0 + r eps`` is one of the data with noise of standard deviation ``r = sigma/alpha`` added, and its
 score is
 
     s(x) = alpha s_t(alpha x) = k (m(alpha x) - a x),      k = alpha^2/(sigma D).                                (3)
@@ -66,9 +66,9 @@ class PredictionScore(AbstractScore):
     - ``shape``, ``dtype``: what ``fn`` takes and returns, see `FunctionScore`; the time comes in the precision of the
       point.
 
-    Raises ``ValueError`` for an unknown ``prediction``, both or none of ``t`` and ``noise_level``, a noise level outside
-    of the schedule, and a time at which there is no score: where ``sigma`` is 0 there is no noise to have a density,
-    where ``alpha`` is 0 there are no data. A traced time of that kind gives NaN or infinity.
+    Raises ``ValueError`` for an unknown ``prediction``, both or none of ``t`` and ``noise_level``, a noise level that
+    the schedule does not have, and a time at which there is no score: where ``sigma`` is 0 there is no noise, where
+    ``alpha`` is 0 there are no data. A traced time of that kind gives NaN or infinity.
 
     >>> import jax.numpy as jnp
     >>> from scoregeo import PredictionScore
@@ -214,7 +214,7 @@ class _Path(eqx.Module):
 
     def __init__(self, schedule: Any, data_at: int):
         pair = isinstance(schedule, tuple | list) and len(schedule) == 2
-        parts = schedule if pair else [getattr(schedule, name, None) for name in ("alpha", "sigma")]
+        parts: Any = schedule if pair else [getattr(schedule, name, None) for name in ("alpha", "sigma")]
         if not all(map(callable, parts)):
             raise TypeError(
                 "`schedule` must be a schedule such as scoregeo.diffusion.VP(), or a pair of functions (alpha, sigma) "
@@ -224,8 +224,8 @@ class _Path(eqx.Module):
         inverse = getattr(schedule, "time_at", None)
         self.inverse = None if inverse is None else TracedFunction(inverse, "schedule")
         # A schedule of the user's may go on for ever.
-        ends = [getattr(schedule, name, None) for name in ("t_min", "t_max")]
-        self.bounds = None if None in ends else (float(ends[0]), float(ends[1]))
+        first, last = (getattr(schedule, name, None) for name in ("t_min", "t_max"))
+        self.bounds = None if first is None or last is None else (float(first), float(last))
         self.reversed = data_at == 1
 
     def factors(self, t: Scalar) -> tuple[Scalar, Scalar]:
