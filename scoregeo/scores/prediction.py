@@ -75,7 +75,7 @@ class PredictionScore(AbstractScore):
     >>> from scoregeo.diffusion import VP
     >>> eps = lambda x_t, t, scale: scale * x_t  # the network, trained on N(0, I): E[eps | x_t] = sigma x_t
     >>> score = PredictionScore(eps, 0.6, prediction="eps", schedule=VP(), noise_level=0.75)
-    >>> score(jnp.array([1.0, 2.0])).round(4).tolist()  # -x/(1 + 0.75^2)
+    >>> [round(value, 4) for value in score(jnp.array([1.0, 2.0])).tolist()]  # -x/(1 + 0.75^2)
     [-0.64, -1.28]
     """
 
@@ -156,11 +156,11 @@ class VelocityScore(AbstractScore):
     >>> from scoregeo.diffusion import RectifiedFlow
     >>> data_first = lambda x, t: (2 * t - 1) / (t**2 + (1 - t) ** 2) * x  # data N(0, I), x_t = (1 - t) x_0 + t eps
     >>> score = VelocityScore(data_first, RectifiedFlow(), 0.2)
-    >>> score(jnp.array([1.0])).round(4).tolist(), round(float(score.noise_level), 4)  # -1/(1 + 0.25^2)
-    ([-0.9412], 0.25)
+    >>> round(score(jnp.array([1.0])).item(), 4), round(float(score.noise_level), 4)  # -1/(1 + 0.25^2)
+    (-0.9412, 0.25)
     >>> data_last = lambda x, t: -data_first(x, 1 - t)
-    >>> VelocityScore(data_last, RectifiedFlow(), 0.8, data_at=1)(jnp.array([1.0])).round(4).tolist()
-    [-0.9412]
+    >>> round(VelocityScore(data_last, RectifiedFlow(), 0.8, data_at=1)(jnp.array([1.0])).item(), 4)
+    -0.9412
     """
 
     predicted: PredictionScore
