@@ -2,12 +2,12 @@
 
     uv run python benchmarks/scores.py [--out benchmarks/results/NAME.json]
 
-The score of a batch of points and the distance of a pair of points, of one network: as a function of its weights, and in
-flax linen, flax nnx (as it is, and as a `NetworkScore`) and equinox. Equinox keeps its matrices transposed, which costs
-something by itself, and is compared with a function that does so too. Floating-point operations and instructions are
-counted in the optimised programs, which no load of the machine changes. Times are of the processor, for the same reason,
-and their ratios medians of those within a turn, each of many calls. The number of traces is that for three sets of
-weights.
+The score of a batch of points and the distance of a pair of points, of one network: as a function of its weights, and
+in flax linen, flax nnx (as it is, and as a `NetworkScore`) and equinox. Equinox keeps its matrices transposed, which
+costs something by itself, and is compared with a function that does so too. Floating-point operations and instructions
+are counted in the optimised programs, which no load of the machine changes. Times are of the processor, for the same
+reason, and their ratios medians of those within a turn, each of many calls. The number of traces is that for three sets
+of weights.
 """
 
 import argparse

@@ -123,8 +123,8 @@ def field_value(
     shape = x.shape if shape is None else shape
     if math.prod(shape) != x.size:
         raise ValueError(f"`x` must have {math.prod(shape)} entries for `shape` {shape}, got shape {x.shape}")
-    given = x.reshape(shape).astype(dtype or x.dtype)
-    return check_score_value(function(given, *args), given).reshape(x.shape).astype(x.dtype)
+    point = x.reshape(shape)
+    return check_score_value(function(point.astype(dtype or x.dtype), *args), point).reshape(x.shape)
 
 
 def as_score(score: Any) -> AbstractScore:

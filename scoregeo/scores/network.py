@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from .._checks import as_arrays, as_float, check_finite
-from .._function import refuse_training
+from .._function import refuse_torch, refuse_training
 from .._numerics import is_traced
 from .._types import Point, Points, Scalar, Vector
 from .base import AbstractScore, at_noise_level, check_score_value, spread_of_data
@@ -56,6 +56,7 @@ class NetworkScore(AbstractScore):
     def __init__(
         self, module: nnx.Module, noise_level: float | Array, *, conservative: bool = False, condition: Any = None
     ):
+        refuse_torch(module, "module")
         if not isinstance(module, nnx.Module):
             raise TypeError(
                 f"`module` must be a flax nnx.Module, got {type(module).__name__}: networks of other libraries are "

@@ -222,7 +222,16 @@ class TorchNet(FakeTorchModule):
     pass
 
 
-@pytest.mark.parametrize("make", [FunctionScore, SteinMetric, PullbackMetric, lambda net: FunctionScore(net.forward)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        FunctionScore,
+        SteinMetric,
+        PullbackMetric,
+        lambda net: FunctionScore(net.forward),
+        lambda net: NetworkScore(net, 1.0),
+    ],
+)
 def test_modules_of_pytorch_are_sent_to_the_adapter(make):
     with pytest.raises(TypeError, match=r"got a \w+ of PyTorch: `scoregeo.adapters.torch` makes one of it"):
         make(TorchNet())
