@@ -128,6 +128,33 @@ def bare_distances():
     return [distance(KINDS["function"](*weights(seed, 2)), X, Y) for seed in (0, 1)]
 
 
+def transposed(x, w, u):
+    """`network` with its matrices as equinox keeps them."""
+    return u @ jnp.tanh(w @ x) - x
+
+
+@pytest.mark.parametrize("kind", ["linen", "linen bound", "nnx", "nnx network", "equinox layers"])
+def test_compiled_programs_do_the_same_work(kind):
+    """Not one operation more than the function that the network computes."""
+
+    def counts(score):
+        xs = jnp.ones((16, 64))
+        program = jax.jit(jax.vmap(lambda score, x: score(x), (None, 0))).lower(score, xs).compile()
+        return program.cost_analysis()["flops"], program.as_text().count(" = ")
+
+    w, u = weights(0, 64)
+    if kind == "equinox layers":
+        layers = [eqx.nn.Linear(*w.shape, use_bias=False, key=jax.random.key(0)) for w in (w, u)]
+        layers = [eqx.tree_at(lambda n: n.weight, n, w.T) for n, w in zip(layers, (w, u), strict=True)]
+        found = FunctionScore(lambda x, net: net[1](jnp.tanh(net[0](x))) - x, layers)
+        expected = FunctionScore(transposed, w.T, u.T)
+    else:
+        found, expected = KINDS[kind](w, u), KINDS["function"](w, u)
+    if kind == "nnx network":  # whose network multiplies by the noise level
+        expected = FunctionScore(lambda x, w, u, level: network(x, w, u) * level, w, u, 1.0)
+    assert counts(found) == counts(expected)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "function"])
 def test_same_distance_and_gradient_from_one_program(kind):

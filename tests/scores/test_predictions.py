@@ -194,6 +194,16 @@ def test_steps_of_ddpm():
     assert SteinMetric(score).score is score
 
 
+def test_half_precision_inside_of_a_network():
+    """The network is called in bfloat16; what it returns in float32 keeps its digits."""
+    fine = jnp.float32(1.001)
+    score = PredictionScore(lambda x, t: fine * x.astype(jnp.float32), dtype=jnp.bfloat16, **GOOD)
+    x = jnp.ones(1, jnp.float32)
+    rounded = (score.signal.astype(jnp.float32) * x).astype(jnp.bfloat16).astype(jnp.float32)
+    np.testing.assert_allclose(score(x), score.gain * fine * rounded, rtol=1e-6)
+    assert score(x).dtype == jnp.float32
+
+
 def test_guidance():
     """The conditional noise beyond the unconditional one, in a function of five lines and as `GuidedScore` has it."""
     schedule, x = VP(), jnp.array([0.5, -1.0])
