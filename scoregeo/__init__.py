@@ -77,6 +77,8 @@ if TYPE_CHECKING:
         GaussianScore,
         KernelDensityScore,
         NetworkScore,
+        PredictionScore,
+        VelocityScore,
     )
 
 __version__ = "0.1.0"
@@ -111,6 +113,7 @@ __all__ = [
     "NetworkScore",
     "NormCorrected",
     "PoleLadder",
+    "PredictionScore",
     "PullbackMetric",
     "RbfMetric",
     "Refine",
@@ -122,6 +125,7 @@ __all__ = [
     "SteinMetric",
     "StraightLine",
     "TransportODE",
+    "VelocityScore",
     "christoffels",
     "dist",
     "exp",

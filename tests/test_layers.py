@@ -25,7 +25,7 @@ ALLOWED = {
     "_types": set(),
     "_checks": set(),
     "_numerics": set(),
-    "_function": set(),
+    "_function": {"_checks"},
     "_protocols": {"_types"},
     "_batching": {"_numerics"},
     "_cholesky": set(),

@@ -18,6 +18,7 @@ import numpy as np
 from .._checks import is_concrete
 from .._types import Matrix, Point, Scalar, Vector
 from ..scores import AbstractScore, at_noise_level
+from ..scores.base import warn_if_far
 from .inner_products import MAX_DENSE, AbstractInnerProduct
 from .structure import add, as_dense, as_diagonal, as_low_rank_update, scale
 
@@ -70,9 +71,12 @@ class AbstractMetric(eqx.Module):
         """Raise or warn if the metric at ``x`` is not to be relied on, for a reason that solvers cannot see; outside of
         ``jit``, before anything is solved.
 
-        The default raises ``ValueError`` for a matrix that is not symmetric, in up to 64 dimensions or where the inner
+        The default warns where ``x`` is a thousand standard deviations away from the data that a score of the metric
+        knows, and raises ``ValueError`` for a matrix that is not symmetric, in up to 64 dimensions or where the inner
         product holds it, unless its type says that it is.
         """
+        for score in filter(_is_score, jax.tree.leaves(self, is_leaf=_is_score)):
+            warn_if_far(score, x)
         matrix = _matrix_at(self, x)
         if matrix is None or not (is_concrete(matrix) and is_concrete(x)):
             return
@@ -102,6 +106,10 @@ class AbstractMetric(eqx.Module):
         return scale(self, factor)
 
     __rmul__ = __mul__
+
+
+def _is_score(leaf: object) -> bool:
+    return isinstance(leaf, AbstractScore)
 
 
 @eqx.filter_jit

@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._checks import as_arrays, is_concrete
-from .._function import TracedFunction
+from .._checks import is_concrete
+from .._function import TracedFunction, as_arguments
 from .._numerics import safe_sqrt
 from .._types import Matrix, Point, Points, Scalar, Vector
 from ..scores import AbstractScore
@@ -186,7 +186,7 @@ class ConformalMetric(AbstractMetric):
     def __init__(self, log_factor: Callable[..., Scalar], *args: Any, domain: Callable[[Point], Scalar] | None = None):
         calibrated = isinstance(log_factor, AbstractLogFactor)
         self.log_factor = log_factor if calibrated else TracedFunction(log_factor, "log_factor")
-        self.args = as_arrays(args, "args")
+        self.args = as_arguments(args, "args")
         self.boundary = None if domain is None else TracedFunction(domain, "domain")
 
     def phi(self, x: Point) -> Scalar:

@@ -24,8 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from .._checks import as_arrays, as_scalar, is_concrete
-from .._function import TracedFunction
+from .._checks import as_scalar, is_concrete
+from .._function import TracedFunction, as_arguments
 from .._numerics import is_traced
 from .._types import Matrix, Point, Scalar, Vector
 from ..scores import AbstractScore, at_noise_level
@@ -288,7 +288,7 @@ class GraphMetric(AbstractGraphMetric):
 
     def __init__(self, feature: Callable[..., Array], *args: Any, strength: ArrayLike = 1.0):
         self.function = TracedFunction(feature, "feature")
-        self.args = as_arrays(args, "args")
+        self.args = as_arguments(args, "args")
         self.strength = as_scalar(strength, "strength")
         self.floor = None
 

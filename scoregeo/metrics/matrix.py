@@ -5,8 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from .._checks import as_arrays
-from .._function import TracedFunction
+from .._function import TracedFunction, as_arguments
 from .._types import Matrix, Point, Scalar, Vector
 from .base import AbstractMetric
 from .inner_products import DenseInnerProduct
@@ -51,7 +50,7 @@ class MatrixMetric(AbstractMetric):
 
     def __init__(self, fn: Callable[..., Matrix], *args: Any, domain: Callable[[Point], Scalar] | None = None):
         self.function = TracedFunction(fn, "fn")
-        self.args = as_arrays(args, "args")
+        self.args = as_arguments(args, "args")
         self.boundary = None if domain is None else TracedFunction(domain, "domain")
 
     def at(self, x: Point) -> DenseInnerProduct:

@@ -6,8 +6,8 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from .._checks import as_arrays, as_scalar
-from .._function import TracedFunction
+from .._checks import as_scalar
+from .._function import TracedFunction, as_arguments
 from .._types import Point
 from .graph import AbstractGraphMetric, feature_value
 
@@ -42,7 +42,7 @@ class PullbackMetric(AbstractGraphMetric):
 
     def __init__(self, fn: Callable[..., Array], *args: Any, floor: ArrayLike = 0.0):
         self.function = TracedFunction(fn, "fn")
-        self.args = as_arrays(args, "args")
+        self.args = as_arguments(args, "args")
         self.strength = jnp.ones((), jnp.result_type(float))
         self.floor = as_scalar(floor, "floor")
 

@@ -1,5 +1,6 @@
 """Fields over the plane: a density, a score, a metric."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,10 +15,14 @@ from matplotlib.quiver import Quiver
 from .._checks import as_float, check_count
 from .._types import Point, Scalar, Vector
 from ..metrics import AbstractMetric
-from ..scores import AbstractScore
+from ..scores import AbstractScore, LineIntegralScore
 
 # From white to a blue light enough for black dashes and orange curves to stand out against its darkest.
 _PALE_BLUES = LinearSegmentedColormap.from_list("pale_blues", ["#FFFFFF", "#C9DDF0", "#8DB8DE", "#5590C8"])
+
+# Densities below so much of the largest one are white. A level of the picture is so many nats, and these are how many
+# points and base points are asked whether log p is the same.
+_VISIBLE, _LEVEL, _PLACES, _BASES = 0.01, 0.1, 64, 4
 
 
 def density(
@@ -40,7 +45,8 @@ def density(
     - ``**style``: passed on to ``Axes.contourf``, over the defaults here (ten levels of blue).
 
     Raises ``ValueError`` for limits that do not increase, a function that does not take points of the plane to scalars,
-    or a density that is NaN, infinite, or zero everywhere.
+    or a density that is NaN, infinite, or zero everywhere. Warns for the ``log_prob`` of a `LineIntegralScore` that
+    would be another one from another base point, where the picture shows it.
 
     >>> from matplotlib.figure import Figure
     >>> from scoregeo.plotting import density
@@ -54,7 +60,9 @@ def density(
     if np.isnan(values).any() or values.max() in (np.inf, -np.inf):
         got = "NaN" if np.isnan(values).any() else f"a largest value of {values.max()}"
         raise ValueError(f"`log_prob` must be a number below infinity, and not -inf everywhere, got {got}")
-    relative = np.exp(values - values.max()).reshape(len(ticks[1]), len(ticks[0]))
+    relative = np.exp(values - values.max())
+    _warn_of_curl(log_prob, points[relative > _VISIBLE])
+    relative = relative.reshape(len(ticks[1]), len(ticks[0]))
     style = {"levels": np.linspace(0, 1, 11), "cmap": _PALE_BLUES, "zorder": 0, **style}
     artist = ax.contourf(*ticks, relative, **style)
     frame(ax, xlim, ylim)
@@ -148,6 +156,22 @@ def tissot(
     ax.add_collection(artist)
     frame(ax, xlim, ylim)
     return artist
+
+
+def _warn_of_curl(log_prob: Callable, points: np.ndarray) -> None:
+    """Warn if ``log_prob`` is a line integral that depends on the line, at the ``points`` that a picture shows."""
+    score = getattr(log_prob, "__self__", None)
+    if not isinstance(score, LineIntegralScore) or score.score.conservative or len(points) < 2:
+        return
+    some, bases = (points[:: -(-len(points) // count)] for count in (_PLACES, _BASES))
+    spread = float(np.max(score.spread(as_float(some, "points"), as_float(bases, "points"))))
+    if spread > _LEVEL:
+        warnings.warn(
+            f"log p depends on the path, since the score has curl: from other base points it is {spread:.2g} nats away "
+            "(standard deviation) where the picture shows it. A density that does not is learned with "
+            "FitConfig(potential=True)",
+            stacklevel=3,
+        )
 
 
 def check_axes(ax: Any) -> None:

@@ -1,5 +1,6 @@
 """Whole figures, composed from the functions of this folder: what the demo and the command line write."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax.numpy as jnp
@@ -17,6 +18,8 @@ from .images import image_strip
 # Okabe & Ito's colours, which people who see colours differently tell apart; the first metric, the second, ...
 _COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7")
 _STRAIGHT = "#333333"
+# Part of the height of a picture that is seen to be missing.
+_VISIBLE = 0.05
 
 Paths = Mapping[str, Sequence[Geodesic]]
 Truth = Callable[[int, np.ndarray], np.ndarray]
@@ -57,7 +60,7 @@ def plane(dataset: Dataset, metric: SteinMetric, paths: Paths) -> Figure:
     field.set_ylim(*ylim)
     field.legend(loc="upper right", fontsize=9, framealpha=0.9)
     field.set_title("Balls of the metric $G = I + \\lambda\\, s\\, s^T$ on the learned density", fontsize=11)
-    _profiles(profile, metric, paths)
+    _warn_of_curl([_profiles(profile, metric, paths)])
     profile.set_title("$\\log p$ along the paths", fontsize=11)
     return figure
 
@@ -74,6 +77,7 @@ def strips(
     axes = figure.subplots(pairs, 2, width_ratios=(4.2, 1.2), squeeze=False)
     ts = np.linspace(0, 1, columns)
     clean = np.asarray(dataset.undo(dataset.points))
+    gaps = []
     for i, (strip, profile) in enumerate(axes):
         mine = {name: [curves[i]] for name, curves in paths.items()}
         ends = next(iter(mine.values()))[0].points[jnp.array([0, -1])]
@@ -81,7 +85,7 @@ def strips(
         rows = {name: dataset.undo(path.evaluate(ts)) for name, (path,) in mine.items()}
         rows["straight line"] = dataset.undo(line)
         if truth is None:
-            _profiles(profile, metric, mine)
+            gaps.append(_profiles(profile, metric, mine))
         else:
             rows["the truth"] = truth(i, ts)
             _distances(profile, dataset, mine, lambda ts, i=i: truth(i, ts))
@@ -91,6 +95,7 @@ def strips(
             profile.set_xlabel("")
         if i > 0:
             profile.get_legend().remove()
+    _warn_of_curl(gaps)
     axes[0, 1].set_title("$\\log p$ along the paths" if truth is None else "distance to the truth", fontsize=10)
     return figure
 
@@ -131,18 +136,38 @@ def _labelled(paths: Paths) -> Iterator[tuple[Geodesic, str, str | None]]:
             yield path, color, name if path is curves[0] else None
 
 
-def _profiles(ax, metric: SteinMetric, paths: Paths) -> None:
+def _profiles(ax, metric: SteinMetric, paths: Paths) -> tuple[float, float]:
     """log p relative to the start along geodesics (solid) and straight lines (dashed), by the line integral of the
-    score."""
+    score. Returns how far apart the ends are that should be at one height, and the largest difference of heights."""
     ts = jnp.linspace(0, 1, 201)
+    curves, lines = [], []
     for path, color, label in _labelled(paths):
-        ax.plot(ts, log_prob_along(metric.score, path.evaluate(ts)), color=color, lw=1.5, label=label)
+        curves.append(np.asarray(log_prob_along(metric.score, path.evaluate(ts))))
+        ax.plot(ts, curves[-1], color=color, lw=1.5, label=label)
     for k, path in enumerate(next(iter(paths.values()))):
         line = jnp.linspace(path.points[0], path.points[-1], ts.size)
         style = {"color": _STRAIGHT, "lw": 1.5, "label": None if k else "straight line"}
-        ax.plot(ts, log_prob_along(metric.score, line), "--", **style)
+        lines.append(np.asarray(log_prob_along(metric.score, line)))
+        ax.plot(ts, lines[-1], "--", **style)
     ax.set_ylabel("$\\log p(\\gamma(t)) - \\log p(\\gamma(0))$", fontsize=9)
     _finish(ax)
+    if metric.score.conservative:
+        return 0.0, 0.0
+    # Every metric has its path between the same end points as the straight line.
+    gap = max(abs(curve[-1] - lines[k % len(lines)][-1]) for k, curve in enumerate(curves))
+    return float(gap), float(max(map(np.ptp, curves + lines)))
+
+
+def _warn_of_curl(gaps: Sequence[tuple[float, float]]) -> None:
+    """Warn if log p at the end of a path, by the largest of ``gaps``, depends visibly on the path."""
+    gap, height = max(gaps, default=(0.0, 0.0))
+    if gap > _VISIBLE * height:
+        warnings.warn(
+            f"log p depends on the path, since the score has curl: along the geodesic and along the straight line to "
+            f"the same end point it is {gap:.2g} nats apart, where the curves span {height:.2g}. A score without curl "
+            "is learned with FitConfig(potential=True)",
+            stacklevel=3,
+        )
 
 
 def _distances(ax, dataset: Dataset, paths: Paths, truth: Callable[[np.ndarray], np.ndarray]) -> None:

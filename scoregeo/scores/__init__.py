@@ -9,6 +9,7 @@ from .gaussian import GaussianScore
 from .kernel import KernelDensityScore
 from .line_integral import LineIntegralScore, log_prob_along, with_log_prob
 from .mixture import GaussianMixtureScore
+from .prediction import PredictionScore, VelocityScore
 
 if TYPE_CHECKING:
     from .network import NetworkScore
@@ -22,6 +23,8 @@ __all__ = [
     "KernelDensityScore",
     "LineIntegralScore",
     "NetworkScore",
+    "PredictionScore",
+    "VelocityScore",
     "at_noise_level",
     "log_prob_along",
     "with_log_prob",

@@ -2,15 +2,21 @@
 
 import abc
 import functools
+import warnings
 from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import ArrayLike
 
 from .._checks import as_scalar, is_concrete
+from .._numerics import is_traced
 from .._protocols import KnowsNoiseLevel
 from .._types import Point, Scalar, Vector
+
+# So many standard deviations away from the data no score was learned, and none of a kernel density means anything.
+_FAR = 1e3
 
 
 class AbstractScore(eqx.Module):
@@ -41,6 +47,34 @@ def highest_log_prob(score: AbstractScore, dim: int) -> Scalar | float:
 
 
 @functools.singledispatch
+def spread_of_data(score: AbstractScore) -> tuple[Any, Any] | None:
+    """The mean and the standard deviation of the data whose score this is, of each coordinate or of all; ``None`` where
+    it does not know. A type that knows without much work registers."""
+    return None
+
+
+def warn_if_far(score: AbstractScore, x: Point) -> None:
+    """Warn where ``x`` is a thousand standard deviations and more away from the data that ``score`` knows. What is
+    traced passes."""
+    known = spread_of_data(score)
+    if known is None or is_traced((known, x)):
+        return
+    mean, deviation = map(np.asarray, known)
+    if mean.shape != x.shape:
+        return
+    away = np.abs(np.asarray(x) - mean)
+    deviations = away / np.where(deviation > 0, deviation, np.inf)
+    if deviations.max() > _FAR:
+        column = int(deviations.argmax())
+        warnings.warn(
+            f"a point is {deviations.max():.3g} standard deviations away from the data that the score knows: its "
+            f"coordinate {column} is {float(np.asarray(x)[column]):.6g}, the mean of the data {mean[column]:.6g}. "
+            "Nothing is known there. Are both in the same units, with the same standardisation?",
+            stacklevel=2,
+        )
+
+
+@functools.singledispatch
 def at_noise_level(score: AbstractScore, noise_level: Scalar | float) -> AbstractScore:
     """The score of the same data at another noise level, a standard deviation in the units of the data.
 
@@ -60,13 +94,29 @@ def at_noise_level(score: AbstractScore, noise_level: Scalar | float) -> Abstrac
 def check_score_value(value: Any, x: Point) -> Vector:
     """``value`` as the score at ``x``, in the precision of ``x``.
 
-    Raises ``ValueError`` if its shape is not that of ``x``, ``TypeError`` if it does not hold real numbers.
+    Raises ``ValueError`` if its shape is not that of ``x``, ``TypeError`` if it does not hold real numbers, or is not
+    one array.
     """
-    value = jnp.asarray(value)
+    try:
+        array = jnp.asarray(value)
+    except (TypeError, ValueError):
+        array = None
+    if isinstance(value, tuple | list | dict) and (array is None or array.shape != x.shape):
+        raise TypeError(
+            f"`score` must return one array of shape {x.shape}, got a {type(value).__name__} of {len(value)}: give a "
+            "function that returns the part that is the score, such as `lambda x: net(x)[0]`"
+        )
+    if array is None:
+        raise TypeError(f"`score` must return an array of shape {x.shape}, got {type(value).__name__}")
+    value = array
     if not (jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)):
         raise TypeError(f"`score` must return real numbers, got dtype {value.dtype}")
     if value.shape != x.shape:
-        raise ValueError(f"`score` must return shape {x.shape} for a point of shape {x.shape}, got {value.shape}")
+        batch = value.shape == (1, *x.shape)
+        advice = ": a batch of one point (give `lambda x: net(x[None])[0]`)" if batch else ""
+        raise ValueError(
+            f"`score` must return shape {x.shape} for a point of shape {x.shape}, got {value.shape}{advice}"
+        )
     return value.astype(x.dtype)
 
 

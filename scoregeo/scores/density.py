@@ -8,8 +8,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from .._checks import as_arrays, is_integer
-from .._function import TracedFunction
+from .._checks import is_integer
+from .._function import TracedFunction, as_arguments, refuse_torch, refuse_training
+from .._protocols import ScoreModel
 from .._types import Point, Scalar, Vector
 from .base import AbstractScore, check_score_value
 
@@ -34,7 +35,7 @@ class DensityScore(AbstractScore):
 
     def __init__(self, log_prob: Callable[..., Scalar], *args: Any):
         self.function = TracedFunction(log_prob, "log_prob")
-        self.args = as_arrays(args, "args")
+        self.args = as_arguments(args, "args")
         self.conservative = True
 
     def __call__(self, x: Point) -> Vector:
@@ -56,9 +57,12 @@ class FunctionScore(AbstractScore):
 
     - ``fn``: function ``(x, *args) -> (d,)`` with ``x`` of shape ``(d,)``, pure: like every function given to
       ``jax.jit`` it is read once, so what it finds in globals or in a mutable object must not change later. A callable
-      pytree (an equinox module, a ``jax.tree_util.Partial``) has its arrays traced. A function that closes over traced
-      values differentiates correctly with respect to them, but a new closure compiles again: prefer ``args``.
-    - ``*args``: arrays or pytrees of arrays passed on to ``fn``; traced, so new values do not compile again.
+      pytree (an equinox or nnx module, a ``jax.tree_util.Partial``) has its arrays traced and the rest static, so that
+      a module like it with other weights does not compile again. ``net.apply`` of a flax linen module takes its
+      variables from ``args``. A function that closes over traced values differentiates correctly with respect to them,
+      but a new closure compiles again: prefer ``args``.
+    - ``*args``: arrays or pytrees of arrays passed on to ``fn``; traced, so new values do not compile again. Networks
+      among them are treated as ``fn`` is.
     - ``conservative``: ``True`` only if ``fn`` is a gradient field by construction. The default keeps the curl terms,
       which is right for every field (it costs one vector-Jacobian product more).
     - ``shape``: the shape that ``fn`` takes and returns, such as ``(32, 32, 3)`` for images: points stay flat
@@ -88,32 +92,53 @@ class FunctionScore(AbstractScore):
         dtype: Any = None,
     ):
         self.function = TracedFunction(fn, "fn")
-        self.args = as_arrays(args, "args")
+        self.args = as_arguments(args, "args")
         self.conservative = conservative
-        if shape is not None and not all(is_integer(n) and n > 0 for n in shape):
-            raise ValueError(f"`shape` must be a tuple of positive integers, got {shape!r}")
-        self.shape = None if shape is None else tuple(int(n) for n in shape)
-        if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
-            raise TypeError(f"`dtype` must be a floating-point type, got {dtype!r}")
-        self.dtype = None if dtype is None else jnp.dtype(dtype)
+        self.shape, self.dtype = check_shape(shape), check_dtype(dtype)
 
     def __call__(self, x: Point) -> Vector:
         """The score at ``x``, shape ``(d,)``."""
-        if self.shape is None and self.dtype is None:
-            return check_score_value(self.function(x, *self.args), x)
-        shape = x.shape if self.shape is None else self.shape
-        if math.prod(shape) != x.size:
-            raise ValueError(f"`x` must have {math.prod(shape)} entries for `shape` {shape}, got shape {x.shape}")
-        value = jnp.asarray(self.function(x.reshape(shape).astype(self.dtype or x.dtype), *self.args))
-        if value.shape != shape:
-            raise ValueError(f"`fn` must return shape {shape}, as it was given, got {value.shape}")
-        return check_score_value(value.reshape(x.shape).astype(x.dtype), x)
+        return field_value(self.function, x, self.args, self.shape, self.dtype)
+
+
+def check_shape(shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    """``shape`` of what a network takes, as integers of Python; raises ``ValueError`` for anything else."""
+    if shape is not None and not all(is_integer(n) and n > 0 for n in shape):
+        raise ValueError(f"`shape` must be a tuple of positive integers, got {shape!r}")
+    return None if shape is None else tuple(int(n) for n in shape)
+
+
+def check_dtype(dtype: Any) -> Any:
+    """``dtype`` that a network is called in; raises ``TypeError`` unless it is a floating-point type, or ``None``."""
+    if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"`dtype` must be a floating-point type, got {dtype!r}")
+    return None if dtype is None else jnp.dtype(dtype)
+
+
+def field_value(
+    function: Callable[..., Any], x: Point, args: tuple, shape: tuple[int, ...] | None, dtype: Any
+) -> Vector:
+    """``function(x, *args)`` for a function that takes and returns ``shape`` (``None``: flat) in ``dtype`` (``None``:
+    that of ``x``); flat and in the precision of ``x``. Raises as `check_score_value`."""
+    shape = x.shape if shape is None else shape
+    if math.prod(shape) != x.size:
+        raise ValueError(f"`x` must have {math.prod(shape)} entries for `shape` {shape}, got shape {x.shape}")
+    point = x.reshape(shape)
+    return check_score_value(function(point.astype(dtype or x.dtype), *args), point).reshape(x.shape)
 
 
 def as_score(score: Any) -> AbstractScore:
     """``score`` itself if it is an ``AbstractScore``, a ``FunctionScore`` around it if it is a callable."""
     if isinstance(score, AbstractScore):
         return score
+    got = type(score).__name__
+    if isinstance(score, ScoreModel):
+        raise TypeError(
+            f"`score` must be an AbstractScore or a callable x -> s(x), got a {got}, which knows the score at every "
+            "noise level: choose one with `model.score_at(sigma)`"
+        )
+    refuse_torch(score, "score")
     if callable(score):
+        refuse_training(score, "score")
         return FunctionScore(cast(Callable[..., Vector], score))  # what it returns is checked when it is called
-    raise TypeError(f"`score` must be an AbstractScore or a callable x -> s(x), got {type(score).__name__}")
+    raise TypeError(f"`score` must be an AbstractScore or a callable x -> s(x), got {got}")

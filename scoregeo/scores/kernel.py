@@ -3,12 +3,16 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from .._checks import as_float, as_points, check_finite, is_concrete
 from .._types import Point, Points, Scalar, Vector
-from .base import AbstractScore, at_noise_level, highest_log_prob
+from .base import AbstractScore, at_noise_level, highest_log_prob, spread_of_data
 from .gaussian import check_noise
+
+# So many of the data tell where all are.
+_SOME = 64
 
 
 class KernelDensityScore(AbstractScore):
@@ -77,6 +81,14 @@ class KernelDensityScore(AbstractScore):
 @at_noise_level.register
 def _(score: KernelDensityScore, noise_level: Scalar | float) -> KernelDensityScore:
     return KernelDensityScore(score.data, noise_level)
+
+
+@spread_of_data.register
+def _(score: KernelDensityScore) -> tuple[np.ndarray, np.ndarray] | None:
+    if not (is_concrete(score.data) and is_concrete(score.bandwidth)):
+        return None
+    data = np.asarray(score.data[:: -(-len(score.data) // _SOME)], np.float64)
+    return data.mean(0), np.sqrt(data.var(0).mean() + float(score.bandwidth) ** 2)
 
 
 @highest_log_prob.register

@@ -1,5 +1,6 @@
 """The score of a flax network, frozen at one noise level (the only place outside `diffusion` that knows flax)."""
 
+import inspect
 from typing import Any, cast
 
 import equinox as eqx
@@ -9,8 +10,10 @@ from flax import nnx
 from jaxtyping import Array
 
 from .._checks import as_arrays, as_float, check_finite
+from .._function import refuse_torch, refuse_training
+from .._numerics import is_traced
 from .._types import Point, Points, Scalar, Vector
-from .base import AbstractScore, at_noise_level, check_score_value
+from .base import AbstractScore, at_noise_level, check_score_value, spread_of_data
 from .line_integral import by_line_integrals, with_log_prob
 
 
@@ -19,16 +22,29 @@ class NetworkScore(AbstractScore):
 
     **Arguments**
 
-    - ``module``: an ``nnx.Module``; its method ``score(x, noise_level)``, or where its class has none, the call
-      ``module(x, noise_level)``, takes ``x`` of shape ``(d,)`` and a scalar and returns the score, shape ``(d,)``. It
-      must hold no random state. Its structure becomes static, its weights become leaves:
-      a fresh network of the same shape, or new weights, do not compile again.
+    - ``module``: an ``nnx.Module`` in evaluation mode; its method ``score(x, noise_level)``, or where its class has
+      none, the call ``module(x, noise_level)``, takes ``x`` of shape ``(d,)`` and a scalar and returns the score, shape
+      ``(d,)``. Its structure becomes static, its weights become leaves: a fresh network of the same shape, or new
+      weights, do not compile again. One that takes no noise level is a score as it is, see `FunctionScore`; one that
+      predicts noise or a velocity is one for `PredictionScore`.
     - ``noise_level``: scalar passed on to the network (for a `DiffusionModel`, the standard deviation of the noise).
     - ``conservative``: ``True`` only if the network is a gradient field by construction.
     - ``condition``: passed on to the network as its third argument, unless it is ``None``: a label or a vector, see
       `scoregeo.diffusion`. May be traced.
 
-    ``log_prob(x)`` works where the module has ``log_prob(x, noise_level)``.
+    ``log_prob(x)`` works where the module has ``log_prob(x, noise_level)``. Raises ``TypeError`` for another kind of
+    module and ``ValueError`` for one in training mode.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from flax import nnx
+    >>> from scoregeo import NetworkScore
+    >>> class Net(nnx.Module):
+    ...     def __init__(self, rngs):
+    ...         self.layer = nnx.Linear(2, 2, rngs=rngs)
+    ...     def __call__(self, x, noise_level):
+    ...         return -x / noise_level**2 + self.layer(x)
+    >>> NetworkScore(Net(nnx.Rngs(0)), 0.5)(jnp.zeros(2)).tolist()
+    [0.0, 0.0]
     """
 
     graphdef: Any = eqx.field(static=True)
@@ -40,8 +56,14 @@ class NetworkScore(AbstractScore):
     def __init__(
         self, module: nnx.Module, noise_level: float | Array, *, conservative: bool = False, condition: Any = None
     ):
+        refuse_torch(module, "module")
         if not isinstance(module, nnx.Module):
-            raise TypeError(f"`module` must be a flax nnx.Module, got {type(module).__name__}")
+            raise TypeError(
+                f"`module` must be a flax nnx.Module, got {type(module).__name__}: networks of other libraries are "
+                "for FunctionScore"
+            )
+        refuse_training(module, "module")
+        _check_signature(module, condition)
         self.graphdef, state = nnx.split(module)
         self.weights = nnx.to_pure_dict(state)
         self.noise_level = as_float(noise_level, "noise_level").astype(jnp.result_type(float))
@@ -56,10 +78,7 @@ class NetworkScore(AbstractScore):
         return nnx.merge(self.graphdef, self.weights)
 
     def __call__(self, x: Point) -> Vector:
-        module = cast(Any, self.module())  # a module of any class, whose methods are not known here
-        # The class is asked, because an attribute of that name may be a network of its own.
-        score = module.score if hasattr(type(module), "score") else module
-        return check_score_value(score(x, *self._arguments(x)), x)
+        return check_score_value(_score_of(self.module())(x, *self._arguments(x)), x)
 
     def log_prob(self, x: Point) -> Scalar:
         """Log density at ``x`` up to a constant, where the network has one."""
@@ -70,9 +89,40 @@ class NetworkScore(AbstractScore):
         return self.noise_level.astype(x.dtype), *condition
 
 
+def _score_of(module: nnx.Module) -> Any:
+    """The function of a module of any class that is its score."""
+    # The class is asked, because an attribute of that name may be a network of its own.
+    return cast(Any, module).score if hasattr(type(module), "score") else module
+
+
+def _check_signature(module: nnx.Module, condition: Any) -> None:
+    given = (None, None) if condition is None else (None, None, None)
+    try:
+        inspect.signature(_score_of(module)).bind(*given)
+    except ValueError:  # a function without a signature
+        return
+    except TypeError as error:
+        wanted = "(x, noise_level)" if condition is None else "(x, noise_level, condition)"
+        raise TypeError(
+            f"`module` must take {wanted}, but for a {type(module).__name__}: {error}. A network of x alone is a score "
+            "as it is: FunctionScore(module)"
+        ) from error
+
+
 @at_noise_level.register
 def _(score: NetworkScore, noise_level: Scalar | float) -> NetworkScore:
     return eqx.tree_at(lambda s: s.noise_level, score, jnp.asarray(noise_level, score.noise_level.dtype))
+
+
+@spread_of_data.register
+def _(score: NetworkScore) -> tuple[Any, Any] | None:
+    """What a `scoregeo.diffusion.Denoiser` holds."""
+    if not {"mean", "sigma_data"} <= set(score.weights):
+        return None
+    mean, deviation = score.weights["mean"], score.weights["sigma_data"]
+    if jnp.shape(deviation) != () or is_traced((deviation, score.noise_level)):
+        return None
+    return mean, (float(deviation) ** 2 + float(score.noise_level) ** 2) ** 0.5
 
 
 @with_log_prob.register

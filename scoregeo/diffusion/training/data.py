@@ -22,11 +22,15 @@ from jaxtyping import Array, PRNGKeyArray
 
 from ..._checks import as_native, as_numbers, as_points
 from ..._numerics import as_double, warn_if_unresolved
-from ...datasets import Standardization
+from ...datasets import Dataset, Standardization
 from ...datasets.base import moments
 from ..config import FitConfig, StepConfig
-from .rows import blocks, check_rows, digest, is_wide, kept_dtype, row_moments
+from .rows import blocks, check_rows, digest, is_wide, kept_dtype, middle_halves, row_moments
 
+# Columns whose ranges differ by more have different units; of pixels, one may just differ from the others by so much.
+_SAME_UNITS = 300.0
+# A range of so many middle halves of the data: there are points that do not belong to them.
+_OUTLIER = 1000.0
 HELD_OUT_DRAWS = 2048  # noisy points in the held-out loss: enough for a standard error of about two per cent
 _LARGEST_LABEL = np.iinfo(np.int32).max
 RENUMBER = "number the classes 0, 1, ..., as `numpy.unique(labels, return_inverse=True)[1]` does"
@@ -67,6 +71,7 @@ class AbstractData(abc.ABC):
     - ``mean``, ``deviations``: mean and standard deviation of each coordinate of the training points, ``(d,)`` in
       float64.
     - ``ranges``: largest minus smallest value of each coordinate of the training points, ``(d,)``.
+    - ``middles``: how far the middle half of their values is apart, ``(d,)``, of some of the points.
     - ``condition_units``: how vectors that condition were standardised; ``None`` for labels.
     - ``held_out``: a `Sample` that is not trained on, or ``None``.
     - ``resident``: the training points, if they are in memory, as a `Sample`; else ``None``.
@@ -80,6 +85,7 @@ class AbstractData(abc.ABC):
     mean: np.ndarray
     deviations: np.ndarray
     ranges: np.ndarray
+    middles: np.ndarray
     condition_units: Standardization | None
     held_out: Sample | None
     resident: Sample | None
@@ -105,17 +111,19 @@ class AbstractData(abc.ABC):
         return result
 
     def check_resolution(self, level: float, stacklevel: int) -> None:
-        """Warn where coordinates vary by less than the smallest noise ``level``, and where float32 cannot hold the
-        data in the units in which they come."""
-        # About four standard deviations; but what is rarely different, like the pixels at the edge, is seen.
-        if (hidden := np.flatnonzero((self.ranges > 0) & (self.ranges < 4 * level))).size:
-            column = int(hidden[0])
+        """Warn where coordinates vary by less than the smallest noise ``level`` or far less than others, where some
+        points are far from all others, and where float32 cannot hold the data in the units in which they come."""
+        far = np.where(self.middles > 0, self.ranges / np.where(self.middles > 0, self.middles, 1), 0)
+        if far.max() > _OUTLIER:
+            column = int(far.argmax())
             warnings.warn(
-                f"`data` vary in column {column} by {self.ranges[column]:.3g} in all, which the smallest noise level "
-                f"of {level:.3g} (`schedule`) hides: nothing is learned about it. Standardise the data "
-                "(scoregeo.datasets.Standardization, with a scale for each column where their units differ)",
+                f"`data` have points far from all others: in column {column} their range is {far[column]:.3g} times "
+                "that of their middle half. The units that noise is measured in are made by these points, and the "
+                "score between them and the rest is not learned: leave them out, or transform the column (a logarithm)",
                 stacklevel=stacklevel,
             )
+        else:
+            self._check_scales(level, stacklevel + 1)
         if self.dtype != np.float32:
             return
         advice = (
@@ -125,6 +133,27 @@ class AbstractData(abc.ABC):
         varies = np.where(self.ranges > 0, self.deviations, np.inf)
         warn_if_unresolved(self.mean, varies, "`data` have", advice, stacklevel + 1)
 
+    def _check_scales(self, level: float, stacklevel: int) -> None:
+        # About four standard deviations; but what is rarely different, like the pixels at the edge, is seen.
+        if (hidden := np.flatnonzero((self.ranges > 0) & (self.ranges < 4 * level))).size:
+            column = int(hidden[0])
+            warnings.warn(
+                f"`data` vary in column {column} by {self.ranges[column]:.3g} in all, which the smallest noise level "
+                f"of {level:.3g} (`schedule`) hides: nothing is learned about it. Standardise the data "
+                "(scoregeo.datasets.Standardization, with a scale for each column where their units differ)",
+                stacklevel=stacklevel,
+            )
+            return
+        varies = np.where(self.ranges > 0, self.ranges, np.nan)
+        small, large = int(np.nanargmin(varies)), int(np.nanargmax(varies))
+        if varies[large] > _SAME_UNITS * varies[small]:
+            warnings.warn(
+                f"`data` vary by {varies[large]:.3g} in column {large} and by {varies[small]:.3g} in column {small}: "
+                "noise is the same in all columns, and at most of its levels hides the smaller one. Standardise the "
+                "data (scoregeo.datasets.Standardization, with a scale for each column)",
+                stacklevel=stacklevel,
+            )
+
     @abc.abstractmethod
     def batches(self, key: PRNGKeyArray, start: int, steps: int) -> Sample | None:
         """Points ``(steps, n, d)`` and conditions of so many steps from ``start`` on; ``None`` for resident data."""
@@ -132,6 +161,18 @@ class AbstractData(abc.ABC):
     @abc.abstractmethod
     def digest(self) -> str:
         """What tells these data from others, so that a checkpoint is not continued with those."""
+
+
+def of_dataset(data: Any, standardization: Any) -> tuple[Any, Any]:
+    """The points of a `Dataset` and the units they are in; other ``data`` as they come. Raises ``ValueError`` where
+    units are given twice."""
+    if not isinstance(data, Dataset):
+        return data, standardization
+    if standardization is None or standardization is data.standardization:
+        return data.points, data.standardization
+    if data.standardization is None:
+        return data.points, standardization
+    raise ValueError("`standardization` must be None for a Dataset that has its own, got another one")
 
 
 def as_data(data: Any, conditions: Any, config: FitConfig) -> AbstractData:
@@ -173,6 +214,7 @@ class _Rows(AbstractData):
         kept = np.ones(n, bool)
         kept[order[:count]] = False
         self.mean, self.deviations, self.ranges = row_moments(rows, kept)
+        self.middles = middle_halves(rows)
         self.condition_units = _condition_units(conditions, self._train)
         self._conditions = _in_units(conditions, self.condition_units, self.dtype)
         self.held_out = self._on_device(order[: min(count, HELD_OUT_DRAWS)]) if count else None
@@ -215,6 +257,7 @@ class _Batches(AbstractData):
         first = self._join(self._set_aside, np.concatenate)
         self.dtype, every = kept_dtype(first.points.dtype), np.arange(len(first.points))
         self.mean, self.deviations, self.ranges = row_moments(first.points, np.ones(len(every), bool))
+        self.middles = middle_halves(first.points)
         self.condition_units = _condition_units(first.conditions, every)
         raw, first = first, self._prepared(first)
         self._digest = digest((raw.points, *jax.tree.leaves(first.conditions)), self.dtype)

@@ -21,6 +21,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
+from ...datasets import Dataset
 from ..config import FitConfig, RunConfig
 from ..history import TrainingHistory
 from ..model import DiffusionModel
@@ -29,7 +30,7 @@ from ..networks.denoiser import Denoiser
 from ..networks.mlp import MLP
 from ..networks.potential import Potential
 from ..networks.registry import takes_conditions
-from .data import RENUMBER, AbstractData, as_data
+from .data import RENUMBER, AbstractData, as_data, of_dataset
 from .losses import Teacher
 from .progress import Progress
 from .sharding import (
@@ -83,7 +84,7 @@ class TrainingDiverged(FloatingPointError):
 
 
 def fit(
-    data: Float[Array, "n d"] | np.ndarray | Iterable | Callable[[int], Iterable],
+    data: Float[Array, "n d"] | np.ndarray | Dataset | Iterable | Callable[[int], Iterable],
     config: FitConfig | None = None,
     *,
     network: Network | None = None,
@@ -102,6 +103,7 @@ def fit(
     - ``data``: one of
 
       - an array ``(n, d)``, at least three points;
+      - a `Dataset`: its points, with its ``standardization`` (its labels are ``conditions`` only if they are given);
       - one in a file, from ``numpy.load(path, mmap_mode="r")``: only the rows of a chunk of steps are ever in memory;
       - an iterator of batches ``(b, d)``, or pairs ``(points, conditions)``, tuples or lists, with
         ``b = config.points_per_step`` (or ``config.reference_size``, if that is more), one for each step. The first
@@ -113,7 +115,8 @@ def fit(
       precision too) in float32; integers that this would round are refused, and so are masked entries.
       The weights of the default network are of that type; those of a given ``network`` keep theirs. The defaults of the
       schedules suit a standard deviation of about 0.5 to 1 (`scoregeo.datasets.Standardization`); one that is more than
-      a quarter of the largest noise level gives a warning, and so does a column that varies by less than the smallest.
+      a quarter of the largest noise level gives a warning, and so do a column that varies by less than the smallest or
+      300 times less than another, and points a thousand times farther out than half of the others.
     - ``config``: settings, see `FitConfig`.
     - ``network``: the initial network, a module ``(x, c_noise) -> (d,)`` with an integer ``dim`` (see `networks`); by
       default an `MLP` as ``config`` says. It is not changed.
@@ -159,6 +162,7 @@ def fit(
     if config.ema.snapshots and checkpoint_dir is None:
         raise ValueError("`checkpoint_dir` must be given with `ema=PowerEMA(snapshots=...)`, got None")
     callbacks = _as_callbacks(callbacks)
+    data, standardization = of_dataset(data, standardization)
     source = as_data(data, conditions, config)
     level = float(config.schedule.noise_level(jnp.asarray(config.schedule.t_max)))
     if level < _SPREADS * source.spread:

@@ -1,0 +1,66 @@
+"""Warnings where a score is asked for far away from the data that it knows, and models in place of scores."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from scoregeo import (
+    GaussianScore,
+    InverseSteinMetric,
+    KernelDensityScore,
+    NetworkScore,
+    StackedSteinMetric,
+    SteinMetric,
+)
+from scoregeo.diffusion import MLP, Denoiser
+
+DATA = np.random.default_rng(0).normal(size=(200, 2)) * 2 + np.array([5.0, 0.0])
+NEAR, FAR = jnp.array([5.0, 1.0]), jnp.array([5.0, 2e4])
+WARNING = r"a point is [\d.]+e\+0[34] standard deviations away .* its coordinate 1 is 20000, the mean .*same units"
+
+
+def kernel():
+    return KernelDensityScore(DATA, 0.5)
+
+
+def network(level=0.5):
+    return NetworkScore(Denoiser(MLP(2, 4, 1, key=jax.random.key(0)), 2.0, jnp.asarray(DATA.mean(0))), level)
+
+
+@pytest.mark.parametrize("make", [kernel, network])
+@pytest.mark.parametrize("metric", [SteinMetric, InverseSteinMetric, lambda score: StackedSteinMetric([score], [1.0])])
+def test_far_points_are_warned_of(make, metric):
+    metric = metric(make())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        metric.check(NEAR)
+        jax.jit(lambda metric, x: metric.check(x))(metric, FAR)  # nothing is known of what is traced
+    with pytest.warns(UserWarning, match=WARNING):
+        metric.check(FAR)
+
+
+@pytest.mark.parametrize(
+    "score",
+    [
+        GaussianScore(jnp.zeros(2), jnp.eye(2)),  # exact everywhere
+        network(level=1e4),  # data with so much noise are everywhere
+        KernelDensityScore(DATA * [1.0, 1e4], 0.5),
+    ],
+)
+def test_what_is_no_surprise(score):
+    SteinMetric(score).check(FAR)
+
+
+def test_a_model_is_no_score():
+    class Model:
+        def score_at(self, sigma):
+            return lambda x: -x / sigma**2
+
+    for make in (SteinMetric, InverseSteinMetric, lambda model: StackedSteinMetric([model], [1.0])):
+        with pytest.raises(
+            TypeError, match=r"got a Model, .* every noise level: choose one with `model.score_at\(sigma"
+        ):
+            make(Model())
