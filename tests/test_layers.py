@@ -56,14 +56,15 @@ LEAVES = {
 
 # Which parts may import a library at all.
 LIBRARIES = {
-    "flax": {"diffusion", "scores/network"},
+    "flax": {"diffusion", "scores/network", "adapters/diffusers"},
     "optax": {"diffusion"},
     "orbax": {"diffusion/training/checkpoint"},
     "diffrax": {"geodesics", "diffusion", "statistics/sampling", "_results"},
     "blackjax": {"statistics/sampling"},
     "matplotlib": {"plotting", "datasets/letters"},  # its font is data
     "geomstats": {"adapters"},
-    "torch": {"adapters"},
+    "torch": {"adapters/torch"},
+    "torchax": {"adapters/torch"},
 }
 
 
