@@ -67,8 +67,35 @@ NETWORKS = {
 }
 
 
+AUTOENCODER = {
+    "in_channels": 1,
+    "out_channels": 1,
+    "down_block_types": ("DownEncoderBlock2D",) * 2,
+    "up_block_types": ("UpDecoderBlock2D",) * 2,
+    "block_out_channels": (2, 4),
+    "layers_per_block": 1,
+    "latent_channels": 2,
+    "norm_num_groups": 2,
+    "sample_size": 8,
+}
+
+
+def autoencoder():
+    torch.manual_seed(10)
+    module = randomised(diffusers.AutoencoderKL(**AUTOENCODER), 10)
+    folder = PLACE / "autoencoder"
+    module.save_pretrained(folder)
+    parts = {
+        "encode": value_and_derivatives(lambda x: module.encode(x).latent_dist.mean, (1, 8, 8), 11),
+        "decode": value_and_derivatives(lambda z: module.decode(z).sample, (2, 4, 4), 12),
+    }
+    arrays = {f"{part}.{name}": array for part, named in parts.items() for name, array in named.items()}
+    save_file(arrays, folder / "expected.safetensors")
+
+
 def main():
     shutil.rmtree(PLACE, ignore_errors=True)
+    autoencoder()
     for seed, (name, (settings, scheduler, t)) in enumerate(NETWORKS.items()):
         torch.manual_seed(seed)
         unet = randomised(diffusers.UNet2DModel(**settings), seed)

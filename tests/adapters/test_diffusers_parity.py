@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -15,7 +16,7 @@ with warnings.catch_warnings():
 from golden_check import errors
 from torch_oracle import randomised, value_and_derivatives
 
-from scoregeo.adapters.diffusers import Scheduler, load_diffusers, save_diffusers
+from scoregeo.adapters.diffusers import Scheduler, load_autoencoder, load_diffusers, save_diffusers
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")]
 TOLERANCE = 1e-5
@@ -87,6 +88,23 @@ def test_value_and_derivatives_of_a_network(case, tmp_path):
     found = errors(lambda x: network(x, jnp.float32(t)), expected)
     print(case, network.shape, found)
     assert max(found.values()) < TOLERANCE
+
+
+def test_value_and_derivatives_of_an_autoencoder(tmp_path):
+    """As that of Stable Diffusion, with fewer channels."""
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 3, "up_block_types": ("UpDecoderBlock2D",) * 3}
+    torch.manual_seed(0)
+    module = diffusers.AutoencoderKL(**blocks, block_out_channels=(32, 32, 64), layers_per_block=2, sample_size=16)
+    randomised(module, 1).save_pretrained(tmp_path / "vae")
+    ours = load_autoencoder(tmp_path)
+    network = nnx.merge(ours.graphdef, ours.weights)
+    for part, function, shape in (
+        ("encode", lambda x: module.encode(x).latent_dist.mean, (3, 16, 16)),
+        ("decode", lambda z: module.decode(z).sample, (4, 4, 4)),
+    ):
+        found = errors(lambda x, p=part: getattr(network, p)(x[None])[0], value_and_derivatives(function, shape, 3))
+        print(part, found)
+        assert max(found.values()) < TOLERANCE
 
 
 SCHEDULERS = [

@@ -40,6 +40,14 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     return values
 
 
+def as_dtype(dtype: Any) -> Any:
+    """The type of weights in memory; raises ``TypeError`` for one of less than single precision."""
+    dtype = jnp.dtype(dtype)
+    if not (jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits >= 32):
+        raise TypeError(f"`dtype` must be a floating-point type of at least single precision, got {dtype}")
+    return dtype
+
+
 def existing_folder(folder: str | os.PathLike) -> pathlib.Path:
     """``folder`` as an absolute path; raises ``FileNotFoundError`` for one that is not there."""
     path = pathlib.Path(folder).absolute()

@@ -1,6 +1,7 @@
 """Whole pipelines of diffusers: a folder as a `DiffusionModel`, and back."""
 
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Mapping
@@ -8,9 +9,11 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from ...diffusion import Denoiser, DiffusionModel, FitConfig
-from .files import existing_folder, read_json, read_tensors, tensors_of, with_tensors, write_folder
+from .autoencoder import AutoencoderKL
+from .files import as_dtype, existing_folder, read_json, read_tensors, tensors_of, with_tensors, write_folder
 from .network import DiffusersNetwork
 from .schedulers import Scheduler
 from .unet import UNet2DModel, UNetSettings
@@ -49,10 +52,7 @@ def load_diffusers(
     known, and for a pickle, ``scoregeo.diffusion.DamagedModelError`` for tensors that are missing, left over or of
     another shape, and for a file that is not whole.
     """
-    dtype = jnp.dtype(dtype)
-    if not (jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits >= 32):
-        raise TypeError(f"`dtype` must be a floating-point type of at least single precision, got {dtype}")
-    path = existing_folder(folder)
+    path, dtype = existing_folder(folder), as_dtype(dtype)
     place = path / "unet" if (path / "unet").is_dir() else path
     settings = UNetSettings.from_dict(read_json(place / "config.json"))
     if sample_size is not None:
@@ -76,18 +76,28 @@ def _scheduler_settings(path: pathlib.Path) -> dict[str, Any]:
     )
 
 
-def save_diffusers(model: DiffusionModel, folder: str | os.PathLike) -> None:
-    """Write a model as a pipeline that diffusers reads: ``DDPMPipeline``, or ``ScoreSdeVePipeline``.
+@functools.singledispatch
+def save_diffusers(model: Any, folder: str | os.PathLike) -> None:
+    """Write a model as diffusers reads it: as a ``DDPMPipeline`` or ``ScoreSdeVePipeline``, or as an ``AutoencoderKL``.
 
-    ``model`` is one of `load_diffusers`, or of `fit` with a `DiffusersNetwork`. A pipeline knows nothing of the mean
-    and the scale of the data, so these must have been standardised: mean zero and variance one
-    (``Standardization.fit(x, per_feature=False)``, and ``holdout=0`` in `FitConfig`).
+    ``model`` is one of `load_diffusers`, one of `load_autoencoder`, or one of `fit` with a `DiffusersNetwork`. A
+    pipeline knows nothing of the mean and the scale of the data, so these must have been standardised: mean zero and
+    variance one (``Standardization.fit(x, per_feature=False)``, and ``holdout=0`` in `FitConfig`).
 
     Raises ``TypeError`` for another model, ``ValueError`` for data that were not standardised, and what a folder that
     cannot be written raises.
     """
-    if not isinstance(model, DiffusionModel):
-        raise TypeError(f"`model` must be a DiffusionModel, got {type(model).__name__}")
+    raise TypeError(f"`model` must be a DiffusionModel or an AutoencoderKL, got {type(model).__name__}")
+
+
+@save_diffusers.register
+def _(model: AutoencoderKL, folder: str | os.PathLike) -> None:
+    network = nnx.merge(model.graphdef, model.weights)
+    write_folder(folder, {"config.json": model.settings.to_dict() | _FORMAT}, tensors_of(network))
+
+
+@save_diffusers.register
+def _(model: DiffusionModel, folder: str | os.PathLike) -> None:
     denoiser = model.denoiser
     network = denoiser.net
     if not isinstance(network, DiffusersNetwork):

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..._checks import check_choice, check_count, is_integer
+from ..._checks import check_choice, check_count
 from ..._types import Scalar, Vector
 from ...diffusion.networks.denoiser import Constant
 from .layers import ACTIVATIONS, DownBlock, Initial, MidBlock, Style, TimestepEmbedding, UpBlock, sinusoids
-from .settings import Settings
+from .settings import Settings, image_shape
 
 _DOWN = {"DownBlock2D": False, "AttnDownBlock2D": True}
 _UP = {"UpBlock2D": False, "AttnUpBlock2D": True}
@@ -64,16 +64,10 @@ class UNetSettings(Settings):
         for name in ("in_channels", "out_channels", "layers_per_block", "norm_num_groups"):
             check_count(name, getattr(self, name))
         check_count("downsample_padding", self.downsample_padding, 0)
-        for channels in self.block_out_channels:
-            check_count("block_out_channels", channels)
         for name, known in (("down_block_types", _DOWN), ("up_block_types", _UP)):
             for block in getattr(self, name):
                 check_choice(name, block, known)
-            if len(getattr(self, name)) != len(self.block_out_channels):
-                raise ValueError(
-                    f"`{name}` must have one entry for each of the {len(self.block_out_channels)} "
-                    f"`block_out_channels`, got {len(getattr(self, name))}"
-                )
+        self.check_widths("down_block_types", "up_block_types")
         check_choice("mid_block_type", self.mid_block_type, ("UNetMidBlock2D", None))
         check_choice("time_embedding_type", self.time_embedding_type, ("positional", "fourier"))
         check_choice("resnet_time_scale_shift", self.resnet_time_scale_shift, ("default", "scale_shift"))
@@ -83,15 +77,11 @@ class UNetSettings(Settings):
         for name in ("class_embed_type", "num_class_embeds"):
             if getattr(self, name) is not None:
                 raise ValueError(f"`{name}` must be null: networks that take classes are not read, got {self!r}")
-        self._check_division()
+        self._check_heads()
 
-    def _check_division(self) -> None:
-        """Heads and groups divide channels."""
-        widths = list(self.block_out_channels)
-        if any(channels % self.norm_num_groups for channels in widths):
-            raise ValueError(
-                f"`norm_num_groups` must divide the `block_out_channels` {widths}, got {self.norm_num_groups}"
-            )
+    def _check_heads(self) -> None:
+        """A head has at most the channels of each block that attends."""
+        widths = self.block_out_channels
         if self.attention_head_dim is None:
             return
         attending = [n for n, kind in zip(widths, self.down_block_types, strict=True) if _DOWN[kind]]
@@ -102,19 +92,6 @@ class UNetSettings(Settings):
                 f"`attention_head_dim` must be at most the channels of the blocks that attend, {min(attending)}, got "
                 f"{self.attention_head_dim}"
             )
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """``(h, w, c)`` of the images; raises ``ValueError`` without a ``sample_size`` that the blocks can halve."""
-        size, factor = self.sample_size, 2 ** (len(self.block_out_channels) - 1)
-        sides = (size, size) if is_integer(size) else tuple(size) if isinstance(size, list | tuple) else ()
-        if len(sides) != 2 or not all(is_integer(side) and side > 0 and side % factor == 0 for side in sides):
-            raise ValueError(
-                f"`sample_size` must be a positive integer, or two, divisible by {factor}, because "
-                f"{len(self.block_out_channels)} `block_out_channels` halve the resolution "
-                f"{len(self.block_out_channels) - 1} times; got {size!r}"
-            )
-        return *sides, self.in_channels
 
 
 class UNet2DModel(nnx.Module):
@@ -138,7 +115,7 @@ class UNet2DModel(nnx.Module):
 
     def __init__(self, settings: Mapping[str, Any] | UNetSettings, *, key: PRNGKeyArray | None = None):
         s = settings if isinstance(settings, UNetSettings) else UNetSettings.from_dict(settings)
-        self.settings, self.shape = s, s.shape
+        self.settings, self.shape = s, image_shape(s)
         initial, channels = Initial(key), s.block_out_channels
         features = s.time_embedding_dim or 4 * channels[0]
         style = Style(
