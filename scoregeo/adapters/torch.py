@@ -7,6 +7,7 @@ torch and torchax are imported when `from_torch` is called: ``pip install torch 
 import contextlib
 import functools
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from jaxtyping import Array
 from .._checks import as_arrays, is_integer
 from .._numerics import own_settings
 from .._types import Point, Vector
+from ..diffusion.networks.convolution import with_our_convolution
 
 
 def from_torch(
@@ -69,17 +71,21 @@ def _call(
     if x.shape != (math.prod(shape),):
         raise ValueError(f"`x` must have shape ({math.prod(shape)},) for `shape` {shape}, got {x.shape}")
     weights = {name: _in_precision(weight, x.dtype) for name, weight in weights.items()}
-    point = x.reshape(1, *shape)
-    with own_settings(), _named_operations():
-        point = jnp.moveaxis(point, -1, 1) if channels_last else point
-        tensors = environment.j2t_iso((weights, (point, *args)))
+    point = jnp.moveaxis(x.reshape(1, *shape), -1, 1) if channels_last else x.reshape(1, *shape)
+    leaves, structure = jax.tree.flatten((weights, (point, *args)))
+
+    def output(*leaves: Array) -> Array:
+        tensors = environment.j2t_iso(jax.tree.unflatten(structure, leaves))
         with environment:
             output = torch.func.functional_call(module, *tensors)
         if not isinstance(output, torch.Tensor):
             raise TypeError(
                 f"`module` must return one tensor, got {type(output).__name__}: wrap it in a module that picks one"
             )
-        value = environment.t2j_iso(output)
+        return environment.t2j_iso(output)
+
+    with own_settings(), _named_operations():
+        value = with_our_convolution(output, *map(jnp.asarray, leaves))
     if value.ndim == 0 or value.shape[0] != 1:
         raise ValueError(f"`module` must return a batch of one for a batch of one, got shape {value.shape}")
     return (jnp.moveaxis(value, 1, -1) if channels_last and value.ndim > 2 else value).reshape(-1)
@@ -103,7 +109,10 @@ def _named_operations() -> Iterator[None]:
     from torchax.tensor import OperatorNotFound  # pyright: ignore[reportMissingImports]
 
     try:
-        yield
+        with warnings.catch_warnings():
+            # Of integers, which torch has in 64 bits and JAX in 32 unless it is told otherwise.
+            warnings.filterwarnings("ignore", "Explicitly requested dtype", UserWarning)
+            yield
     except OperatorNotFound as error:
         raise NotImplementedError(
             f"`module` uses an operation that torchax {torchax.__version__} does not translate to JAX: {error}"

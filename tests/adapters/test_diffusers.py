@@ -340,17 +340,26 @@ def test_autoencoder_files(autoencoder, tmp_path):
         save_diffusers({}, tmp_path)
 
 
+QUICK = SpectralNewton(rtol=1e-3, path_rtol=1e-1, max_elements=1, degree=6, continuation=0)
+
+
 @pytest.mark.slow
 def test_geodesics_of_latents(autoencoder):
-    """Lengths in the latent space are those of the curves of images."""
+    """Lengths in the latent space are those of the curves of images, and no curve nearby is shorter."""
     metric = PullbackMetric(autoencoder.decode, floor=1e-2)
-    a, b = 0.5 * jax.random.normal(jax.random.key(0), (2, 32))
-    result = geodesic(metric, a, b, solver=SpectralNewton(rtol=1e-5))
-    assert float(verify(metric, result)) < 1e-3
-    curve = jax.vmap(result.evaluate)(jnp.linspace(0, 1, 400))
-    images = jax.jit(lambda model, zs: jax.vmap(model.decode)(zs))(autoencoder, curve)
-    steps = jnp.sum(jnp.diff(images, axis=0) ** 2, 1) + 1e-2 * jnp.sum(jnp.diff(curve, axis=0) ** 2, 1)
-    np.testing.assert_allclose(jnp.sqrt(steps).sum(), result.length, rtol=1e-4)
+    a, b = 0.3 * jax.random.normal(jax.random.key(0), (2, 32), jnp.float32)
+    result = geodesic(metric, a, b, solver=QUICK, ts=jnp.linspace(0, 1, 60, dtype=jnp.float32))
+    assert result.points.dtype == jnp.float32
+
+    @jax.jit
+    def length(model, curve):
+        images = jax.vmap(model.decode)(curve)
+        steps = jnp.sum(jnp.diff(images, axis=0) ** 2, 1) + 1e-2 * jnp.sum(jnp.diff(curve, axis=0) ** 2, 1)
+        return jnp.sqrt(steps).sum()
+
+    np.testing.assert_allclose(length(autoencoder, result.points), result.length, rtol=2e-3)
+    straight = length(autoencoder, jnp.linspace(a, b, 60))
+    assert float(result.length) < float(straight) * (1 + 1e-5)
 
 
 # --- Models -----------------------------------------------------------------------------------------------------------
@@ -423,14 +432,13 @@ def test_a_network_that_fit_trained_is_a_pipeline(tmp_path):
 
 @pytest.mark.slow
 def test_geodesics_and_samples_of_a_loaded_model(models):
-    model = models["scale_shift"]
+    model = models["fourier"]
     samples = model.sample(jax.random.key(0), 2, sampler=DDIM(steps=20))
-    assert samples.shape == (2, 48)
+    assert samples.shape == (2, 64)
+    assert samples.dtype == jnp.float32
     metric = SteinMetric(model.score_at(1.0), 0.1)
-    x, y = 0.3 * jax.random.normal(jax.random.key(1), (2, 48))
-    result = geodesic(metric, x, y, solver=SpectralNewton(rtol=1e-6))
-    assert float(verify(metric, result)) < 1e-4
+    x, y = 0.3 * jax.random.normal(jax.random.key(1), (2, 64), jnp.float32)
+    result = geodesic(metric, x, y, solver=QUICK)
+    assert float(verify(metric, result)) < 1e-2
     assert float(result.length) >= float(jnp.linalg.norm(x - y))
-    single = dist(metric, x.astype(jnp.float32), y.astype(jnp.float32))
-    assert single.dtype == jnp.float32
-    np.testing.assert_allclose(single, result.length, rtol=1e-4)
+    np.testing.assert_allclose(dist(metric, y, x, solver=QUICK), result.length, rtol=1e-3)

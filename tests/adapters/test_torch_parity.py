@@ -119,6 +119,21 @@ def test_distances_of_a_diffusers_network_are_those_of_its_twin(tmp_path):
     np.testing.assert_allclose(*lengths, rtol=1e-5)
 
 
+def test_convolutions_are_those_that_are_fast_inside_loops():
+    """And operations whose derivatives JAX is told survive the change."""
+    torch.manual_seed(0)
+    layers = [torch.nn.Conv2d(2, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.LogSoftmax(1)]
+    module = torch.nn.Sequential(*layers).eval()
+    function, weights = from_torch(module, (2, 3, 3))
+    x = torch.randn(18)
+    expected = torch.func.jacrev(lambda x: module(x.reshape(1, 2, 3, 3)).reshape(-1))(x).numpy()
+    jacobian = jax.jit(jax.jacfwd(function))(x.numpy(), weights)
+    np.testing.assert_allclose(jacobian, expected, atol=1e-6)
+    program = str(jax.make_jaxpr(function)(x.numpy(), weights))
+    assert "conv_general_dilated" not in program
+    assert "= convolution[" in program
+
+
 class Tuple(torch.nn.Module):
     def forward(self, x):
         return x, x

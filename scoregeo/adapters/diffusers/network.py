@@ -33,10 +33,9 @@ class DiffusersNetwork(nnx.Module):
 
     Raises ``ValueError`` if the network returns other channels than the scheduler says.
 
-    >>> import jax, jax.numpy as jnp
     >>> from scoregeo.adapters.diffusers import DiffusersNetwork, DiscreteVP, Scheduler, UNet2DModel
     >>> blocks = {"down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"], "block_out_channels": [8]}
-    >>> unet = UNet2DModel(blocks | {"norm_num_groups": 4, "sample_size": 4}, key=jax.random.key(0))
+    >>> unet = UNet2DModel(blocks | {"norm_num_groups": 4, "sample_size": 4})  # without weights
     >>> DiffusersNetwork(unet, Scheduler(DiscreteVP(), "v_prediction")).dim
     48
     """

@@ -108,8 +108,8 @@ class UNet2DModel(nnx.Module):
     >>> import jax, jax.numpy as jnp
     >>> from scoregeo.adapters.diffusers import UNet2DModel
     >>> blocks = {"down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"], "block_out_channels": [8]}
-    >>> network = UNet2DModel(blocks | {"norm_num_groups": 4, "sample_size": 4}, key=jax.random.key(0))
-    >>> network(jnp.zeros((4, 4, 3)), jnp.array(10.0)).shape
+    >>> network = UNet2DModel(blocks | {"norm_num_groups": 4, "sample_size": 4})  # without weights
+    >>> jax.eval_shape(lambda network, x, t: network(x, t), network, jnp.zeros((4, 4, 3)), 10.0).shape
     (4, 4, 3)
     """
 
