@@ -59,8 +59,8 @@ class DiscreteVP(AbstractUniformTime):
 
     >>> from scoregeo.adapters.diffusers import DiscreteVP
     >>> schedule = DiscreteVP()
-    >>> [round(float(schedule.noise_level(t)), 4) for t in (schedule.t_min, schedule.t_max)]
-    [0.01, 157.4071]
+    >>> [f"{schedule.noise_level(t):.3f}" for t in (schedule.t_min, schedule.t_max)]
+    ['0.010', '157.407']
     """
 
     beta_schedule: str = eqx.field(static=True, default="linear")
