@@ -127,3 +127,16 @@ def test_every_example_is_shown():
     page = (DOCS / "examples.md").read_text()
     for path in EXAMPLES.glob("*.py"):
         assert f"../examples/{path.name}" in page, f"docs/examples.md does not show {path.name}"
+
+
+@pytest.mark.slow
+def test_galaxies(tmp_path):
+    pytest.importorskip("galaxygrad", reason="someone else's networks: pip install galaxygrad==0.1.9")
+    out = run("galaxies.py", tmp_path)
+    apart = float(re.search(r"([\d.]+) apart", out).group(1))
+    found = re.findall(r"^(Euclid|Stein|inverse Stein) +Geodesic\(length ([\d.]+) .* converged,", out, re.MULTILINE)
+    lengths = {name: float(length) for name, length in found}
+    assert len(lengths) == 3
+    assert abs(lengths["Euclid"] - apart) < 0.01
+    assert lengths["Stein"] > apart > lengths["inverse Stein"]
+    assert (tmp_path / "galaxies.png").read_bytes().startswith(b"\x89PNG")

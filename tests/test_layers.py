@@ -56,7 +56,7 @@ LEAVES = {
 
 # Which parts may import a library at all.
 LIBRARIES = {
-    "flax": {"diffusion", "scores/network"},
+    "flax": {"diffusion", "scores/network", "adapters/diffusers"},
     "optax": {"diffusion"},
     "orbax": {"diffusion/training/checkpoint"},
     "diffrax": {"geodesics", "diffusion", "statistics/sampling", "_results"},
@@ -66,7 +66,8 @@ LIBRARIES = {
     "anndata": {"datasets/readers/cells"},
     "datasets": {"datasets/readers/hub"},
     "geomstats": {"adapters"},
-    "torch": {"adapters"},
+    "torch": {"adapters/torch"},
+    "torchax": {"adapters/torch"},
 }
 
 

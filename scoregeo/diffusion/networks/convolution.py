@@ -33,13 +33,14 @@ _primitive = Primitive("convolution")
 
 def convolution(inputs: Array, kernel: Array, *arguments: Any, **settings: Any) -> Array:
     """``jax.lax.conv_general_dilated``: the same arguments, the same result to rounding."""
-    return _with_our_primitive(
+    return with_our_convolution(
         lambda inputs, kernel: lax.conv_general_dilated(inputs, kernel, *arguments, **settings), inputs, kernel
     )
 
 
-def _with_our_primitive(function: Callable[..., Array], *arrays: Array) -> Array:
-    """``function(*arrays)``, which may take JAX's convolutions, with ours in their place."""
+def with_our_convolution(function: Callable[..., Array], *arrays: Array) -> Array:
+    """``function(*arrays)``, an array, with `convolution` in place of the convolutions of JAX that it takes itself (not
+    inside functions that it has compiled)."""
     closed = jax.make_jaxpr(function)(*arrays)
     values = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
     values |= dict(zip(closed.jaxpr.invars, arrays, strict=True))
@@ -49,7 +50,10 @@ def _with_our_primitive(function: Callable[..., Array], *arrays: Array) -> Array
 
     for equation in closed.jaxpr.eqns:
         primitive = _primitive if equation.primitive is _plain else equation.primitive
-        results = primitive.bind(*map(read, equation.invars), **equation.params)
+        parameters = equation.primitive.get_bind_params(equation.params)
+        # Some versions of JAX give functions, such as rules for derivatives, apart.
+        functions, parameters = parameters if isinstance(parameters, tuple) else ((), parameters)
+        results = primitive.bind(*functions, *map(read, equation.invars), **parameters)
         values |= dict(zip(equation.outvars, results if primitive.multiple_results else [results], strict=True))
     return read(closed.jaxpr.outvars[0])
 
@@ -58,18 +62,18 @@ def _inputs_cotangent(g, inputs, kernel, **settings):
     def transposed(g, kernel):
         return jax.linear_transpose(lambda inputs: _plain.bind(inputs, kernel, **settings), inputs.aval)(g)[0]
 
-    return _with_our_primitive(transposed, g, kernel)
+    return with_our_convolution(transposed, g, kernel)
 
 
 def _kernel_cotangent(g, inputs, kernel, **settings):
     def transposed(g, inputs):
         return jax.linear_transpose(lambda kernel: _plain.bind(inputs, kernel, **settings), kernel.aval)(g)[0]
 
-    return _with_our_primitive(transposed, g, inputs)
+    return with_our_convolution(transposed, g, inputs)
 
 
 def _batch(arrays, axes, **settings):
-    return _with_our_primitive(jax.vmap(functools.partial(_plain.bind, **settings), tuple(axes)), *arrays), 0
+    return with_our_convolution(jax.vmap(functools.partial(_plain.bind, **settings), tuple(axes)), *arrays), 0
 
 
 def _on_cpu(inputs, kernel, *, dimension_numbers, **settings):

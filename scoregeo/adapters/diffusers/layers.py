@@ -1,0 +1,240 @@
+"""The layers that diffusers' networks are made of, for images ``(1, h, w, c)``.
+
+Attributes have the names that diffusers' files give their tensors, so that a path in a module is a name in a file.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ..._types import Scalar, Vector
+from ...diffusion.networks.convolution import convolution
+
+Image = Float[Array, "1 h w c"]
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "silu": nnx.silu,
+    "swish": nnx.silu,
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "mish": jax.nn.mish,
+    "relu": jax.nn.relu,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Style:
+    """What the layers of one network share.
+
+    **Fields**
+
+    - ``groups``, ``eps``: of the group normalisation.
+    - ``activation``: a name in ``ACTIVATIONS``.
+    - ``time_features``: size of the embedding of the timestep, ``None`` for a network that is told none.
+    - ``scale_shift``: whether the timestep scales and shifts the features, or only shifts them.
+    - ``scale_factor``: what sums of two paths are divided by.
+    - ``initial``: where initial weights come from.
+    """
+
+    groups: int
+    eps: float
+    activation: str
+    time_features: int | None
+    scale_shift: bool
+    initial: "Initial"
+    scale_factor: float = 1.0
+
+
+class Initial:
+    """Layers with initial weights that are drawn with a key; without one, with shapes in place of arrays."""
+
+    def __init__(self, key: PRNGKeyArray | None):
+        self.rngs = nnx.Rngs(0 if key is None else key)
+        # With shapes alone no array is made and nothing is traced: a large network is there at once.
+        self._drawn = key is not None
+        self._weights: dict[str, Any] = {} if self._drawn else {"kernel_init": _shape_alone, "bias_init": _shape_alone}
+        self._norm: dict[str, Any] = {} if self._drawn else {"scale_init": _shape_alone, "bias_init": _shape_alone}
+
+    def linear(self, inputs: int, outputs: int) -> nnx.Linear:
+        """A matrix and a shift."""
+        return nnx.Linear(inputs, outputs, rngs=self.rngs, **self._weights)
+
+    def conv(self, inputs: int, outputs: int, *, size: int = 3, stride: int = 1, padding: Any = "SAME") -> nnx.Conv:
+        """A convolution whose program is fast on CPUs inside loops too."""
+        settings: dict[str, Any] = {"strides": stride, "padding": padding, "conv_general_dilated": convolution}
+        return nnx.Conv(inputs, outputs, (size, size), rngs=self.rngs, **settings, **self._weights)
+
+    def group_norm(self, channels: int, groups: int, eps: float) -> nnx.GroupNorm:
+        """Group normalisation; the fast variance is a difference of large numbers, and its derivatives lose digits."""
+        return nnx.GroupNorm(channels, groups, epsilon=eps, use_fast_variance=False, rngs=self.rngs, **self._norm)
+
+    def normal(self, size: int, scale: float) -> Any:
+        """``size`` normal numbers."""
+        draw = nnx.initializers.normal(scale) if self._drawn else _shape_alone
+        return draw(self.rngs.params(), (size,), jnp.float32)
+
+
+def _shape_alone(key: PRNGKeyArray, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(tuple(shape), dtype)
+
+
+class TimestepEmbedding(nnx.Module):
+    """Two layers between the features of the timestep and the embedding that the blocks see."""
+
+    def __init__(self, inputs: int, features: int, initial: Initial):
+        self.linear_1 = initial.linear(inputs, features)
+        self.linear_2 = initial.linear(features, features)
+
+    def __call__(self, features: Vector) -> Vector:
+        return self.linear_2(nnx.silu(self.linear_1(features)))
+
+
+class Resnet(nnx.Module):
+    """A residual block that the embedding of the timestep shifts, or scales and shifts, or does not reach."""
+
+    def __init__(self, inputs: int, channels: int, style: Style):
+        initial, groups, features = style.initial, style.groups, style.time_features
+        self.activation, self.scale_shift = style.activation, style.scale_shift
+        self.scale_factor = style.scale_factor
+        self.norm1 = initial.group_norm(inputs, groups, style.eps)
+        self.conv1 = initial.conv(inputs, channels)
+        shifts = channels * (2 if style.scale_shift else 1)
+        self.time_emb_proj = None if features is None else initial.linear(features, shifts)
+        self.norm2 = initial.group_norm(channels, groups, style.eps)
+        self.conv2 = initial.conv(channels, channels)
+        self.conv_shortcut = None if inputs == channels else initial.conv(inputs, channels, size=1)
+
+    def __call__(self, x: Image, embedding: Vector | None) -> Image:
+        activation = ACTIVATIONS[self.activation]
+        h = self.conv1(activation(self.norm1(x)))
+        if self.time_emb_proj is None or embedding is None:
+            h = self.norm2(h)
+        elif self.scale_shift:
+            scale, shift = jnp.split(self.time_emb_proj(activation(embedding)), 2)
+            h = self.norm2(h) * (1 + scale) + shift
+        else:
+            h = self.norm2(h + self.time_emb_proj(activation(embedding)))
+        h = self.conv2(activation(h))
+        return ((x if self.conv_shortcut is None else self.conv_shortcut(x)) + h) / self.scale_factor
+
+
+class Attention(nnx.Module):
+    """Self-attention between the places of an image, added to it. ``groups=None``: without a normalisation before."""
+
+    def __init__(self, channels: int, head_dim: int, groups: int | None, style: Style):
+        initial, self.scale_factor = style.initial, style.scale_factor
+        self.heads, self.head_dim = channels // head_dim, head_dim
+        width = self.heads * head_dim
+        self.group_norm = None if groups is None else initial.group_norm(channels, groups, style.eps)
+        self.to_q, self.to_k, self.to_v = (initial.linear(channels, width) for _ in range(3))
+        self.to_out = nnx.List([initial.linear(width, channels)])
+
+    def __call__(self, x: Image) -> Image:
+        tokens = x if self.group_norm is None else self.group_norm(x)
+        tokens = tokens.reshape(-1, x.shape[-1])
+        queries, keys, values = (
+            layer(tokens).reshape(len(tokens), self.heads, self.head_dim) for layer in (self.to_q, self.to_k, self.to_v)
+        )
+        logits = jnp.einsum("qhc,khc->hqk", queries, keys) * self.head_dim**-0.5
+        weights = jax.nn.softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
+        seen = jnp.einsum("hqk,khc->qhc", weights.astype(values.dtype), values).reshape(len(tokens), -1)
+        return (self.to_out[0](seen).reshape(x.shape) + x) / self.scale_factor
+
+
+class Downsample(nnx.Module):
+    """Half the resolution; ``padding=0`` stands for one row and one column after the image, none before."""
+
+    def __init__(self, channels: int, padding: int, initial: Initial):
+        edge = (0, 1) if padding == 0 else (padding, padding)
+        self.conv = initial.conv(channels, channels, stride=2, padding=(edge, edge))
+
+    def __call__(self, x: Image) -> Image:
+        return self.conv(x)
+
+
+class Upsample(nnx.Module):
+    """Twice the resolution by repeated pixels, then a convolution."""
+
+    def __init__(self, channels: int, initial: Initial):
+        self.conv = initial.conv(channels, channels)
+
+    def __call__(self, x: Image) -> Image:
+        return self.conv(jnp.repeat(jnp.repeat(x, 2, 1), 2, 2))
+
+
+class DownBlock(nnx.Module):
+    """Residual blocks at one resolution, each perhaps with attention, then perhaps half the resolution.
+
+    ``head_dim=None`` is without attention, ``padding=None`` without the step to half the resolution.
+    """
+
+    def __init__(
+        self, inputs: int, channels: int, layers: int, style: Style, *, head_dim: int | None, padding: int | None
+    ):
+        sizes = [inputs] + [channels] * (layers - 1)
+        self.resnets = nnx.List([Resnet(size, channels, style) for size in sizes])
+        self.attentions = _attentions(layers, channels, head_dim, style)
+        self.downsamplers = nnx.List([] if padding is None else [Downsample(channels, padding, style.initial)])
+
+    def __call__(self, x: Image, embedding: Vector | None) -> tuple[Image, list[Image]]:
+        """The features, and those after every layer for the way up."""
+        kept = []
+        for i, resnet in enumerate(self.resnets):
+            x = resnet(x, embedding)
+            x = self.attentions[i](x) if len(self.attentions) else x
+            kept.append(x)
+        for layer in self.downsamplers:
+            x = layer(x)
+            kept.append(x)
+        return x, kept
+
+
+class MidBlock(nnx.Module):
+    """Two residual blocks at the lowest resolution, with attention between them unless ``head_dim`` is ``None``."""
+
+    def __init__(self, channels: int, style: Style, *, head_dim: int | None, groups: int | None):
+        self.resnets = nnx.List([Resnet(channels, channels, style) for _ in range(2)])
+        self.attentions = nnx.List([] if head_dim is None else [Attention(channels, head_dim, groups, style)])
+
+    def __call__(self, x: Image, embedding: Vector | None) -> Image:
+        x = self.resnets[0](x, embedding)
+        for attention in self.attentions:
+            x = attention(x)
+        return self.resnets[1](x, embedding)
+
+
+class UpBlock(nnx.Module):
+    """Residual blocks of ``inputs`` channels each, perhaps with attention, then perhaps twice the resolution."""
+
+    def __init__(self, inputs: Sequence[int], channels: int, style: Style, *, head_dim: int | None, upsample: bool):
+        self.resnets = nnx.List([Resnet(size, channels, style) for size in inputs])
+        self.attentions = _attentions(len(inputs), channels, head_dim, style)
+        self.upsamplers = nnx.List([Upsample(channels, style.initial)] if upsample else [])
+
+    def __call__(self, x: Image, kept: list[Image] | None, embedding: Vector | None) -> Image:
+        """The features; the last of ``kept``, if there are any, are used up, one for each residual block."""
+        for i, resnet in enumerate(self.resnets):
+            x = resnet(x if kept is None else jnp.concatenate([x, kept.pop()], -1), embedding)
+            x = self.attentions[i](x) if len(self.attentions) else x
+        for layer in self.upsamplers:
+            x = layer(x)
+        return x
+
+
+def _attentions(layers: int, channels: int, head_dim: int | None, style: Style) -> nnx.List:
+    count = 0 if head_dim is None else layers
+    return nnx.List([Attention(channels, head_dim or 1, style.groups, style) for _ in range(count)])
+
+
+def sinusoids(t: Scalar, size: int, *, freq_shift: float, cosines_first: bool) -> Vector:
+    """Sines and cosines of the timestep at ``size // 2`` frequencies from 1 down to about 1e-4."""
+    half = size // 2
+    frequencies = jnp.exp(-math.log(10000.0) * jnp.arange(half, dtype=t.dtype) / (half - freq_shift))
+    waves = [jnp.sin(t * frequencies), jnp.cos(t * frequencies)]
+    return jnp.pad(jnp.concatenate(waves[::-1] if cosines_first else waves), (0, size % 2))

@@ -1,0 +1,32 @@
+"""Networks of ours against arrays that torch computed."""
+
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors.numpy import load_file
+
+PLACE = pathlib.Path(__file__).parent / "golden_diffusers"
+
+
+def golden(name):
+    """The folder of a tiny network, what torch computed with it, and at which timestep."""
+    folder = PLACE / name
+    return folder, load_file(folder / "expected.safetensors"), json.loads((folder / "timestep.json").read_text())
+
+
+def errors(function, expected):
+    """Largest errors of value, ``J v`` and ``J^T w``, relative to the largest entry of each."""
+    x, v, w = (jnp.asarray(expected[name]) for name in "xvw")
+
+    @jax.jit
+    def ours(x, v, w):
+        value, jvp = jax.jvp(function, (x,), (v,))
+        return value, jvp, jax.vjp(function, x)[1](w)[0]
+
+    names = ("value", "jvp", "vjp")
+    found = dict(zip(names, ours(x, v, w), strict=True))
+    assert all(found[name].dtype == x.dtype and found[name].shape == expected[name].shape for name in names)
+    return {name: float(np.abs(found[name] - expected[name]).max() / np.abs(expected[name]).max()) for name in names}
