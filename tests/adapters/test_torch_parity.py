@@ -127,7 +127,7 @@ def test_convolutions_are_those_that_are_fast_inside_loops():
     module = torch.nn.Sequential(*layers).eval()
     function, weights = from_torch(module, (2, 3, 3))
     x = torch.randn(18)
-    expected = torch.func.jacrev(lambda x: module(x.reshape(1, 2, 3, 3)).reshape(-1))(x).numpy()
+    expected = torch.func.jacrev(lambda x: module(x.reshape(1, 2, 3, 3)).reshape(-1))(x).detach().numpy()
     jacobian = jax.jit(jax.jacfwd(function))(x.numpy(), weights)
     np.testing.assert_allclose(jacobian, expected, atol=1e-6)
     program = str(jax.make_jaxpr(function)(x.numpy(), weights))
