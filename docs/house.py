@@ -117,7 +117,7 @@ def main() -> None:
     foundation = sorted(p.stem for p in ROOT.glob("_*.py") if not p.stem.startswith("__"))
     ax.text(0, 6.55, "Below all of it: " + ", ".join(foundation), fontsize=9.5, va="top")
     ax.text(11.0, 1.45, "Leaves: they import anything, nothing imports them.", fontsize=9.5, ha="center")
-    ax.set(xlim=(-0.15, 15.75), ylim=(-0.45, 6.7))
+    ax.set(xlim=(-0.15, 16.2), ylim=(-0.45, 6.7))
     ax.set_aspect("equal")
     ax.axis("off")
     fig.savefig(HERE / "images" / "house.png", dpi=90)
