@@ -361,3 +361,16 @@ class TestLabelsThatAreNames:
         assert fit(POINTS, short, conditions=labels, progress=False).denoiser.net.classes == 1000
         network = MLP(2, 8, 1, classes=5001, key=jax.random.key(0))
         assert fit(POINTS, short, conditions=5 * labels, network=network, progress=False).denoiser.net.classes == 5001
+
+
+def test_principal_components_are_of_one_unit(recwarn):
+    """Columns that vary very differently are warned of where nobody has chosen their units, and not elsewhere."""
+    points = np.random.default_rng(0).normal(size=(200, 2)) * [3.0, 0.005]
+    quick = FitConfig(
+        steps=1, chunk_steps=1, batch_size=8, width=4, depth=1, warmup_steps=0, schedule=EDM(sigma_min=1e-3)
+    )
+    with pytest.warns(UserWarning, match="hides the smaller one"):
+        fit(points, quick, progress=False)
+    recwarn.clear()
+    fit(points, quick, progress=False, standardization=Standardization(np.zeros(2), np.ones(2)))
+    assert not recwarn.list

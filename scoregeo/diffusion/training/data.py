@@ -110,9 +110,10 @@ class AbstractData(abc.ABC):
             result[start : start + len(block)] = block - self.mean
         return result
 
-    def check_resolution(self, level: float, stacklevel: int) -> None:
-        """Warn where coordinates vary by less than the smallest noise ``level`` or far less than others, where some
-        points are far from all others, and where float32 cannot hold the data in the units in which they come."""
+    def check_resolution(self, level: float, standardized: bool, stacklevel: int) -> None:
+        """Warn where coordinates vary by less than the smallest noise ``level`` or, unless somebody chose their units,
+        far less than others; where some points are far from all others, and where float32 cannot hold the data in the
+        units in which they come."""
         far = np.where(self.middles > 0, self.ranges / np.where(self.middles > 0, self.middles, 1), 0)
         if far.max() > _OUTLIER:
             column = int(far.argmax())
@@ -123,7 +124,7 @@ class AbstractData(abc.ABC):
                 stacklevel=stacklevel,
             )
         else:
-            self._check_scales(level, stacklevel + 1)
+            self._check_scales(level, standardized, stacklevel + 1)
         if self.dtype != np.float32:
             return
         advice = (
@@ -133,7 +134,7 @@ class AbstractData(abc.ABC):
         varies = np.where(self.ranges > 0, self.deviations, np.inf)
         warn_if_unresolved(self.mean, varies, "`data` have", advice, stacklevel + 1)
 
-    def _check_scales(self, level: float, stacklevel: int) -> None:
+    def _check_scales(self, level: float, standardized: bool, stacklevel: int) -> None:
         # About four standard deviations; but what is rarely different, like the pixels at the edge, is seen.
         if (hidden := np.flatnonzero((self.ranges > 0) & (self.ranges < 4 * level))).size:
             column = int(hidden[0])
@@ -143,6 +144,8 @@ class AbstractData(abc.ABC):
                 "(scoregeo.datasets.Standardization, with a scale for each column where their units differ)",
                 stacklevel=stacklevel,
             )
+            return
+        if standardized:  # pixels and principal components vary by as much as they do
             return
         varies = np.where(self.ranges > 0, self.ranges, np.nan)
         small, large = int(np.nanargmin(varies)), int(np.nanargmax(varies))

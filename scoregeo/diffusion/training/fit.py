@@ -116,7 +116,8 @@ def fit(
       The weights of the default network are of that type; those of a given ``network`` keep theirs. The defaults of the
       schedules suit a standard deviation of about 0.5 to 1 (`scoregeo.datasets.Standardization`); one that is more than
       a quarter of the largest noise level gives a warning, and so do a column that varies by less than the smallest or
-      300 times less than another, and points a thousand times farther out than half of the others.
+      300 times less than another (without a ``standardization``), and points a thousand times farther out than half of
+      the others.
     - ``config``: settings, see `FitConfig`.
     - ``network``: the initial network, a module ``(x, c_noise) -> (d,)`` with an integer ``dim`` (see `networks`); by
       default an `MLP` as ``config`` says. It is not changed.
@@ -172,7 +173,8 @@ def fit(
             "(scoregeo.datasets.Standardization), or give a schedule with a larger `sigma_max`",
             stacklevel=2,
         )
-    source.check_resolution(float(config.schedule.noise_level(jnp.asarray(config.schedule.t_min))), stacklevel=3)
+    least = float(config.schedule.noise_level(jnp.asarray(config.schedule.t_min)))
+    source.check_resolution(least, standardized=standardization is not None, stacklevel=3)
     denoiser = _denoiser(source, config, network)
     graphdef, weights, constants = nnx.split(denoiser, nnx.Param, ...)
     constants = nnx.to_pure_dict(constants)
