@@ -7,13 +7,13 @@ temporary memory that XLA counts for it, all also relative to the softmax.
 """
 
 import argparse
-import csv
 import pathlib
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from timing import write_rows
 
 from scoregeo.diffusion import DiT
 
@@ -55,11 +55,7 @@ def main() -> None:
             }
             rows.append(row)
             print({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
-    if options.out is not None:
-        with options.out.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+    write_rows(options.out, rows)
 
 
 if __name__ == "__main__":

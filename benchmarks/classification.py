@@ -9,7 +9,6 @@ which "Euclid, on the graph" is Isomap's. All settings are reported; none was ch
 """
 
 import argparse
-import csv
 import pathlib
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 from sklearn.neighbors import KNeighborsClassifier
+from timing import write_rows
 
 from scoregeo import (
     AbstractMetric,
@@ -103,11 +103,7 @@ def main() -> None:
         start = time.perf_counter()
         distances = graph_dist(metric, images, arguments.neighbors, rtol=1e-2).distances
         record(name, np.asarray(distances), time.perf_counter() - start)
-        if arguments.out is not None:
-            with arguments.out.open("w", newline="") as file:
-                writer = csv.DictWriter(file, rows[0])
-                writer.writeheader()
-                writer.writerows(rows)
+        write_rows(arguments.out, rows)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ the teacher's, and how many times faster each is. Beside the student, a network 
 """
 
 import argparse
-import csv
 import dataclasses
 import pathlib
 
@@ -16,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from interpolation import trained
+from timing import write_rows
 
 from scoregeo.comparison import evaluate_copy
 from scoregeo.datasets import Dataset, digits
@@ -80,11 +80,7 @@ def main() -> None:
             "good_enough": report.good_enough,
         }
         rows.append(row)
-        if options.out is not None:
-            with options.out.open("w", newline="") as file:
-                writer = csv.DictWriter(file, list(rows[0]))
-                writer.writeheader()
-                writer.writerows(rows)
+        write_rows(options.out, rows)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ pairs, the share of solves that converged, and the median of seconds for one sol
 """
 
 import argparse
-import csv
 import dataclasses
 import pathlib
 import time
@@ -20,6 +19,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from timing import write_rows
 
 from scoregeo import (
     RESULTS,
@@ -300,11 +300,7 @@ def main() -> None:
     for row in run(study, options.pairs, options.tuning):
         rows.append(row)
         print({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
-        if options.out is not None:
-            with options.out.open("w", newline="") as file:
-                writer = csv.DictWriter(file, list(rows[0]))
-                writer.writeheader()
-                writer.writerows(rows)
+        write_rows(options.out, rows)
 
 
 if __name__ == "__main__":

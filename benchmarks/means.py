@@ -11,7 +11,6 @@ results/means.csv, one line for each method, with the ratio of its time to ours.
 """
 
 import argparse
-import csv
 import logging
 import pathlib
 import time
@@ -20,7 +19,7 @@ import warnings
 import jax
 import jax.numpy as jnp
 import numpy as np
-from timing import about
+from timing import about, write_rows
 
 import scoregeo as sg
 from scoregeo.adapters.geomstats import to_geomstats
@@ -120,10 +119,7 @@ def main():
         for row in rows(name, metric, jnp.asarray(xs), options.norm, options.repeats):
             print("  ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()), flush=True)
             found.append(row | {"date": facts["date"], "cores": facts["cores"], "load": round(facts["load"][0], 2)})
-    with open(options.out, "w", newline="") as file:
-        writer = csv.DictWriter(file, found[0].keys())
-        writer.writeheader()
-        writer.writerows(found)
+    write_rows(options.out, found)
 
 
 if __name__ == "__main__":

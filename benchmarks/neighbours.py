@@ -8,7 +8,6 @@ measured on a sample of pairs and extrapolated. Compile time is left out: every 
 """
 
 import argparse
-import csv
 import dataclasses
 import pathlib
 import time
@@ -17,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from interpolation import trained
+from timing import write_rows
 
 from scoregeo import RESULTS, ConformalMetric, ScoreJacobianMetric, SteinMetric, recommend_strength
 from scoregeo.datasets import digits
@@ -121,11 +121,7 @@ def main() -> None:
             continue
         rows.append(study(name, metric, points, options))
         print(rows[-1], flush=True)
-        if options.out is not None:
-            with options.out.open("w", newline="") as file:
-                writer = csv.DictWriter(file, list(rows[0]))
-                writer.writeheader()
-                writer.writerows(rows)
+        write_rows(options.out, rows)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """How the benchmarks take times: compiled before, results waited for, medians, compile time apart."""
 
+import csv
 import datetime
 import os
+import pathlib
 import time
 from collections.abc import Callable
 from importlib import metadata
@@ -9,6 +11,16 @@ from typing import Any
 
 import jax
 import numpy as np
+
+
+def write_rows(path: str | pathlib.Path | None, rows: list[dict[str, Any]]) -> None:
+    """The rows as a .csv file, if one is asked for."""
+    if path is None:
+        return
+    with pathlib.Path(path).open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def about(*packages: str) -> dict[str, Any]:
