@@ -82,6 +82,7 @@ def run_example(example: doctest.DocTest) -> None:
 SLOW_EXAMPLES = {
     "fisher_rao/base.py",
     "metrics/graph.py",
+    "comparison/copies.py",
     "fisher_rao/families/gamma.py",
     "fisher_rao/families/von_mises.py",
     "fisher_rao/metric.py",

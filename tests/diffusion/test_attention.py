@@ -104,7 +104,7 @@ def _random(network, seed):
     return nnx.merge(graphdef, jax.tree.unflatten(structure, leaves))
 
 
-@pytest.mark.parametrize("kind", [DiT, UNet])
+@pytest.mark.parametrize("kind", [DiT, pytest.param(UNet, marks=pytest.mark.slow)])
 def test_sequences_are_images_of_one_row(kind):
     """A DiT's patch of a sequence has its tokens in order; convolutions of a sequence do not see beyond its ends."""
     n, c = 8, 3
