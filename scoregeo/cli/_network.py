@@ -12,6 +12,7 @@ import numpy as np
 from .._atomic import write_json
 from ..diffusion import DiffusionModel, DiT, FitConfig, Potential, UNet
 from ..diffusion.networks import Network
+from ..diffusion.networks.potential import without_potential
 
 # The file beside a model with the shape of the images that its points are.
 IMAGES_FILE = "images.json"
@@ -85,10 +86,7 @@ def kept_image_shape(folder: Path, model: DiffusionModel) -> tuple[int, ...] | N
     ``None`` for points that are none. Raises ``ValueError`` for a damaged file."""
     path = folder / IMAGES_FILE
     if not path.exists():
-        network = model.denoiser.net
-        while isinstance(network, Potential):
-            network = network.net
-        return getattr(network, "shape", None)
+        return getattr(without_potential(model.denoiser.net), "shape", None)
     try:
         shape = tuple(int(side) for side in json.loads(path.read_text())["image_shape"])
     except (KeyError, TypeError, ValueError) as error:

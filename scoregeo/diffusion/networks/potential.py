@@ -42,3 +42,10 @@ class Potential(nnx.Module):
     def to_dict(self) -> dict[str, Any]:
         """What `network_from_dict` needs to build this network (without its weights)."""
         return {"kind": "Potential", "net": cast(Any, self.net).to_dict()}  # a network of this package
+
+
+def without_potential(network: Network) -> Network:
+    """The network whose outputs a `Potential` sums; any other network itself."""
+    while isinstance(network, Potential):
+        network = network.net
+    return network

@@ -28,7 +28,7 @@ from ..model import DiffusionModel
 from ..networks import Network
 from ..networks.denoiser import Denoiser
 from ..networks.mlp import MLP
-from ..networks.potential import Potential
+from ..networks.potential import Potential, without_potential
 from ..networks.registry import takes_conditions
 from .data import RENUMBER, AbstractData, as_data, of_dataset
 from .losses import Teacher
@@ -358,9 +358,7 @@ def _denoiser(data: AbstractData, config: FitConfig, network: Network | None) ->
     shape = jax.eval_shape(lambda: denoiser.network_output(x, sigma, condition)).shape
     if shape != (dim,):
         raise ValueError(f"`network` must return shape ({dim},) for a point of shape ({dim},), got {shape}")
-    while isinstance(network, Potential):
-        network = network.net
-    data.classes = getattr(network, "classes", None)
+    data.classes = getattr(without_potential(network), "classes", None)
     return denoiser
 
 
