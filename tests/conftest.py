@@ -14,8 +14,12 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Likewise XLA's. And where as many batched factorisations as it has threads run side by side, each waits for the others
 # to make room for its own batch: with several threads jaxlib 0.10 may wait forever, with one it never tries.
 os.environ.setdefault("NPROC", "1")
-# Tests compile for longer than they run: less optimisation takes a third of the time.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
+# Tests compile for longer than they run: less optimisation takes a third of the time, one module for LLVM instead of
+# many an eighth less again.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
+)
 
 # A shell that starts the tests in the background makes them, and what they start, deaf to interrupts: some test those.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
