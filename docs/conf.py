@@ -3,6 +3,7 @@
 import pathlib
 import re
 import sys
+from importlib import metadata
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
@@ -17,6 +18,14 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "scoregeo"
+
+# MathJax from a package, in the build: formulas render without a network.
+html_static_path = [
+    str(file.locate())
+    for file in metadata.files("sphinx-mathjax-offline") or []
+    if file.name == "tex-svg.js"
+]
+mathjax_path = "tex-svg.js"
 
 myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
 myst_heading_anchors = 3
