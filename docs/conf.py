@@ -20,11 +20,10 @@ html_theme = "furo"
 html_title = "scoregeo"
 
 # MathJax from a package, in the build: formulas render without a network.
-html_static_path = [
-    str(file.locate())
-    for file in metadata.files("sphinx-mathjax-offline") or []
-    if file.name == "tex-svg.js"
+html_static_path = ["static"] + [
+    str(file.locate()) for file in metadata.files("sphinx-mathjax-offline") or [] if file.name == "tex-svg.js"
 ]
+html_css_files = ["scoregeo.css"]
 mathjax_path = "tex-svg.js"
 
 myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
