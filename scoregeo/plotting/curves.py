@@ -9,16 +9,19 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PathCollection
 
+from .._results import RESULTS
 from ..geodesics import Geodesic
 from .fields import check_axes, label_plane
 
 
 class GeodesicArtists(NamedTuple):
-    """What `geodesics` draws, one artist each: ``curves``, ``straight`` (``None`` if not asked for) and ``ends``."""
+    """What `geodesics` draws, one artist each: ``curves``, ``straight`` (``None`` if not asked for), ``ends``, and
+    ``failed``, the curves whose status is none of success (``None`` if there are none)."""
 
     curves: LineCollection
     straight: LineCollection | None
     ends: PathCollection
+    failed: LineCollection | None
 
 
 def geodesics(
@@ -30,6 +33,8 @@ def geodesics(
     **style: Any,
 ) -> GeodesicArtists:
     """Geodesics with their end points, and dashed the straight lines between these.
+
+    A path whose solve did not converge is no geodesic: it is dotted, in another colour, and the legend says so.
 
     **Arguments**
 
@@ -43,25 +48,35 @@ def geodesics(
     not in the plane (choose two coordinates, or use `image_strip`), or whose points are not finite (a failed solve).
     """
     check_axes(ax)
-    curves = [_samples(geodesic, resolution) for geodesic in _flatten(geodesics)]
-    if not curves:
+    singles = _flatten(geodesics)
+    if not singles:
         raise ValueError("`geodesics` must hold at least one geodesic, got none")
+    curves = [_samples(geodesic, resolution) for geodesic in singles]
+    good = [bool(getattr(single, "result", RESULTS.successful) == RESULTS.successful) for single in singles]
     # A light casing keeps a curve readable on dark parts of a density.
     casing = [matplotlib.patheffects.withStroke(linewidth=4, foreground="white", alpha=0.8)]
     style = {"colors": "#D55E00", "linewidths": 2, "zorder": 4, "label": "geodesic", "path_effects": casing, **style}
-    artist = LineCollection(curves, capstyle="round", **style)
-    ax.add_collection(artist)
-    lines = None
+    artist = LineCollection(
+        [curve for curve, fine in zip(curves, good, strict=True) if fine], capstyle="round", **style
+    )
+    failed = lines = None
+    if not all(good):
+        dots = {"colors": "#882255", "linestyles": (0, (1, 1.5)), "label": "not converged"}
+        others = [curve for curve, fine in zip(curves, good, strict=True) if not fine]
+        failed = LineCollection(others, **{**style, **dots})
+        ax.add_collection(failed)
+    if any(good):
+        ax.add_collection(artist)
     if straight:
         chords = [curve[[0, -1]] for curve in curves]
         dashes = {"colors": "#333333", "linewidths": 1.2, "linestyles": (0, (4, 3)), "label": "straight line"}
         lines = LineCollection(chords, zorder=style["zorder"] - 0.5, **dashes)
         ax.add_collection(lines)
     ends = np.concatenate([curve[[0, -1]] for curve in curves])
-    dots = ax.scatter(*ends.T, s=28, c="#111111", edgecolors="white", linewidths=0.8, zorder=style["zorder"] + 1)
+    ends_artist = ax.scatter(*ends.T, s=28, c="#111111", edgecolors="white", linewidths=0.8, zorder=style["zorder"] + 1)
     ax.autoscale_view()
     label_plane(ax)
-    return GeodesicArtists(artist, lines, dots)
+    return GeodesicArtists(artist, lines, ends_artist, failed)
 
 
 def _flatten(geodesics: Any) -> list:
