@@ -57,6 +57,15 @@ def test_terrain(tmp_path):
     np.testing.assert_allclose(numbers[:, :6], printed_in_docs(out), rtol=1e-3, atol=1.5)
 
 
+@pytest.mark.slow
+def test_pictures_of_a_metric(tmp_path):
+    out = run("pictures_of_a_metric.py", tmp_path)
+    assert re.search(r"^Geodesic\(length 2\.1506\d.* converged, .* straight line 1\.8248 to Euclid$", out, re.MULTILINE)
+    assert "32 converged, lengths 2 to 2" in out
+    with Image.open(tmp_path / "pictures.png") as picture:
+        assert picture.size == (1320, 768)
+
+
 def printed_in_docs(out):
     """The numbers of the table in docs/examples.md that has the head of ``out``."""
     table = (DOCS / "examples.md").read_text().split(out.splitlines()[1])[1].split("```")[0]
