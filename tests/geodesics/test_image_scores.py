@@ -114,7 +114,9 @@ def test_gradient_with_respect_to_the_weights():
 def test_bad_shapes():
     with pytest.raises(ValueError, match=r"`x` must have 192 entries for `shape` \(8, 8, 3\), got shape \(4,\)"):
         log(SteinMetric(FunctionScore(lambda x: -x, shape=SHAPE)), jnp.zeros(4), jnp.ones(4))
-    with pytest.raises(ValueError, match=r"`score` must return shape \(2, 2\) for a point of shape \(2, 2\), got \(4,\)"):
+    with pytest.raises(
+        ValueError, match=r"`score` must return shape \(2, 2\) for a point of shape \(2, 2\), got \(4,\)"
+    ):
         FunctionScore(lambda x: x.reshape(-1), shape=(2, 2))(jnp.ones(4))
     with pytest.raises(ValueError, match="`shape` must be a tuple of positive integers"):
         FunctionScore(lambda x: x, shape=(2, -1))
