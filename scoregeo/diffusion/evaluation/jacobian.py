@@ -5,16 +5,15 @@ second moment that the Jacobian ``J`` of the score says (Tweedie's formula of se
 
     E[r r^T | x] = P(x) = I + sigma^2 J(x).                                                                        (1)
 
-So the Jacobian ``J'`` of any score minimises the mean squared error of ``P' v = v + sigma^2 J' v`` against ``r (r . v)``
-if and only if it is exact. What does not depend on ``J'`` is left out, and the mean over ``v`` is taken where it can be:
+So the mean squared error of ``P' v = v + sigma^2 J' v`` against ``r (r . v)`` is smallest for the exact Jacobian. What
+does not depend on ``J'`` is left out, and the mean over ``v`` is taken where it can be:
 
     loss = (1/d) E[ |v + sigma^2 J' v|^2 - 2 sigma^2 r . J' r ],        v of random signs.                         (2)
 
 For the exact residual, ``loss(J') - loss(J) = (1/d) E|sigma^2 (J' - J)|_F^2``, the squared error of ``sigma^2 J v`` for
-``v ~ N(0, I)``, and ``loss(J) = 1 - (1/d) E|sigma^2 J|_F^2``. A learned score has a residual of its own: with ``b =
-sigma (s' - s)`` its error, the loss gains ``-(2/d) E[b . sigma^2 J' b]``, which is at most about twice what the denoising
-loss gains. Source: Meng et al. 2021, arXiv 2111.04726, for denoising score matching of second order; the form (2) is
-ours.
+``v ~ N(0, I)``, and ``loss(J) = 1 - (1/d) E|sigma^2 J|_F^2``. A learned score has a residual of its own: with its error
+``b = sigma (s' - s)`` the loss gains ``-(2/d) E[b . sigma^2 J' b]``, at most about twice what the denoising loss gains.
+Source: Meng et al. 2021, arXiv 2111.04726, for denoising score matching of second order; the form (2) is ours.
 """
 
 import dataclasses
