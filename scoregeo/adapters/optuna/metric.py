@@ -95,9 +95,8 @@ def metric_of(
         return family(score, points, ratio=ratio)
     if family is ScoreJacobianMetric:
         return family(score, noise_level, ratio - 1)
-    if isinstance(family, type) and issubclass(family, AbstractMetric):
-        make: Callable[..., AbstractMetric] = family
-        return make(score, recommend_strength(family, score, points, ratio=ratio))
+    if isinstance(family, type):
+        return family(score, recommend_strength(family, score, points, ratio=ratio))
     metric = family(score, noise_level, points, ratio)
     if not isinstance(metric, AbstractMetric):
         raise TypeError(f"`family` must make an AbstractMetric, got {type(metric).__name__}")
@@ -139,7 +138,7 @@ def search_metric(
       and not negative. The mean over all pairs counts.
     - ``noise_levels``, ``ratios``: ranges ``(low, high)``, both searched on a logarithmic scale. By default the noise
       level goes from half the median distance between neighbouring data (a fiftieth to an eighth of their spread, the
-      standard deviation of a coordinate) to half their spread, as far as the model knows these levels.
+      standard deviation of a coordinate) to their spread, as far as the model knows these levels.
     - ``n_trials``: trials in all, those in ``storage`` included.
     - ``storage``: a SQLite file, made if needed. The same call goes on with it, also to more ``n_trials``; a file of
       another search, or of other data, ranges or settings, is refused. One process at a time. Default: memory.
@@ -315,7 +314,7 @@ def default_noise_levels(model: Any, data: Points) -> tuple[float, float]:
         raise ValueError(f"`data` must be at least two different points, got {len(points)}")
     asked = points[np.linspace(0, len(points) - 1, min(len(points), _ASKED)).astype(int)]
     neighbour = float(np.median(KDTree(points).query(asked, k=2)[0][:, 1]))
-    low, high = max(min(neighbour / 2, spread / 8), _LEAST * spread), spread / 2
+    low, high = max(min(neighbour / 2, spread / 8), _LEAST * spread), spread
     if (schedule := getattr(model, "schedule", None)) is not None:
         least, most = (float(schedule.noise_level(jnp.asarray(t))) for t in (schedule.t_min, schedule.t_max))
         low, high = max(low, least), min(high, most)

@@ -214,9 +214,7 @@ def _check_file(storage: Any) -> pathlib.Path:
         return path
     with path.open("rb") as file:
         if file.read(len(_SQLITE)) != _SQLITE:
-            raise ValueError(
-                f"`storage` must be a SQLite file of an earlier search, but {path} is another kind of file"
-            )
+            raise ValueError(f"`storage` must be a file of an earlier search, but {path} is no SQLite file")
     with contextlib.closing(sqlite3.connect(path)) as connection:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         studies = connection.execute("SELECT study_name FROM studies").fetchall() if "studies" in tables else []
