@@ -111,7 +111,7 @@ def search_metric(
     objective: Objective,
     *,
     noise_levels: tuple[float, float] | None = None,
-    ratios: tuple[float, float] = (3.0, 1e5),
+    ratios: tuple[float, float] = (3.0, 1e6),
     n_trials: int = 30,
     storage: str | os.PathLike | None = None,
     seed: int = 0,

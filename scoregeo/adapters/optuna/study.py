@@ -15,6 +15,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 from ..._checks import check_count, is_number
 from ..._pairs.identity import describe, differences
 from .report import TrialRecord, show, show_value
@@ -25,7 +27,6 @@ _PLAIN, _OBJECTS = "scoregeo: settings", "scoregeo: objects"
 _SQLITE = b"SQLite format 3\0"
 # Trials proposed at random before TPE has something to learn from, and those that a pruner lets end before it prunes.
 _RANDOM, _UNPRUNED = 8, 4
-_SEEDS = 2**32
 _STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 
 
@@ -155,7 +156,7 @@ def _one(optuna: Any, study: Any, evaluate: Callable[[Trial], float], space: dic
 def _sampler(optuna: Any, seed: int, done: int) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the joint model of all settings is called experimental by older versions
-        mixed = (seed * 1_000_003 + done) % _SEEDS
+        mixed = int(np.random.SeedSequence((seed, done)).generate_state(1)[0])
         return optuna.samplers.TPESampler(n_startup_trials=_RANDOM, multivariate=True, seed=mixed)
 
 
