@@ -5,6 +5,7 @@ from .conversions import convert
 from .distillation import distill
 from .evaluation.base import ScoreReport, evaluate_score
 from .evaluation.held_out import HeldOutReport, MemorizationReport, evaluate_held_out, memorization
+from .evaluation.jacobian import JacobianReport, evaluate_jacobian
 from .files import DamagedModelError
 from .history import TrainingHistory
 from .model import DiffusionModel
@@ -62,6 +63,7 @@ __all__ = [
     "HeldOutReport",
     "Heun",
     "JSONLines",
+    "JacobianReport",
     "LatentFlow",
     "LearnedMarginalScore",
     "LearnedWeighting",
@@ -93,6 +95,7 @@ __all__ = [
     "distill",
     "drop_condition",
     "evaluate_held_out",
+    "evaluate_jacobian",
     "evaluate_score",
     "fit",
     "log_prob",
