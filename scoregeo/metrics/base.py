@@ -9,6 +9,8 @@ which costs one gradient, one Jacobian-vector product and one solve; no array wi
 
 import abc
 import functools
+from collections.abc import Iterator
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -16,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._checks import is_concrete
+from .._function import TracedFunction
 from .._types import Matrix, Point, Scalar, Vector
 from ..scores import AbstractScore, at_noise_level
 from ..scores.base import warn_if_far
@@ -75,8 +78,7 @@ class AbstractMetric(eqx.Module):
         knows, and raises ``ValueError`` for a matrix that is not symmetric, in up to 64 dimensions or where the inner
         product holds it, unless its type says that it is.
         """
-        for score in filter(_is_score, jax.tree.leaves(self, is_leaf=_is_score)):
-            warn_if_far(score, x)
+        warn_of_far_points(self, x)
         matrix = _matrix_at(self, x)
         if matrix is None or not (is_concrete(matrix) and is_concrete(x)):
             return
@@ -108,8 +110,19 @@ class AbstractMetric(eqx.Module):
     __rmul__ = __mul__
 
 
-def _is_score(leaf: object) -> bool:
-    return isinstance(leaf, AbstractScore)
+def warn_of_far_points(metric: AbstractMetric, x: Point) -> None:
+    """Warn where ``x`` is a thousand standard deviations away from the data that a score of ``metric`` knows."""
+    for score in _scores_in(metric):
+        warn_if_far(score, x)
+
+
+def _scores_in(tree: Any) -> Iterator[AbstractScore]:
+    """The scores in a pytree, those that functions were given or are methods of included."""
+    for leaf in jax.tree.leaves(tree, is_leaf=lambda leaf: isinstance(leaf, AbstractScore | TracedFunction)):
+        if isinstance(leaf, AbstractScore):
+            yield leaf
+        elif isinstance(leaf, TracedFunction):
+            yield from _scores_in(leaf.whole())
 
 
 @eqx.filter_jit

@@ -31,7 +31,7 @@ from .._types import Matrix, Point, Scalar, Vector
 from ..scores import AbstractScore, at_noise_level
 from ..scores.base import check_score_value, noise_level_of
 from ..scores.density import as_score
-from .base import AbstractMetric, metric_at_noise_level
+from .base import AbstractMetric, metric_at_noise_level, warn_of_far_points
 from .calibration import Contrast, strength_rule
 from .inner_products import AbstractInnerProduct
 from .low_rank import LowRankUpdate
@@ -214,7 +214,9 @@ class AbstractGraphMetric(AbstractMetric):
         return -self.strength.astype(x.dtype) * self.at(x).solve(force)
 
     def check(self, x: Point) -> None:
-        """Raise ``ValueError`` where the feature at ``x`` is not finite. The matrix is symmetric by construction."""
+        """Raise ``ValueError`` where the feature at ``x`` is not finite, and warn where ``x`` is far from the data that
+        a score of the metric knows. The matrix is symmetric by construction."""
+        warn_of_far_points(self, x)
         if not is_concrete(x) or is_traced(self):
             return
         value = _feature_at(self, x)

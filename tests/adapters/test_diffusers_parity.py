@@ -16,7 +16,18 @@ with warnings.catch_warnings():
 from golden_check import errors
 from torch_oracle import randomised, value_and_derivatives
 
-from scoregeo.adapters.diffusers import Scheduler, load_autoencoder, load_diffusers, save_diffusers
+from scoregeo import datasets
+from scoregeo.adapters.diffusers import (
+    DiffusersNetwork,
+    DiscreteVP,
+    Scheduler,
+    UNet2DModel,
+    load_autoencoder,
+    load_diffusers,
+    save_diffusers,
+)
+from scoregeo.datasets import Standardization
+from scoregeo.diffusion import FitConfig, fit
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")]
 TOLERANCE = 1e-5
@@ -162,3 +173,26 @@ def test_diffusers_reads_what_we_write(tmp_path):
     assert type(ours.scheduler) is diffusers.DDPMScheduler
     assert torch.equal(ours.scheduler.alphas_cumprod, theirs.scheduler.alphas_cumprod)
     assert len(ours(num_inference_steps=2, output_type="np").images) == 1
+
+
+def test_diffusers_computes_what_a_network_trained_here_does(tmp_path):
+    """Trained for a moment, so that no weight is what it began as; at integer steps of the scheduler."""
+    blocks = {"down_block_types": ["DownBlock2D", "AttnDownBlock2D"], "up_block_types": ["AttnUpBlock2D", "UpBlock2D"]}
+    sizes = {"sample_size": 8, "in_channels": 1, "out_channels": 1, "block_out_channels": [16, 32]}
+    unet = UNet2DModel(blocks | sizes | {"layers_per_block": 1, "norm_num_groups": 8}, key=jax.random.key(0))
+    network = DiffusersNetwork(unet, Scheduler(DiscreteVP(), "v_prediction"))
+    images = np.asarray(datasets.digits().points, float)
+    images = Standardization.fit(images, per_feature=False).apply(images).astype(np.float32)
+    config = FitConfig(steps=20, batch_size=32, schedule=DiscreteVP(), holdout=0.0)
+    save_diffusers(fit(images, config, network=network, progress=False), tmp_path)
+    theirs, ours = diffusers.DDPMPipeline.from_pretrained(tmp_path), load_diffusers(tmp_path).denoiser.net.unet
+    assert theirs.scheduler.config.prediction_type == "v_prediction"
+    before, after = (jax.tree.leaves(nnx.state(net, nnx.Param)) for net in (unet, ours))
+    assert sum(not np.array_equal(a, b) for a, b in zip(before, after, strict=True)) > 0.9 * len(before)
+    batch = images[:8].reshape(-1, 8, 8, 1)
+    for t in (0.0, 300.0, 900.0):
+        with torch.no_grad():
+            expected = theirs.unet(torch.tensor(batch.transpose(0, 3, 1, 2)), torch.tensor(t)).sample
+        expected = expected.numpy().transpose(0, 2, 3, 1)
+        found = jax.jit(jax.vmap(lambda x, t=t: ours(x, t)))(jnp.asarray(batch))
+        np.testing.assert_allclose(found, expected, atol=TOLERANCE * np.abs(expected).max())

@@ -214,6 +214,20 @@ class TestLosses:
         np.testing.assert_allclose(other.held_out_loss, plain.held_out_loss, rtol=1e-6)
         np.testing.assert_allclose(other.held_out_losses, plain.held_out_losses, rtol=1e-6)
 
+    def test_the_held_out_loss_takes_no_more_memory_than_a_step(self, monkeypatch):
+        taken = []
+
+        def look(self, state, steps):
+            program = training.run_steps.lower(self.training, state, None, steps).compile()
+            taken.append(program.memory_analysis().temp_size_in_bytes)
+            raise InterruptedError
+
+        monkeypatch.setattr(training._Run, "chunk", look)
+        for holdout in (0.0, 0.1):
+            with pytest.raises(InterruptedError):
+                fit(POINTS, FitConfig(batch_size=8, width=128, depth=4, holdout=holdout), progress=False)
+        assert taken[1] < 1.5 * taken[0]
+
     def test_the_held_out_loss_of_each_noise_level(self, modes, trained):
         """Against the same loss of the final model, with other noise, at each of these levels."""
         history = trained.history

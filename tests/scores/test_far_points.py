@@ -8,14 +8,19 @@ import numpy as np
 import pytest
 
 from scoregeo import (
+    ConformalMetric,
     GaussianScore,
+    GraphMetric,
     InverseSteinMetric,
     KernelDensityScore,
     NetworkScore,
+    ScoreJacobianMetric,
     StackedSteinMetric,
     SteinMetric,
 )
-from scoregeo.diffusion import MLP, Denoiser
+from scoregeo.diffusion import MLP, Denoiser, Potential
+from scoregeo.metrics.conformal import PowerFactor
+from scoregeo.scores import LineIntegralScore
 
 DATA = np.random.default_rng(0).normal(size=(200, 2)) * 2 + np.array([5.0, 0.0])
 NEAR, FAR = jnp.array([5.0, 1.0]), jnp.array([5.0, 2e4])
@@ -27,11 +32,24 @@ def kernel():
 
 
 def network(level=0.5):
-    return NetworkScore(Denoiser(MLP(2, 4, 1, key=jax.random.key(0)), 2.0, jnp.asarray(DATA.mean(0))), level)
+    return NetworkScore(Denoiser(Potential(MLP(2, 4, 1, key=jax.random.key(0))), 2.0, jnp.asarray(DATA.mean(0))), level)
 
 
 @pytest.mark.parametrize("make", [kernel, network])
-@pytest.mark.parametrize("metric", [SteinMetric, InverseSteinMetric, lambda score: StackedSteinMetric([score], [1.0])])
+@pytest.mark.parametrize(
+    "metric",
+    [
+        SteinMetric,
+        InverseSteinMetric,
+        lambda score: StackedSteinMetric([score], [1.0]),
+        lambda score: ScoreJacobianMetric(score, 0.5),
+        lambda score: GraphMetric(lambda x, score: score(x), score),
+        lambda score: GraphMetric(lambda x, score: score(x), score) + SteinMetric(score),
+        lambda score: ConformalMetric(lambda x, score: score(x) @ score(x), score),
+        lambda score: ConformalMetric(PowerFactor(jnp.ones(()), score, jnp.ones(()), jnp.ones(()))),
+        lambda score: ConformalMetric(PowerFactor(jnp.ones(()), LineIntegralScore(score, NEAR), *jnp.ones(2))),
+    ],
+)
 def test_far_points_are_warned_of(make, metric):
     metric = metric(make())
     with warnings.catch_warnings():

@@ -87,8 +87,12 @@ class Training(eqx.Module):
         sample = self.held_out.take(jnp.arange(HELD_OUT_DRAWS) % len(self.held_out.points))
         noise, levels = self._noise(sample.points, jax.random.key(0))
         loss = functools.partial(denoising_loss, self.denoiser(weights))
-        sample, noise, levels = keep_divided((sample, noise, levels), self.mesh)
-        return levels, jax.vmap(loss)(sample.points, noise, levels, sample.conditions)
+        arrays = keep_divided((sample.points, noise, levels, sample.conditions), self.mesh)
+        if self.mesh is not None:  # the devices share the memory
+            return levels, jax.vmap(loss)(*arrays)
+        # No more side by side than in a step, because the intermediate values of so many images fill the memory.
+        side_by_side = min(1 << (self.config.batch_size.bit_length() - 1), HELD_OUT_DRAWS)
+        return levels, jax.lax.map(lambda point: loss(*point), arrays, batch_size=side_by_side)
 
     def _draw(
         self, batch: Sample | None, batch_key: PRNGKeyArray, loss_key: PRNGKeyArray
