@@ -48,6 +48,7 @@ ALLOWED = {
 }
 LEAVES = {
     "adapters",
+    "explore",
     "plotting",
     "cli",
     "__init__",
