@@ -109,7 +109,9 @@ class Explore(PointsOptions, Command):
         n, d = points.shape
         if n > _MOST:
             if self.through:
-                raise ValueError(f"`--through` needs a file of at most {_MOST} points, of which none is left out, got {n}")
+                raise ValueError(
+                    f"`--through` needs a file of at most {_MOST} points, of which none is left out, got {n}"
+                )
             points = points[np.sort(np.random.default_rng(self.seed).choice(n, _MOST, replace=False))]
             console.print(f"{_MOST} of {n} rows are taken at random, by --seed {self.seed}", soft_wrap=True)
         if not self.sigmas:

@@ -1,6 +1,5 @@
 """Pages to explore geometry in a browser: one file of HTML each, with everything in it."""
 
-import dataclasses
 import functools
 import html
 import json
@@ -95,7 +94,9 @@ def score_page(
     levels = [make_level(noise, at, points, plane, grid) for noise, at in levels_of(score, noise_levels)]
     level, kinds = len(levels) // 2, _kinds(levels, plane)
     pairs = choose_pairs(grid, levels[level], shown, ratio, max(references, 1))
-    solved = solve_references(levels, kinds, points, plane, pairs[:references], level, ratio) if references else []
+    solved = (
+        solve_references(levels, kinds, points, plane, grid, pairs[:references], level, ratio) if references else []
+    )
     some = shown[:: -(-len(shown) // _SHOWN)]
     about = {
         "grid": grid.to_dict(),
@@ -155,7 +156,7 @@ def write_page(path: str | pathlib.Path, page: str) -> None:
 @functools.cache
 def asset(name: str) -> str:
     """The text of one of the files that pages are made of."""
-    return (resources.files(__package__) / "assets" / name).read_text(encoding="utf-8")
+    return (resources.files("scoregeo.explore") / "assets" / name).read_text(encoding="utf-8")
 
 
 def _assemble(kind: str, title: str, about: dict[str, Any]) -> str:
@@ -176,7 +177,7 @@ def _assemble(kind: str, title: str, about: dict[str, Any]) -> str:
     size = len(page.encode())
     if size > _LARGEST:
         raise ValueError(
-            f"the page has {size / 1e6:.1f} MB, but must have {_LARGEST / 1e6:g} at most: take fewer `noise_levels`, or "
-            "a smaller `resolution`"
+            f"the page has {size / 1e6:.1f} MB, but must have {_LARGEST / 1e6:g} at most: take fewer `noise_levels`, "
+            "or a smaller `resolution`"
         )
     return page

@@ -1,7 +1,9 @@
 // The geodesic between two points that move: each frame starts from the path of the frame before.
 
-// Newton steps for each frame, and in all before a solve is given up.
+// Newton steps for each solve, and in all before one is given up; milliseconds for a frame while a point is dragged, so
+// that frames stay frequent, and at rest. What is not done in one frame goes on in the next.
 const STEPS = { dragging: 30, settled: 120, most: 600 };
+const TIME = { dragging: 14, settled: 150 };
 // How far, in cells of the graph, a path along the graph may be from the one at hand and still count as the same.
 const SAME = 2.5;
 
@@ -16,6 +18,10 @@ class LiveGeodesic {
   setMetric(metric) {
     this.metric = metric;
     this.graph = null;
+  }
+
+  limits(kind) {
+    return { maxSteps: STEPS[kind], deadline: performance.now() + TIME[kind] };
   }
 
   /** The nodes of the shortest path on the coarse grid from a to b, and its length; `root` is the end that rests. */
@@ -55,7 +61,7 @@ class LiveGeodesic {
       starts.push({ nodes: guess.nodes, plainly: null });
     }
     if (!moving) starts.push({ nodes: straightLine(a, b).nodes, plainly: null });
-    this.result = solveFrom(this.metric, starts, moving ? STEPS.dragging : STEPS.settled);
+    this.result = solveFrom(this.metric, starts, this.limits(moving ? "dragging" : "settled"));
     this.spent = this.result.steps;
     ({ nodes: this.nodes, plainly: this.plainly } = this.result);
     return this.result;
@@ -64,7 +70,7 @@ class LiveGeodesic {
   /** More steps from the path at hand; false when there is nothing left to do. */
   goOn() {
     if (!this.result || this.result.converged || this.spent >= STEPS.most) return false;
-    this.result = solveFrom(this.metric, [{ nodes: this.nodes, plainly: null }], STEPS.settled);
+    this.result = solveFrom(this.metric, [{ nodes: this.nodes, plainly: null }], this.limits("settled"));
     this.spent += this.result.steps;
     ({ nodes: this.nodes, plainly: this.plainly } = this.result);
     return true;

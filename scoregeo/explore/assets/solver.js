@@ -90,12 +90,12 @@ class PathEnergy {
   }
 }
 
-/** Newton's method from a path, whose nodes it changes; {energy, converged, steps}. */
-function minimise(metric, { nodes: x, times }, maxSteps) {
+/** Newton's method from a path, whose nodes it changes, for so many steps and until `deadline`; {energy, converged, steps}. */
+function minimise(metric, { nodes: x, times }, { maxSteps, deadline }) {
   const energy = new PathEnergy(metric, times);
   const step = new Float64Array(x.length - 4), trial = Float64Array.from(x);
   let value = energy.linearise(x), shift = 0, steps = 0, converged = false;
-  while (Number.isFinite(value) && steps < maxSteps) {
+  while (Number.isFinite(value) && steps < maxSteps && (steps === 0 || performance.now() < deadline)) {
     steps++;
     while (!energy.step(shift, step)) {
       shift = Math.max(4 * shift, 1e-3);
@@ -228,9 +228,9 @@ function moveEnds(x, a, b) {
 }
 
 /** Minimise from a polygon; `plainly` as for `spread`. */
-function solve(metric, nodes, plainly, maxSteps) {
+function solve(metric, nodes, plainly, limits) {
   const path = spread(metric, nodes, plainly);
-  const found = minimise(metric, path, maxSteps);
+  const found = minimise(metric, path, limits);
   const length = curveLength(metric, path);
   const resolution = length > 0 ? Math.abs(length - Math.sqrt(Math.max(0, found.energy))) / length : 0;
   const converged = found.converged && Number.isFinite(length);
@@ -241,13 +241,13 @@ function solve(metric, nodes, plainly, maxSteps) {
  * The shortest geodesic that is found from the `starts`, {nodes, plainly}: {nodes, times, length, converged, resolution,
  * steps, plainly}. `resolution` is by what part of its length the polygon and the curve through its nodes differ. Where
  * `plainly` is null, nobody knows yet how the metric's length is spread over the geodesic: it is solved in equal times
- * first, and that stands where the metric varies too much for more.
+ * first, and that stands where the metric varies too much for more. `limits` = {maxSteps, deadline} are for each solve.
  */
-function solveFrom(metric, starts, maxSteps) {
+function solveFrom(metric, starts, limits) {
   let best = null;
   for (const { nodes, plainly } of starts) {
-    const first = plainly === null ? solve(metric, nodes, 0, maxSteps) : null;
-    let result = solve(metric, first ? first.nodes : nodes, plainly === null ? 0.5 : plainly, maxSteps);
+    const first = plainly === null ? solve(metric, nodes, 0, limits) : null;
+    let result = solve(metric, first ? first.nodes : nodes, plainly === null ? 0.5 : plainly, limits);
     if (first) result.steps += first.steps;
     if (first && first.converged && !result.converged) result = { ...first, steps: result.steps };
     const better = best === null || (result.converged && !best.converged) ||
