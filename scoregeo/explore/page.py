@@ -93,7 +93,8 @@ def score_page(
     grid = Grid.around(shown, resolution)
     levels = [make_level(noise, at, points, plane, grid) for noise, at in levels_of(score, noise_levels)]
     level, kinds = len(levels) // 2, _kinds(levels, plane)
-    pairs = choose_pairs(grid, levels[level], shown, ratio, max(references, 1))
+    ends = shown if plane.marked is None else plane.marked
+    pairs = choose_pairs(grid, levels[level], ends, ratio, max(references, 1))
     solved = (
         solve_references(levels, kinds, points, plane, grid, pairs[:references], level, ratio) if references else []
     )

@@ -20,6 +20,7 @@ class Plane:
     - ``origin``: ``(d,)``.
     - ``axes``: ``(2, d)``, orthonormal rows.
     - ``description``: a sentence for readers of the page.
+    - ``marked``: coordinates ``(k, 2)`` of points that it was made to go through, or ``None``: where a page begins.
 
     `Plane.whole`, `Plane.through` and `Plane.principal` make one.
 
@@ -33,6 +34,7 @@ class Plane:
     origin: np.ndarray
     axes: np.ndarray
     description: str
+    marked: np.ndarray | None = None
 
     @classmethod
     def whole(cls) -> "Plane":
@@ -55,7 +57,8 @@ class Plane:
         if not (np.linalg.norm(sides[0]) > 1e-6 * longest and np.linalg.norm(rest) > 1e-6 * longest):
             raise ValueError("`points` must not lie on one line: no single plane goes through them")
         axes = np.stack([first, rest / np.linalg.norm(rest)])
-        return cls(points[0], axes, "the plane through three points of the data")
+        marked = (points - points[0]) @ axes.T
+        return cls(points[0], axes, "the plane through three points of the data", marked)
 
     @classmethod
     def principal(cls, data: Points | np.ndarray) -> "Plane":

@@ -112,6 +112,7 @@ class TestPlane:
         np.testing.assert_allclose(plane.axes @ plane.axes.T, np.eye(2), atol=1e-12)
         back = plane.origin + plane.coordinates(three) @ plane.axes
         np.testing.assert_allclose(back, three, atol=1e-12)
+        np.testing.assert_allclose(plane.marked, plane.coordinates(three), atol=1e-12)
 
     def test_points_on_a_line_have_no_plane(self):
         with pytest.raises(ValueError, match="must not lie on one line"):
