@@ -76,7 +76,7 @@ class Explore(PointsOptions, Command):
         }  # fmt: skip
         if self.model is not None:
             score, points, levels, unit = self._of_model(self.model, console)
-            title = f"Geodesics of {self.model}"
+            title = f"Geodesics of {'/'.join(self.model.resolve().parts[-2:])}"
         elif self.data == _MOONS:
             if self.chosen():
                 raise ValueError(f"`{self.chosen()[0]}` is for a file, but `--data` is {_MOONS}")
