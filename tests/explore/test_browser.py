@@ -124,7 +124,7 @@ def test_the_first_picture(browser, folder):
     visit(browser, folder)
     entries = browser.execute_script("return performance.getEntriesByType('paint').map((e) => e.startTime)")
     print(f"first paint after {entries[0]:.0f} ms")
-    assert entries[0] < 3000  # 0.2 s where nothing else runs
+    assert entries[0] < 3000  # 0.2 to 0.3 s on two busy cores
     known = about((folder / "score.html").read_text())
     np.testing.assert_allclose(ends(browser), known["start"])
     reference = known["references"][0]
@@ -293,7 +293,7 @@ let frames = 0;
 
 @pytest.mark.parametrize("metric", ["stein", "power", "jacobian"])
 def test_frames_while_dragging(browser, folder, metric):
-    """Once round the picture, a solve in each frame: 40 to 60 a second on two cores that have nothing else to do."""
+    """Once round the picture, a solve in each frame: 21 to 45 a second on two cores that ten processes share."""
     visit(browser, folder)
     browser.execute_script("explore.set({ metric: arguments[0] })", metric)
     settled(browser)
