@@ -33,11 +33,12 @@ PLACES = {
     "statistics": (14.9, 5.4, 1.8),
     "datasets": (1.0, 0.6, 2.0),
     "diffusion": (3.6, 0.6, 2.4),
-    "plotting": (8.2, 0.45, 2.3),
-    "adapters": (11.0, 0.45, 2.2),
-    "cli": (13.8, 0.45, 2.4),
+    "plotting": (7.2, 0.45, 2.1),
+    "explore": (9.6, 0.45, 1.9),
+    "adapters": (12.0, 0.45, 2.1),
+    "cli": (14.5, 0.45, 2.1),
 }
-LEAVES = ("plotting", "adapters", "cli")
+LEAVES = ("plotting", "explore", "adapters", "cli")
 COLOURS = {"datasets": "#d9e6f2", "diffusion": "#d9e6f2"} | dict.fromkeys(LEAVES, "#e7e7e7")
 GEOMETRY = "#fbe5c8"
 

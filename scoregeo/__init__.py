@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from . import curvature as curvature
     from . import datasets as datasets
     from . import diffusion as diffusion
+    from . import explore as explore
     from . import fisher_rao as fisher_rao
     from . import geodesics as geodesics
     from . import manifold as manifold
@@ -152,6 +153,7 @@ _SUBPACKAGES = (
     "curvature",
     "datasets",
     "diffusion",
+    "explore",
     "fisher_rao",
     "geodesics",
     "manifold",

@@ -48,6 +48,7 @@ ALLOWED = {
 }
 LEAVES = {
     "adapters",
+    "explore",
     "plotting",
     "cli",
     "__init__",
@@ -68,6 +69,8 @@ LIBRARIES = {
     "geomstats": {"adapters"},
     "torch": {"adapters/torch"},
     "torchax": {"adapters/torch"},
+    "optuna": {"adapters/optuna"},
+    "sqlalchemy": {"adapters/optuna"},
 }
 
 

@@ -1,5 +1,5 @@
 """The command line: ``scoregeo demo``, models (``train``, ``sample``, ``likelihood``, ``evaluate``), and their geometry
-(``geodesic``, ``distance``, ``compare``; of samples ``mean``, ``pca``, ``cluster``, ``embed``).
+(``geodesic``, ``distance``, ``compare``, ``explore``; of samples ``mean``, ``pca``, ``cluster``, ``embed``).
 
 Every command has a file of its own, which imports JAX and is itself imported only when somebody names the command:
 `scoregeo --help` answers at once. A user's mistake ends with one line on standard error and exit status 2, an interrupt
@@ -37,6 +37,7 @@ _COMMANDS = {
     "write those of all pairs of a file.",
     "compare": "Compare distances between points, or between normal distributions about them, and say how far they "
     "agree.",
+    "explore": "Write a page to explore a metric in a browser: drag two points, and the geodesic follows.",
     "mean": "The Frechet mean or median of the points in a file, in the metric of a saved model.",
     "pca": "Principal directions of the points in a file, in the tangent space at their Frechet mean.",
     "cluster": "Clusters of the points in a file, around Frechet means or around medoids.",

@@ -1,0 +1,149 @@
+"""``scoregeo explore``: a page to explore a metric in a browser, in one file."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+
+from ..datasets import two_moons
+from ..datasets.files import name_of, standardized
+from ..diffusion import DiffusionModel
+from ..explore import Plane, normals_page, score_page, write_page
+from ..scores import AbstractScore, KernelDensityScore
+from ._command import Command
+from ._geometry import GEOMETRY_FILE, Geometry, check_known_sigma, double_precision
+from ._io import PointsOptions, load_model, make_folder_of_output, training_points, unit_of_length
+
+# Noise levels about the one in the middle, where nobody gives any.
+_FACTORS = (0.5, 0.7, 1.0, 1.4, 2.0)
+# Data that have a name; their score is exact.
+_MOONS, _MOONS_LEVELS = "moons", (0.1, 0.15, 0.2, 0.3, 0.4)
+# So many points stand for a file: a kernel density asks for all of them at every point of the grid.
+_MOST = 2000
+
+
+@dataclasses.dataclass(frozen=True)
+class Explore(PointsOptions, Command):
+    """The arguments of ``scoregeo explore``."""
+
+    out: Path
+    """The .html file to write. It needs no server and no network."""
+    model: Path | None = None
+    """Folder of a saved model."""
+    data: str | None = None
+    """Without a model: a file of points, whose kernel density gives the score; or moons, whose score is exact. With
+    one: the file of the points to show, in the units of the data; by default those it was trained on."""
+    normals: bool = False
+    """In place of a model and data: the Fisher-Rao geometry of two normal distributions."""
+    sigmas: tuple[float, ...] = ()
+    """Noise levels of the slider, in the coordinates of the model; of a file of points, bandwidths. By default five
+    about the one kept with the model, or about Scott's bandwidth."""
+    through: tuple[int, ...] = ()
+    """Of points in more than two dimensions, the rows of three: the page shows the plane through them. By default, that
+    of the first two principal components."""
+    ratio: float = 100.0
+    """How many times as much leaving the data costs at first."""
+    resolution: int = 128
+    """Steps of the grid along its longer side."""
+    references: int = 3
+    """For how many pairs the library solves the geodesic in each metric, to compare; 0 is faster."""
+    seed: int = 0
+    """Seed of what is random: points drawn from a large file, or from a model that kept none."""
+
+    def run(self, console: Console) -> None:
+        """Make the page and write it; prints how large it is."""
+        given = [name for name, value in (("--model", self.model), ("--data", self.data)) if value is not None]
+        if self.normals == bool(given):
+            got = ", ".join((*given, "--normals")) if self.normals else "none of them"
+            raise ValueError(f"`--model`, `--data` or `--normals` must say what to explore, got {got}")
+        make_folder_of_output(self.out, ".html")
+        if self.normals:
+            page = normals_page()
+        else:
+            with double_precision():
+                page = self._page_of_score(console)
+        write_page(self.out, page)
+        console.print(f"wrote {self.out} ({len(page.encode()) / 1e6:.2f} MB)", soft_wrap=True)
+
+    def _page_of_score(self, console: Console) -> str:
+        settings: dict[str, Any] = {
+            "ratio": self.ratio, "resolution": self.resolution, "references": self.references,
+        }  # fmt: skip
+        if self.model is not None:
+            score, points, levels, unit = self._of_model(self.model, console)
+            title = f"Geodesics of {'/'.join(self.model.resolve().parts[-2:])}"
+        elif self.data == _MOONS:
+            if self.chosen():
+                raise ValueError(f"`{self.chosen()[0]}` is for a file, but `--data` is {_MOONS}")
+            moons = two_moons(jax.random.key(self.seed), 400)
+            assert moons.score is not None
+            score, points, levels = moons.score, np.asarray(moons.points), self.sigmas or _MOONS_LEVELS
+            title, unit = "Geodesics of two moons", "units of the data"
+        else:
+            score, points, levels, unit = self._of_file(Path(str(self.data)), console)
+            title = f"Geodesics of {name_of(str(self.data))}"
+        plane = _plane(points, self.through)
+        return score_page(score, points, noise_levels=levels, plane=plane, title=title, unit=unit, **settings)
+
+    def _of_model(self, folder: Path, console: Console) -> tuple[AbstractScore, np.ndarray, Sequence[float], str]:
+        """The score of a saved model, points in its coordinates, noise levels, and the unit of length."""
+        model = load_model(folder)
+        levels = self.sigmas or _levels_of(model, folder)
+        for sigma in levels:
+            check_known_sigma(sigma, model)
+        if self.data is not None:
+            points = self.points_for(model, Path(self.data), console)
+        elif (points := training_points(model, folder)) is None:
+            points = model.sample(jax.random.key(self.seed), 500)
+            console.print("the model has kept no points: 500 are drawn from it", soft_wrap=True)
+        return model.score_at(levels[0]), np.asarray(points, np.float64), levels, unit_of_length(model)
+
+    def _of_file(self, path: Path, console: Console) -> tuple[AbstractScore, np.ndarray, Sequence[float], str]:
+        """The same of the kernel density of the points of a file, standardised."""
+        points = np.asarray(standardized(self.read(path, console), name_of(path)).points, np.float64)
+        n, d = points.shape
+        if n > _MOST:
+            if self.through:
+                raise ValueError(
+                    f"`--through` needs a file of at most {_MOST} points, of which none is left out, got {n}"
+                )
+            points = points[np.sort(np.random.default_rng(self.seed).choice(n, _MOST, replace=False))]
+            console.print(f"{_MOST} of {n} rows are taken at random, by --seed {self.seed}", soft_wrap=True)
+        if not self.sigmas:
+            middle = len(points) ** (-1 / (d + 4))  # Scott's rule, for variance one
+            levels = tuple(round(factor * middle, 3) for factor in _FACTORS)
+        else:
+            levels = self.sigmas
+        score = KernelDensityScore(jnp.asarray(points), float(levels[0]))
+        return score, points, levels, "standardised units"
+
+
+def _levels_of(model: DiffusionModel, folder: Path) -> tuple[float, ...]:
+    """Noise levels about the one that is kept with a model, as far as it knows them."""
+    if not (folder / GEOMETRY_FILE).exists():
+        raise ValueError(f"`--model` {folder} has no {GEOMETRY_FILE}; give --sigmas")
+    kept = Geometry.load(folder).sigma
+    levels = []
+    for factor in _FACTORS:
+        try:
+            check_known_sigma(kept * factor, model)
+        except ValueError:
+            continue
+        levels.append(round(kept * factor, 6))
+    return tuple(levels) or (kept,)
+
+
+def _plane(points: np.ndarray, rows: tuple[int, ...]) -> Plane | None:
+    """The plane that ``--through`` asks for, if it is given."""
+    if not rows:
+        return None
+    if len(set(rows)) != 3 or not all(0 <= row < len(points) for row in rows):
+        raise ValueError(f"`--through` must be three different rows from 0 to {len(points) - 1}, got {rows}")
+    if points.shape[1] == 2:
+        raise ValueError("`--through` is for points in more than two dimensions, but these have two")
+    return Plane.through(points[list(rows)])

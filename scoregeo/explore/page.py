@@ -1,0 +1,184 @@
+"""Pages to explore geometry in a browser: one file of HTML each, with everything in it."""
+
+import functools
+import html
+import json
+import pathlib
+from collections.abc import Callable, Sequence
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+from .._atomic import replacing
+from .._checks import as_points, check_count
+from .._types import Point, Points, Vector
+from ..fisher_rao import Normal
+from ..scores import AbstractScore
+from ..scores.density import as_score
+from .grid import Grid, encode
+from .levels import Level, levels_of, make_level
+from .plane import Plane
+from .references import choose_pairs, solve_references
+
+# No page is larger, in bytes.
+_LARGEST = 2_000_000
+# So many points of the data are shown.
+_SHOWN = 400
+# The scripts of each page, in the order in which they build on each other.
+_SCRIPTS = {
+    "score": (
+        *("field.js", "metric.js", "solver.js", "graph.js", "geodesic.js"),
+        *("picture.js", "controls.js", "score.js"),
+    ),
+    "normals": ("picture.js", "controls.js", "normals.js"),
+}
+
+
+def score_page(
+    score: AbstractScore | Callable[[Point], Vector],
+    data: Points | np.ndarray,
+    *,
+    noise_levels: Sequence[float] | None = None,
+    plane: Plane | None = None,
+    ratio: float = 100.0,
+    resolution: int = 128,
+    references: int = 3,
+    title: str = "Geodesics of a score",
+    unit: str = "units of the data",
+) -> str:
+    """A page of HTML on the geometry of a score: density, field, ellipses, and the geodesic between two points that
+    follows while they are dragged.
+
+    The page needs no server and no network: it has the score on a grid, and solves on that. It offers the Stein metric,
+    a power of the density, and, in two dimensions at a known noise level, the score-Jacobian metric.
+
+    **Arguments**
+
+    - ``score``: an `AbstractScore`, or a function ``x -> s(x)``, in d >= 2 dimensions.
+    - ``data``: ``(n, d)``, at least two points: they calibrate the metrics, as `recommend_strength` does, and some are
+      shown.
+    - ``noise_levels``: those of the slider, in the units of the data; by default the score as it is. The one in the
+      middle is shown first. The score must be one that knows them, as a `NetworkScore` and a `KernelDensityScore` do.
+    - ``plane``: for d > 2, the `Plane` to show; by default that of two principal components. Geodesics on the page are
+      those of the plane, in the metric that it inherits.
+    - ``ratio``: how many times as much leaving the data costs at first; the slider goes from 1 to 10,000.
+    - ``resolution``: steps of the grid along its longer side. A noise level should be two steps or more.
+    - ``references``: for how many pairs of points the library solves the geodesic in each metric, shown beside the
+      length that the page finds. Each metric takes some seconds to compile; 0 leaves that out.
+    - ``title``, ``unit``: what to call the page, and the unit of length.
+
+    Raises ``ValueError`` for data of another shape, a score that is not finite in the picture and around it, a grid
+    that is too coarse for the score, and a page of more than 2 MB (fewer noise levels, or a coarser grid, make it
+    smaller); ``TypeError`` for noise levels of a score that knows one only.
+
+    >>> import jax
+    >>> from scoregeo import datasets, explore
+    >>> moons = datasets.two_moons(jax.random.key(0), 100)
+    >>> page = explore.score_page(moons.score, moons.points, resolution=64, references=0)
+    >>> page.startswith("<!DOCTYPE html>")
+    True
+    """
+    score, points = as_score(score), as_points(data, "data")
+    if len(points) < 2 or points.shape[1] < 2:
+        raise ValueError(f"`data` must have shape (n, d) with n, d >= 2, got {points.shape}")
+    if not 1 < ratio <= 1e4:
+        raise ValueError(f"`ratio` must be above 1 and at most 10000, got {ratio}")
+    check_count("resolution", resolution, 16)
+    check_count("references", references, 0)
+    plane = plane or (Plane.whole() if points.shape[1] == 2 else Plane.principal(points))
+    if plane.dim != points.shape[1]:
+        raise ValueError(f"`plane` must be one of {points.shape[1]} dimensions, as `data` have, got {plane.dim}")
+    shown = plane.coordinates(np.asarray(points))
+    grid = Grid.around(shown, resolution)
+    levels = [make_level(noise, at, points, plane, grid) for noise, at in levels_of(score, noise_levels)]
+    level, kinds = len(levels) // 2, _kinds(levels, plane)
+    ends = shown if plane.marked is None else plane.marked
+    pairs = choose_pairs(grid, levels[level], ends, ratio, max(references, 1))
+    solved = (
+        solve_references(levels, kinds, points, plane, grid, pairs[:references], level, ratio) if references else []
+    )
+    some = shown[:: -(-len(shown) // _SHOWN)]
+    about = {
+        "grid": grid.to_dict(),
+        "view": grid.view,
+        "levels": [at.to_dict() for at in levels],
+        "level": level,
+        "metrics": kinds,
+        "ratio": ratio,
+        "points": encode(some),
+        "start": pairs[0].tolist(),
+        "references": [reference.to_dict() for reference in solved],
+        "dimension": plane.dim,
+        "axes": ("x₁", "x₂") if plane.dim == 2 else ("u₁", "u₂"),
+        "plane": plane.description,
+        "unit": unit,
+        "missed": max(at.missed for at in levels),
+    }
+    return _assemble("score", title, about)
+
+
+def _kinds(levels: list[Level], plane: Plane) -> list[str]:
+    """The metrics that there are at all levels. Of a plane in more dimensions the Jacobian would take all of the score,
+    not the two components that a page has."""
+    kinds = ["stein"]
+    if not any(isinstance(level.power, str) for level in levels):
+        kinds.append("power")
+    if plane.dim == 2 and not any(level.noise is None for level in levels):
+        kinds.append("jacobian")
+    return kinds
+
+
+def normals_page(title: str = "Geodesics between normal distributions") -> str:
+    """A page of HTML on the Fisher-Rao geometry of normal distributions N(m, s^2): two of them as points of the
+    half-plane, the geodesic between them, their distance, and the densities along it.
+
+    Everything on it is a closed form. It shows the distance that `Normal` gives for the first pair beside its own.
+
+    >>> from scoregeo import explore
+    >>> "Fisher-Rao" in explore.normals_page()
+    True
+    """
+    ends = np.array([[-1.5, 0.5], [2.0, 1.0]])
+    length = float(Normal().dist(*ends))
+    return _assemble("normals", title, {"start": ends.tolist(), "length": length})
+
+
+def write_page(path: str | pathlib.Path, page: str) -> None:
+    """Write a page to a file that ends in .html: it is whole, or not there. Raises ``ValueError`` for another
+    ending."""
+    path = pathlib.Path(path)
+    if path.suffix != ".html":
+        raise ValueError(f"`path` must end in .html, got {path}")
+    with replacing(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+@functools.cache
+def asset(name: str) -> str:
+    """The text of one of the files that pages are made of."""
+    return (resources.files("scoregeo.explore") / "assets" / name).read_text(encoding="utf-8")
+
+
+def _assemble(kind: str, title: str, about: dict[str, Any]) -> str:
+    """The page of this kind, with its style, its scripts and what it is ``about`` in it."""
+    # A script ends at "</", wherever that stands.
+    data = json.dumps(about, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
+    parts = {
+        "title": html.escape(title),
+        "style": asset("page.css"),
+        "body": asset(f"{kind}.html"),
+        "data": data,
+        "script": '"use strict";\n' + "\n".join(asset(name) for name in _SCRIPTS[kind]),
+    }
+    page = asset("page.html")
+    # Data last: nothing in it is taken for the name of a part.
+    for name in ("body", "title", "style", "script", "data"):
+        page = page.replace(f"{{{{{name}}}}}", parts[name])
+    size = len(page.encode())
+    if size > _LARGEST:
+        raise ValueError(
+            f"the page has {size / 1e6:.1f} MB, but must have {_LARGEST / 1e6:g} at most: take fewer `noise_levels`, "
+            "or a smaller `resolution`"
+        )
+    return page
