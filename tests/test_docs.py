@@ -8,10 +8,12 @@ import pathlib
 import pkgutil
 import re
 
+import diffrax
 import jax
 import pytest
 
 import scoregeo
+from scoregeo import RESULTS
 
 PACKAGE = pathlib.Path(scoregeo.__file__).parent
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
@@ -130,6 +132,18 @@ def blocks(page: pathlib.Path) -> list[tuple[int, str]]:
 def shortened(code: str) -> str:
     """The same training with fewer steps: how good its result is, tests/diffusion says."""
     return re.sub(r"\bsteps=\d{4,}", "steps=200", code)
+
+
+def test_every_status_has_its_advice():
+    """A section of the page for each code of ours, which quotes how its message begins."""
+    page = re.sub(r"\s+", " ", (DOCS / "faq.md").read_text())
+    names = set(RESULTS._name_to_item) - set(diffrax.RESULTS._name_to_item)
+    ours = {name: RESULTS[getattr(RESULTS, name)] for name in names}
+    assert len(ours) > 8
+    for name, text in ours.items():
+        section = re.search(rf"## {name} \*\"(.*?)\"\*", page)
+        assert section, f"docs/faq.md has no section {name}"
+        assert text.startswith(section.group(1).removesuffix(".")), (name, section.group(1), text)
 
 
 PAGES = [page.name for page in sorted(DOCS.glob("*.md")) if blocks(page)]

@@ -43,9 +43,9 @@ def explain(
     Raises ``ValueError`` for a batch of geodesics, or one whose points are not finite.
 
     >>> import jax.numpy as jnp
-    >>> from scoregeo import GaussianScore, SteinMetric, geodesic
+    >>> from scoregeo import GaussianScore, SteinMetric, shoot
     >>> metric = SteinMetric(GaussianScore(jnp.zeros(2), jnp.eye(2)))
-    >>> path = geodesic(metric, jnp.array([-1.0, 1.0]), jnp.array([1.5, 0.5]))
+    >>> path = shoot(metric, jnp.array([-1.0, 1.0]), jnp.array([2.5, -0.5]))
     >>> len(explain(metric, path).axes)
     4
     """
