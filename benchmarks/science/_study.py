@@ -83,8 +83,10 @@ class Table:
         setting: str = "",
         split: str = REPORTED,
     ) -> None:
-        """One line for each of ``figures``: arrays with a value for each pair, or an `Estimate`. Raises ``ValueError`` for a
-        ``row`` that is there."""
+        """One line for each of ``figures``: arrays with a value for each pair, or an `Estimate`.
+
+        Raises ``ValueError`` for a ``row`` that is there.
+        """
         if row in self:
             raise ValueError(f"`row` must be a new one, got {row!r}")
         about = {

@@ -5,8 +5,8 @@ In a page, a number of a table follows a comment that names it,
     <!--ucg_wcg UCG/exact/Stein share-->.93
 
 the table, its row, its figure, and if it is not the mean a column; with a sign of percent it is in hundredths. Tables
-stand between ``<!--table ucg_wcg NAME-->`` and ``<!--end-->``; the study ``ucg_wcg`` writes them (its ``tables``). Any
-other number with a decimal point must be mathematics, code, or marked as taken from a source: ``<!--published-->.79``.
+stand between ``<!--table ucg_wcg NAME-->`` and ``<!--end-->``; the study ``ucg_wcg`` writes them (its ``tables``). No line of text begins
+with a comment, which would end its paragraph. Any other number with a decimal point must be mathematics, code, or marked as taken from a source: ``<!--published-->.79``.
 
     uv run python benchmarks/science/pages.py            # write the numbers
     uv run python benchmarks/science/pages.py --check    # or say which differ
@@ -61,11 +61,12 @@ def rebuilt(text: str, results: pathlib.Path = HERE / "results") -> str:
 
 
 def unquoted(text: str) -> list[str]:
-    """The numbers with a decimal point in a page that no row stands behind."""
+    """The numbers with a decimal point in a page that no row stands behind, and lines that begin with a comment."""
+    broken = re.findall(r"^ *<!--(?!table |end-->).*", text, re.MULTILINE)
     rest = _UNQUOTED.sub(" ", _QUOTED.sub(" ", text))
     # Not the numbers of papers on arXiv.
     rest = re.sub(r"\d{4}\.\d{5}(v\d+)?", " ", rest)
-    return re.findall(r"(?<![\w.])\d*\.\d+", rest)
+    return broken + re.findall(r"(?<![\w.])\d*\.\d+", rest)
 
 
 def main() -> None:
@@ -74,7 +75,7 @@ def main() -> None:
     for page in sorted(DOCS.glob("*.md")):
         text = page.read_text()
         new = rebuilt(text)
-        wrong += [f"{page.name}: {found} has no row" for found in unquoted(text)]
+        wrong += [f"{page.name}: {found} has no row, or is out of place" for found in unquoted(text)]
         if "--check" in sys.argv:
             wrong += [f"{page.name} differs from its tables"] if new != text else []
         else:

@@ -235,7 +235,7 @@ def tables(rows: list[dict[str, str]]) -> dict[str, str]:
 
 def _table(rows: list[dict[str, str]], name: str) -> str:
     lines = [
-        "| score | metric | setting | density | at metric speed | share of the arc | to the arc | ends sampled: share "
+        "| score | metric | setting | density | at metric speed | share of the arc | to the arc | ends sampled: density "
         "| pairs | converged |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
@@ -245,7 +245,7 @@ def _table(rows: list[dict[str, str]], name: str) -> str:
             line = next(line for line in rows if line["row"] == row)
             cells = [kind, method.replace("_", " "), line["setting"] or "–"]
             cells += [with_error(rows, row, figure) for figure in ("density", "density_metric_speed", "share")]
-            cells += [with_error(rows, row, "to_the_arc"), with_error(rows, row[:-3] + "samples", "share")]
+            cells += [with_error(rows, row, "to_the_arc"), with_error(rows, row[:-3] + "samples", "density")]
             cells += [line["pairs"], f"{float(line['converged']):.3f}"]
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
