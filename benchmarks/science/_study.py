@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scoregeo import RESULTS, AbstractMetric, geodesic
+from scoregeo import RESULTS, AbstractMetric, SpectralNewton, geodesic
 from scoregeo._atomic import replacing
 
 HERE = pathlib.Path(__file__).parent
@@ -30,6 +30,8 @@ COLUMNS = (
     *("row", "figure", "mean", "standard_error", "pairs", "converged", "seconds"),
     *("setting", "split", "seed", "date", "machine", "versions"),
 )
+# What a quick run solves with: it compiles in seconds, and need not converge.
+QUICK = SpectralNewton(rtol=0.5, path_rtol=1.0, max_elements=1, degree=4, continuation=0, adaptations=0)
 # Colours of Okabe & Ito, which the colour-blind tell apart.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 

@@ -5,8 +5,9 @@ In a page, a number of a table follows a comment that names it,
     <!--ucg_wcg UCG/exact/Stein share-->.93
 
 the table, its row, its figure, and if it is not the mean a column; with a sign of percent it is in hundredths. Tables
-stand between ``<!--table ucg_wcg NAME-->`` and ``<!--end-->``; the study ``ucg_wcg`` writes them (its ``tables``). No line of text begins
-with a comment, which would end its paragraph. Any other number with a decimal point must be mathematics, code, or marked as taken from a source: ``<!--published-->.79``.
+stand between ``<!--table ucg_wcg NAME-->`` and ``<!--end-->``; the study ``ucg_wcg`` writes them (its ``tables``). No
+line of text begins with a comment, which would end its paragraph. Any other number with a decimal point must be
+mathematics, code, or marked as taken from a source: ``<!--published-->.79``.
 
     uv run python benchmarks/science/pages.py            # write the numbers
     uv run python benchmarks/science/pages.py --check    # or say which differ
