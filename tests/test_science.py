@@ -125,7 +125,3 @@ def test_the_studies_run(study, tmp_path, modules):
     assert rows
     assert all(float(row["mean"]) == float(row["mean"]) for row in rows)
     assert out.with_suffix(".png").stat().st_size > 1000
-    # What is there is not computed again.
-    before = out.read_bytes()
-    subprocess.run([*command, "--figure-only"], check=True, capture_output=True, timeout=600)
-    assert out.read_bytes() == before

@@ -280,6 +280,8 @@ def figure(rows: list[dict[str, str]]):
         for ax, what in ((left, "share"), (right, "to_the_arc")):
             for place, (kind, method) in enumerate(labels):
                 row = f"{name}/{kind}/{method}/arc"
+                if not any(line["row"] == row for line in rows):
+                    continue
                 mean, error = (value(rows, row, what, column) for column in ("mean", "standard_error"))
                 y, style = -place - 0.15 + 0.3 * k, {"color": COLOURS[k], "marker": "os"[k], "markersize": 5}
                 ax.errorbar(mean, y, xerr=2 * error, label=name if place == 0 else None, **style)
