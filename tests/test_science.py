@@ -1,0 +1,127 @@
+"""The pages on science quote what their tables hold, and the studies run."""
+
+import importlib
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from scoregeo import EuclideanMetric, Georce, KernelDensityScore
+
+SCIENCE = pathlib.Path(__file__).parents[1] / "benchmarks" / "science"
+PAGES = sorted((SCIENCE.parents[1] / "docs" / "science").glob("*.md"))
+STUDIES = ("ucg_wcg", "codimension", "two_scores")
+
+
+@pytest.fixture
+def modules(monkeypatch):
+    """The modules of the studies, which are scripts beside each other."""
+    monkeypatch.syspath_prepend(SCIENCE)
+    return lambda name: importlib.import_module(name)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_number_of_a_page_has_a_row(page, modules):
+    pages = modules("pages")
+    text = page.read_text()
+    assert pages.unquoted(text) == []
+    assert pages.rebuilt(text) == text
+
+
+def test_a_wrong_number_is_noticed(modules, tmp_path):
+    pages, study = modules("pages"), modules("_study")
+    study.Table(tmp_path / "some.csv", 0).add(
+        "a/b", {"share": np.array([0.2, 0.4]), "loss": np.array([-0.123, -0.125])}, converged=1.0, seconds=0.0
+    )
+    text = (
+        "It is <!--some a/b share-->.30, at most <!--some a/b share standard_error-->10%; <!--some a/b loss-->−12.4%."
+    )
+    assert pages.rebuilt(text, tmp_path) == text
+    assert pages.unquoted(text) == []
+    assert pages.rebuilt(text.replace(".30", ".31"), tmp_path) == text
+    assert pages.unquoted("as .31 is, `0.2`, $0.3$, arXiv 2505.18230 and <!--published-->.79 are not") == [".31"]
+    with pytest.raises(KeyError, match="no row 'a/c'"):
+        pages.rebuilt(text.replace("a/b", "a/c"), tmp_path)
+
+
+def test_a_table_goes_on_where_it_was(modules, tmp_path):
+    study = modules("_study")
+    table = study.Table(tmp_path / "some.csv", 7)
+    table.add("a", {"x": np.array([1.0, 2.0, 3.0])}, converged=0.5, seconds=0.25, setting="b 1, c", split=study.TUNING)
+    again = study.Table(tmp_path / "some.csv", 7)
+    assert "a" in again
+    assert "b" not in again
+    again.add("b", {"x": study.Estimate(0.5, 0.1, 12)}, converged=1.0, seconds=0.0)
+    rows = study.read(tmp_path / "some.csv")
+    assert [row["row"] for row in rows] == ["a", "b"]
+    assert rows[0]["setting"] == "b 1, c"
+    assert study.value(rows, "a", "x") == 2
+    assert np.isclose(study.value(rows, "a", "x", "standard_error"), 1 / np.sqrt(3), rtol=1e-2)
+    assert study.value(rows, "b", "x", "pairs") == 12
+    with pytest.raises(ValueError, match="must be a new one"):
+        again.add("b", {"x": np.ones(3)}, converged=1.0, seconds=0.0)
+
+
+def test_batches_leave_no_pair_out(modules):
+    study = modules("_study")
+    xs, ys = np.random.default_rng(0).normal(size=(2, 7, 2))
+    solver = Georce(nodes=9, rtol=0.1)
+    paths = study.solve(EuclideanMetric(), xs, ys, solver=solver, batch=3, times=9)
+    assert np.allclose(paths.points[:, 0], xs)
+    assert np.allclose(paths.points[:, -1], ys)
+    assert np.allclose(paths.lengths, np.linalg.norm(xs - ys, axis=1))
+    assert paths.converged.all()
+    assert np.allclose(study.equal_steps(paths.points**3)[:, [0, -1]], paths.points[:, [0, -1]] ** 3)
+    assert np.allclose(study.euclidean_length(paths.points), paths.lengths)
+
+
+@pytest.mark.parametrize("name", ["helix", "trefoil", "sphere", "torus", "swiss_roll"])
+def test_the_scores_of_shapes_are_those_of_their_points(name, modules):
+    """Against a kernel density of many points, in R^5."""
+    shape = modules("_shapes").SHAPES[name]()
+    random, sigma = np.random.default_rng(1), 0.3
+    points = np.pad(shape.sample(random, 40_000), ((0, 0), (0, 2)))
+    assert shape.off(points).max() < 2e-3
+    x = points[:20] + sigma * random.normal(size=(20, 5))
+    found, expected = (jax.vmap(s)(jnp.asarray(x)) for s in (shape.score(sigma), KernelDensityScore(points, sigma)))
+    errors = np.linalg.norm(found - expected, axis=1) / (1 / sigma)
+    assert np.median(errors) < 0.06
+    assert errors.max() < 0.2
+
+
+@pytest.mark.parametrize(
+    "name", ["helix", "trefoil", "sphere", pytest.param("torus", marks=pytest.mark.slow), "swiss_roll"]
+)
+def test_the_arcs_of_shapes_are_no_shorter_than_chords(name, modules):
+    shape = modules("_shapes").SHAPES[name]()
+    pairs = shape.pairs(np.random.default_rng(0), 8)
+    chords = np.linalg.norm(pairs.ys - pairs.xs, axis=1)
+    assert shape.off(np.concatenate([pairs.xs, pairs.ys])).max() < 2e-3
+    assert (pairs.arcs > chords).all()
+    assert (pairs.arcs < np.pi * chords).all()
+
+
+def test_the_score_of_weighted_gaussians(modules):
+    density = modules("ucg_wcg").Density("WCG")
+    x = jnp.array([3.0, 7.5])
+    differences = x - density.means
+    kernels = density.weights * np.exp(-0.5 * np.sum(differences**2, 1)) / (2 * np.pi)
+    assert np.isclose(density.score.log_prob(x), np.log(kernels.sum()), rtol=1e-12)
+    assert np.allclose(density.score(x), -(kernels @ differences) / kernels.sum(), rtol=1e-10)
+    assert np.allclose(density.score(x), jax.grad(density.score.log_prob)(x), rtol=1e-10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("study", STUDIES)
+def test_the_studies_run(study, tmp_path, modules):
+    out = tmp_path / "rows.csv"
+    command = [sys.executable, str(SCIENCE / f"{study}.py"), "--quick", "--out", str(out)]
+    subprocess.run(command, check=True, capture_output=True, timeout=600)
+    rows = modules("_study").read(out)
+    assert rows
+    assert all(float(row["mean"]) == float(row["mean"]) for row in rows)
+    assert out.with_suffix(".png").stat().st_size > 1000
