@@ -33,10 +33,10 @@ PLACES = {
     "statistics": (14.9, 5.4, 1.8),
     "datasets": (1.0, 0.6, 2.0),
     "diffusion": (3.6, 0.6, 2.4),
-    "plotting": (7.2, 0.45, 2.1),
-    "explore": (9.6, 0.45, 1.9),
-    "adapters": (12.0, 0.45, 2.1),
-    "cli": (14.5, 0.45, 2.1),
+    "plotting": (7.1, 0.55, 2.3),
+    "explore": (9.6, 0.55, 2.1),
+    "adapters": (11.95, 0.55, 2.0),
+    "cli": (14.4, 0.55, 2.4),
 }
 LEAVES = ("plotting", "explore", "adapters", "cli")
 COLOURS = {"datasets": "#d9e6f2", "diffusion": "#d9e6f2"} | dict.fromkeys(LEAVES, "#e7e7e7")
@@ -117,8 +117,8 @@ def main() -> None:
             arrow(ax, source, target, halves, count)
     foundation = sorted(p.stem for p in ROOT.glob("_*.py") if not p.stem.startswith("__"))
     ax.text(0, 6.55, "Below all of it: " + ", ".join(foundation), fontsize=9.5, va="top")
-    ax.text(11.0, 1.45, "Leaves: they import anything, nothing imports them.", fontsize=9.5, ha="center")
-    ax.set(xlim=(-0.15, 16.2), ylim=(-0.45, 6.7))
+    ax.text(10.8, 1.62, "Leaves: they import anything, nothing imports them.", fontsize=9.5, ha="center")
+    ax.set(xlim=(-0.15, 16.2), ylim=(-0.6, 6.7))
     ax.set_aspect("equal")
     ax.axis("off")
     fig.savefig(HERE / "images" / "house.png", dpi=90)
