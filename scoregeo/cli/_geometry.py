@@ -19,6 +19,7 @@ from ..diffusion import DiffusionModel
 from ..geodesics import AbstractBoundarySolver, Geodesic, SpectralNewton, geodesic, verify
 from ..geodesics.base import default_solver
 from ..metrics import AbstractMetric, SteinMetric
+from ..scores import AbstractScore
 
 # Lengths have four digits at least. A finer path says nothing more about the data, whose score is known to two digits.
 SOLVER = SpectralNewton(rtol=1e-4, path_rtol=1e-3)
@@ -26,6 +27,9 @@ SOLVER = SpectralNewton(rtol=1e-4, path_rtol=1e-3)
 LENGTHS = SpectralNewton(rtol=1e-4, path_rtol=1.0)
 # The file beside a model that says which metric to use.
 GEOMETRY_FILE = "geometry.json"
+# What is recommended for data that nobody knows more about: a noise level in standard deviations of the data, and the
+# median of ``strength |s|^2`` over them; from so many of the points.
+SIGMA, CONTRAST, _POINTS = 0.3, 10.0, 2000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +49,24 @@ class Geometry:
     def metric(self, model: DiffusionModel) -> SteinMetric:
         """The Stein metric of ``model``."""
         return SteinMetric(model.score_at(self.sigma), self.strength)
+
+    @classmethod
+    def recommended(
+        cls,
+        model: DiffusionModel,
+        points: Points,
+        *,
+        sigma: float = SIGMA,
+        contrast: float = CONTRAST,
+        image_shape: tuple[int, ...] | None = None,
+    ) -> "Geometry":
+        """The metric at noise level ``sigma``, or the nearest one that ``model`` knows, as strong as ``contrast`` says
+        on ``points`` ``(n, d)``, in the coordinates of the model; call inside `double_precision`."""
+        least, most = known_sigmas(model)
+        sigma = min(max(sigma, least), most)
+        some = jnp.asarray(points[:: -(-len(points) // _POINTS)], jnp.float64)
+        strength = calibrate(model.score_at(sigma), some, contrast)
+        return cls(sigma, strength, contrast, image_shape)
 
     def save(self, directory: pathlib.Path) -> None:
         """Write ``geometry.json`` beside a model."""
@@ -131,10 +153,22 @@ def geodesic_table(records: Sequence[Mapping[str, Any]], *, title: str = "geodes
     return table
 
 
-def check_known_sigma(sigma: float, model: DiffusionModel) -> None:
-    """Raise ``ValueError`` unless ``--sigma`` is a noise level that ``model`` was trained at."""
+def calibrate(score: AbstractScore, points: Points, contrast: float) -> float:
+    """The strength at which the median of ``strength |s|^2`` over ``points`` ``(n, d)`` is ``contrast``."""
+    squares = jnp.sum(jax.vmap(score)(points) ** 2, -1)
+    return contrast / float(jnp.median(squares))
+
+
+def known_sigmas(model: DiffusionModel) -> tuple[float, float]:
+    """The least and the largest noise level that ``model`` was trained at."""
     # A Python number, which schedules take too: a float32 array would move the ends by its rounding.
     ends = cast(tuple[Scalar, Scalar], (model.schedule.t_min, model.schedule.t_max))
     least, most = (float(model.schedule.noise_level(t)) for t in ends)
+    return least, most
+
+
+def check_known_sigma(sigma: float, model: DiffusionModel) -> None:
+    """Raise ``ValueError`` unless ``--sigma`` is a noise level that ``model`` was trained at."""
+    least, most = known_sigmas(model)
     if not least <= sigma <= most:
         raise ValueError(f"`--sigma` must be a noise level that the model knows, {least:g} to {most:g}, got {sigma}")

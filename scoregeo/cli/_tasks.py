@@ -12,6 +12,7 @@ from ..datasets.files import FilePoints, name_of, standardized
 from ..diffusion import EDM, DiffusionModel, FitConfig
 from ..geodesics import AbstractStart, GraphInit, StraightLine
 from ..metrics import AbstractMetric, ConformalMetric, ScoreJacobianMetric
+from ._geometry import CONTRAST, SIGMA
 
 Truth = Callable[[int, np.ndarray], np.ndarray]
 Maker = Callable[[DiffusionModel, Points], AbstractMetric]
@@ -115,7 +116,7 @@ def from_file(path: str, found: FilePoints, quick: bool, seed: int) -> Task:
     pairs = [(int(i), int(j)) for i, j in (rng.choice(n, 2, replace=False) for _ in range(3))]
     width = 96 if dim <= 8 else 256
     config = FitConfig(seed=seed, steps=600 if quick else 4000, batch_size=min(512, n), width=width, warmup_steps=50)
-    return Task(data, config, sigma=0.3, contrast=10.0, pairs=pairs)
+    return Task(data, config, sigma=SIGMA, contrast=CONTRAST, pairs=pairs)
 
 
 # The data sets that the demo knows by name.

@@ -26,7 +26,7 @@ from ..metrics import AbstractMetric, SteinMetric
 from ..scores import AbstractScore, log_prob_along
 from . import _interrupts
 from ._command import Command, CommandError
-from ._geometry import Geometry, double_precision, geodesic_table, solve
+from ._geometry import Geometry, calibrate, double_precision, geodesic_table, solve
 from ._io import POINTS_FILE, PointsOptions
 from ._tasks import TASKS, Task, from_file
 
@@ -159,12 +159,6 @@ def choose_geometry(model: DiffusionModel, task: Task) -> tuple[Geometry, Points
     points = jnp.asarray(np.asarray(task.dataset.points, np.float64))
     strength = calibrate(model.score_at(task.sigma), points, task.contrast)
     return Geometry(task.sigma, strength, task.contrast, task.dataset.image_shape), points
-
-
-def calibrate(score: AbstractScore, points: Points, contrast: float) -> float:
-    """The strength at which the median of ``strength |s|^2`` over ``points`` ``(n, d)`` is ``contrast``."""
-    squares = jnp.sum(jax.vmap(score)(points) ** 2, -1)
-    return contrast / float(jnp.median(squares))
 
 
 def solve_pairs(

@@ -20,6 +20,7 @@ def folder(tmp_path_factory):
     np.save(folder / "train.npy", points)
     np.savez(folder / "some.npz", first=points[:5], second=points[:2])
     cli.main(["train", "--data", str(folder / "train.npy"), "--out", str(folder / "model"), *TRAIN])
+    (folder / "model" / "geometry.json").unlink()  # as models were before training kept one
     return folder
 
 

@@ -127,7 +127,10 @@ def test_columns_of_a_table_and_nothing_of_the_model_before(classes):
     points = np.load(classes / "model" / "points.npy")
     np.testing.assert_allclose(points.mean(0), 10.0, atol=0.5)
     assert points.shape == (2000, 2)
-    assert not (classes / "model" / "geometry.json").exists()
+    # The metric is one of this model.
+    metric = json.loads((classes / "model" / "geometry.json").read_text())
+    assert (metric["sigma"], metric["contrast"]) == (0.3, 10.0)
+    assert metric["strength"] > 0
 
 
 def test_conditions(classes, tmp_path, capsys):

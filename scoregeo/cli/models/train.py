@@ -17,7 +17,7 @@ from ...datasets.files import FilePoints, name_of, standardized
 from ...diffusion import DiffusionModel, FitConfig, fit
 from .. import _interrupts
 from .._command import ARGUMENT_TYPES, Command
-from .._geometry import GEOMETRY_FILE
+from .._geometry import GEOMETRY_FILE, Geometry, double_precision
 from .._io import POINTS_FILE, PointsOptions, read_npy
 from .._network import NetworkOptions, keep_image_shape
 
@@ -54,6 +54,7 @@ class Train(NetworkOptions, PointsOptions, Command):
                 model = model.with_compute_dtype(None)
             self._save(model, found.points, checkpoint, console)
             keep_image_shape(self.out, shape, None if labels is None else found.label_names)
+            self._recommend(model, data.points, shape, console)
 
     def _labels(self, found: FilePoints) -> np.ndarray | None:
         """The class of each point, if classes are asked for."""
@@ -84,6 +85,24 @@ class Train(NetworkOptions, PointsOptions, Command):
             shutil.rmtree(checkpoint, ignore_errors=True)
         console.print(f"loss {model.history.train_loss[-1]:.4f}, held out {model.history.held_out_loss[-1]:.4f}")
         console.print(f"wrote {self.out}")
+
+    def _recommend(self, model: DiffusionModel, points: Any, shape: tuple[int, ...] | None, console: Console) -> None:
+        """Keep a metric beside the model, so that the other commands have one."""
+        try:
+            with double_precision():
+                geometry = Geometry.recommended(model, np.asarray(points), image_shape=shape)
+        except ValueError as error:  # a network that knows no score without a condition
+            console.print(f"no metric is kept beside the model: {error}")
+            return
+        if not (np.isfinite(geometry.strength) and geometry.strength > 0):
+            console.print("no metric is kept beside the model: its score is zero or not finite at most of the points")
+            return
+        geometry.save(self.out)
+        console.print(
+            f"kept a metric beside it: noise level {geometry.sigma:g}, strength {geometry.strength:.3g} (on the data a step "
+            f"along the score is {np.sqrt(1 + geometry.contrast):.1f} times as long as across it); --sigma and --strength of "
+            "other commands choose another"
+        )
 
 
 @functools.cache
