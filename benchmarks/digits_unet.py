@@ -138,7 +138,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("train", "compare"))
     parser.add_argument("folder", type=pathlib.Path)
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--out", type=pathlib.Path)
     options = parser.parse_args()
     if options.what == "train":

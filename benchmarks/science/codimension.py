@@ -13,6 +13,7 @@ in the score Jacobian, and are the ratio to which the power of p is calibrated.
 """
 
 import dataclasses
+import itertools
 import warnings
 
 import jax
@@ -101,13 +102,15 @@ def on_the_shape(table: Table, name: str, shape: Shape, pairs: Pairs, levels, st
 
 
 def best(rows: list[dict[str, str]], name: str, metric: str, levels, strengths) -> tuple[float, float]:
-    """Noise level and strength with the least error of the arc on the tuning pairs."""
-    errors = {
-        (sigma, strength): value(rows, f"{name}/{metric}/{sigma:g}/{strength:g}/{TUNING}", "arc_abs_error")
-        for sigma in levels
-        for strength in strengths
-    }
-    return min(errors, key=errors.get)
+    """Noise level and strength with the least error of the arc on the tuning pairs, among those at which at least nine
+    in ten of them converged, if there are any."""
+    errors, solved = {}, {}
+    for setting in itertools.product(levels, strengths):
+        row = f"{name}/{metric}/{setting[0]:g}/{setting[1]:g}/{TUNING}"
+        errors[setting] = value(rows, row, "arc_abs_error")
+        solved[setting] = value(rows, row, "arc_abs_error", "converged") >= 0.9
+    good = {setting: error for setting, error in errors.items() if solved[setting]} or errors
+    return min(good, key=good.get)
 
 
 def noisy_ends(table: Table, name: str, shape: Shape, pairs: Pairs, strengths, metrics, dimensions) -> None:

@@ -126,8 +126,8 @@ def tables(rows: list[dict[str, str]]) -> dict[str, str]:
     names = list(dict.fromkeys(line["row"].split("/")[0] for line in rows))
     lines = [
         "| set | noise level | Stein, Fisher–Rao | at fixed Euclidean distance | Stein, Euclid | Fisher–Rao, Euclid "
-        "| data: Stein, mean metric |",
-        "|---|---|---|---|---|---|---|",
+        "| pairs of components | data: Stein, mean metric |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name in names:
         for sigma in LEVELS:
@@ -135,6 +135,9 @@ def tables(rows: list[dict[str, str]]) -> dict[str, str]:
             cells = [name.replace("_", " "), f"{sigma:g}", interval(rows, row, "Stein_Fisher_Rao")]
             cells += [f"{value(rows, row, 'Stein_Fisher_Rao_given_Euclid'):.2f}".replace("-", "−")]
             cells += [interval(rows, row, figure) for figure in ("Euclid_Stein", "Euclid_Fisher_Rao")]
+            cells.append(
+                next(line["pairs"] for line in rows if (line["row"], line["figure"]) == (row, "Stein_Fisher_Rao"))
+            )
             lines.append("| " + " | ".join([*cells, interval(rows, other, "Stein_mean_metric")]) + " |")
     return {"correlations": "\n".join(lines) + "\n"}
 

@@ -98,10 +98,10 @@ class Train(NetworkOptions, PointsOptions, Command):
             console.print("no metric is kept beside the model: its score is zero or not finite at most of the points")
             return
         geometry.save(self.out)
+        times = np.sqrt(1 + geometry.contrast)
         console.print(
-            f"kept a metric beside it: noise level {geometry.sigma:g}, strength {geometry.strength:.3g} (on the data a step "
-            f"along the score is {np.sqrt(1 + geometry.contrast):.1f} times as long as across it); --sigma and --strength of "
-            "other commands choose another"
+            f"kept a metric beside it: noise level {geometry.sigma:g}, strength {geometry.strength:.3g} (on the data a "
+            f"step along the score is {times:.1f} times as long as across it); --sigma and --strength choose another"
         )
 
 
