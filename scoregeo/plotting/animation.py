@@ -49,8 +49,10 @@ def write_animation(
         raise ValueError(f"`path` must end in .gif, since ffmpeg, which makes films, is not installed; got {path.name}")
     make = matplotlib.animation.PillowWriter if path.suffix == ".gif" else matplotlib.animation.FFMpegWriter
     writer, figure = make(fps=fps), Figure(figsize=figsize, layout="constrained")
+    draw(figure, values[0])  # before the writer begins: without a frame it ends with an error of its own
     with replacing(path) as temporary, writer.saving(figure, str(temporary), dpi):
-        for value in values:
+        writer.grab_frame()
+        for value in values[1:]:
             figure.clear()
             draw(figure, value)
             writer.grab_frame()

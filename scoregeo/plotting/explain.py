@@ -115,7 +115,14 @@ def _log_prob(ax: Axes, metric: AbstractMetric, path: Geodesic, ts: Any) -> None
     score = getattr(metric, "score", None)
     if score is None:
         ax.axis("off")
-        ax.text(0, 1, "The metric has no score: log p along the path is not known.", va="top", fontsize=9, wrap=True)
+        ax.text(
+            0,
+            1,
+            "The metric has no `score` of its own: log p along the path is not shown.",
+            va="top",
+            fontsize=9,
+            wrap=True,
+        )
         return
     straight = jnp.linspace(path.points[0], path.points[-1], ts.size)
     ax.plot(ts, log_prob_along(score, path.evaluate(ts)), color=_GEODESIC, lw=1.8, label="geodesic")

@@ -58,6 +58,8 @@ def scalar_map(
     if centre is not None:
         reach = max(abs(high - centre), abs(low - centre)) or 1.0
         colours = {"cmap": "PuOr_r", "vmin": centre - reach, "vmax": centre + reach}
+    if "norm" in style:  # has limits of its own
+        colours = {"cmap": colours["cmap"]}
     style = {"zorder": 0, "rasterized": True, **colours, **style}
     image = np.ma.masked_invalid(values.reshape(len(ticks[1]), len(ticks[0])))
     artist = ax.pcolormesh(*(_edges(t, lim) for t, lim in zip(ticks, (xlim, ylim), strict=True)), image, **style)

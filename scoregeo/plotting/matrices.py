@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
 from matplotlib.image import AxesImage
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
@@ -60,7 +61,7 @@ def distance_matrix(
     places = leaf_order(matrix) if order else np.arange(n)
     artist = ax.imshow(matrix[np.ix_(places, places)], **{"cmap": "cividis_r", "interpolation": "nearest", **style})
     if labels is not None and n <= 40:
-        names = [str(labels[int(i)]) for i in places]
+        names = [str(list(labels)[i]) for i in places.tolist()]
         ax.set_xticks(range(n), names, rotation=90, fontsize=8)
         ax.set_yticks(range(n), names, fontsize=8)
     else:
@@ -87,15 +88,17 @@ def thumbnails(
     check_axes(ax)
     places, images = np.asarray(places, np.float64), np.asarray(images, np.float64)
     shape = tuple(int(side) for side in image_shape)
-    if places.ndim != 2 or places.shape[1] != 2:
-        raise ValueError(f"`places` must have shape (n, 2), got {places.shape}")
+    if places.ndim != 2 or places.shape[1] != 2 or not len(places):
+        raise ValueError(f"`places` must have shape (n, 2) with n >= 1, got {places.shape}")
     if images.shape != (len(places), int(np.prod(shape))):
         raise ValueError(f"`images` must have shape {(len(places), int(np.prod(shape)))}, got {images.shape}")
     low, high = images.min(), images.max()
     images = ((images - low) / (high - low if high > low else 1.0)).reshape(-1, *shape)
     boxes = []
     for place, image in zip(places, images.squeeze(-1) if shape[2:] == (1,) else images, strict=True):
-        picture = OffsetImage(image, zoom=zoom, **{"cmap": "gray_r", "interpolation": "nearest", **style})
+        picture = OffsetImage(
+            image, zoom=zoom, **{"cmap": "gray_r", "norm": Normalize(0, 1), "interpolation": "nearest", **style}
+        )
         box = AnnotationBbox(picture, (float(place[0]), float(place[1])), frameon=False, pad=0)
         ax.add_artist(box)
         boxes.append(box)
@@ -114,4 +117,6 @@ def _check(distances: Any) -> np.ndarray:
         raise ValueError(
             f"`distances` must be finite, but {int((~np.isfinite(matrix)).sum())} of {matrix.size} are not"
         )
+    if not np.allclose(matrix, matrix.T, rtol=1e-3, atol=1e-6 * np.abs(matrix).max()):
+        raise ValueError("`distances` must be symmetric")
     return matrix

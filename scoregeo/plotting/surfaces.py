@@ -78,7 +78,7 @@ def graph_surface(
         ax.computed_zorder = False
         curves = Line3DCollection(lifted, colors="#D55E00", linewidths=2.6, zorder=10)
         ax.add_collection3d(curves)
-    ax.set_box_aspect((xlim[1] - xlim[0], ylim[1] - ylim[0], max(stretch * min(lowest, top - values.min()), 1e-6)))
+    ax.set_box_aspect((xlim[1] - xlim[0], ylim[1] - ylim[0], max(-np.nanmin(heights), 1e-6)))
     ax.set_xlabel("$x_1$")
     ax.set_ylabel("$x_2$")
     ax.set_zlabel("$\\sqrt{\\lambda}\\, \\log p$")

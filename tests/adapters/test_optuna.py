@@ -203,6 +203,8 @@ def test_families():
     assert float(power.log_factor.ratio) == 50
     with pytest.raises(TypeError, match="`family` must make an AbstractMetric, got int"):
         metric_of(ARC, lambda *_: 3, POINTS, 0.2, 50.0)
+    with pytest.raises(TypeError, match=r"`family` must be a class of metrics of a score, .* got LandMetric\.fit"):
+        metric_of(ARC, sg.LandMetric.fit, POINTS, 0.2, 50.0)
 
 
 def test_default_noise_levels():

@@ -37,9 +37,16 @@ class TestFan:
         np.testing.assert_allclose(np.diag(inner), 4.0, rtol=1e-6)
         np.testing.assert_allclose(np.diag(inner, 1), 4 * np.cos(np.pi / 4), rtol=1e-6)
 
-    def test_what_leaves_the_domain_ends_there(self, ax):
-        fan = geodesic_fan(ax, models.HyperbolicHalfSpace(), jnp.array([0.0, 1.0]), 2.0, n=8, max_steps=5).fan
-        assert not np.asarray(fan.result == RESULTS.successful).all()
+    def test_what_fails_ends_there(self, ax):
+        """Too few steps: rays end where they failed, circles have gaps, and limits are finite."""
+        artists = geodesic_fan(ax, models.HyperbolicHalfSpace(), jnp.array([0.0, 1.0]), 2.0, n=8, max_steps=5)
+        failed = ~np.asarray(artists.fan.result == RESULTS.successful)
+        assert failed.any()
+        assert np.isnan(np.asarray(artists.fan.points)[failed, -1]).all()
+        for ray, bad in zip(artists.rays.get_segments(), failed, strict=True):
+            assert np.isfinite(ray).all()
+            assert (len(ray) < 97) == bad
+        assert np.isfinite(ax.get_xlim()).all()
 
     def test_bad_input(self, ax):
         with pytest.raises(ValueError, match="`x` must have shape"):
@@ -50,13 +57,13 @@ class TestFan:
 
 class TestDistanceField:
     @pytest.mark.parametrize("source", [(0.0, 0.0), (0.33, -0.71)])
-    @pytest.mark.parametrize(("stretch", "excess"), [(1.0, 0.01), (2.0, 0.03), (10.0, 0.6)])
+    @pytest.mark.parametrize(("stretch", "excess"), [(1.0, 0.01), (2.0, 0.016), (10.0, 0.25)])
     def test_flat(self, source, stretch, excess):
         """Ellipses of any shape, across the grid: never below the distance, and somewhat above."""
         turn = np.array([[np.cos(0.4), -np.sin(0.4)], [np.sin(0.4), np.cos(0.4)]])
         matrix = turn @ np.diag([1.0, stretch**2]) @ turn.T
         metric = MatrixMetric(lambda x: jnp.asarray(matrix))
-        ticks, (field,) = grid_distances(metric, np.array([source]), *LIMITS, 61)
+        ticks, (field,) = grid_distances(metric, np.array([source]), *LIMITS, 121)
         steps = np.stack(np.meshgrid(*ticks), -1) - np.array(source)
         exact = np.sqrt(np.einsum("...i,ij,...j->...", steps, matrix, steps))
         assert (field > exact - 1e-6).all()

@@ -46,7 +46,7 @@ def test_explain_images_and_a_metric_without_a_score():
     path = shoot(EuclideanMetric(), jnp.zeros(12), jnp.ones(12))
     figure = explain(EuclideanMetric(), path, image_shape=(3, 4), check=False)
     assert figure.axes[0].images
-    assert "no score" in figure.axes[2].texts[0].get_text()
+    assert "no `score`" in figure.axes[2].texts[0].get_text()
 
 
 def test_explain_refuses_batches_and_nan():
@@ -101,6 +101,8 @@ def test_thumbnails(tmp_path):
     boxes = thumbnails(ax, [[0.0, 0.0], [5.0, 1.0]], np.arange(32.0).reshape(2, 16), (4, 4, 1))
     assert len(boxes) == 2
     assert ax.get_xlim()[1] > 5
+    # All images have one scale.
+    assert {box.offsetbox.image.get_clim() for box in boxes} == {(0.0, 1.0)}
     ax.figure.savefig(tmp_path / "map.png")
     with pytest.raises(ValueError, match=r"`images` must have shape \(2, 16\), got \(2, 9\)"):
         thumbnails(ax, [[0.0, 0.0], [5.0, 1.0]], np.zeros((2, 9)), (4, 4))
@@ -118,5 +120,7 @@ def test_animation(tmp_path):
         write_animation(tmp_path / "grow.webp", draw, [1.0])
     with pytest.raises(ZeroDivisionError):
         write_animation(tmp_path / "other.gif", lambda figure, value: 1 / value, [1.0, 0.0])
+    with pytest.raises(ZeroDivisionError):
+        write_animation(tmp_path / "other.gif", lambda figure, value: 1 / value, [0.0])
     # What was begun is gone.
     assert [file.name for file in tmp_path.iterdir()] == ["grow.gif"]

@@ -97,6 +97,11 @@ def metric_of(
         return family(score, noise_level, ratio - 1)
     if isinstance(family, type):
         return family(score, recommend_strength(family, score, points, ratio=ratio))
+    if getattr(family, "__self__", None) is not None and isinstance(family.__self__, type):
+        raise TypeError(
+            f"`family` must be a class of metrics of a score, a classmethod of ConformalMetric, or a function "
+            f"(score, noise_level, data, ratio) -> metric, got {getattr(family, '__qualname__', family)}"
+        )
     metric = family(score, noise_level, points, ratio)
     if not isinstance(metric, AbstractMetric):
         raise TypeError(f"`family` must make an AbstractMetric, got {type(metric).__name__}")

@@ -13,6 +13,7 @@ import tyro
 from rich.console import Console
 
 from ..._atomic import make_writable, write_npy
+from ..._types import Points
 from ...datasets.files import FilePoints, name_of, standardized
 from ...diffusion import DiffusionModel, FitConfig, fit
 from .. import _interrupts
@@ -86,11 +87,13 @@ class Train(NetworkOptions, PointsOptions, Command):
         console.print(f"loss {model.history.train_loss[-1]:.4f}, held out {model.history.held_out_loss[-1]:.4f}")
         console.print(f"wrote {self.out}")
 
-    def _recommend(self, model: DiffusionModel, points: Any, shape: tuple[int, ...] | None, console: Console) -> None:
+    def _recommend(
+        self, model: DiffusionModel, points: Points, shape: tuple[int, ...] | None, console: Console
+    ) -> None:
         """Keep a metric beside the model, so that the other commands have one."""
         try:
             with double_precision():
-                geometry = Geometry.recommended(model, np.asarray(points), image_shape=shape)
+                geometry = Geometry.recommended(model, points, image_shape=shape)
         except ValueError as error:  # a network that knows no score without a condition
             console.print(f"no metric is kept beside the model: {error}")
             return

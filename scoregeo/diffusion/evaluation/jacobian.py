@@ -120,6 +120,10 @@ def evaluate_jacobian(
     return JacobianReport(sigmas, loss, loss_error, trivial, points.shape[0])
 
 
+# Points whose derivatives are held at once: networks of images take much memory for each.
+_BATCH = 256
+
+
 @eqx.filter_jit
 def _losses(score: AbstractScore, sigma, points: Points, noise: Array, directions: Array) -> Float[Array, " 3"]:
     """The loss, its standard error, and that of a Gaussian."""
@@ -137,6 +141,7 @@ def _losses(score: AbstractScore, sigma, points: Points, noise: Array, direction
         return jnp.stack([loss, trivial]) / d
 
     # Draws of one point are not independent, so the mean over them counts as one observation.
-    values = jnp.mean(jax.lax.map(lambda z: jax.vmap(one)(points, *z), (noise, directions)), 0)
+    over_points = lambda z: jax.lax.map(lambda each: one(*each), (points, *z), batch_size=_BATCH)  # noqa: E731
+    values = jnp.mean(jax.lax.map(over_points, (noise, directions)), 0)
     loss, trivial = jnp.mean(values, 0)
     return jnp.stack([loss, jnp.std(values[:, 0]) / jnp.sqrt(n * 1.0), trivial])
