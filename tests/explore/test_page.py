@@ -190,7 +190,7 @@ def test_a_page_in_the_default_precision_of_jax():
     with jax.enable_x64(False):
         moons = two_moons(jax.random.key(0), 200)
         assert moons.points.dtype == jnp.float32
-        page = explore.score_page(at_noise_level(moons.score, 0.3), moons.points, references=1, resolution=64)
+        page = explore.score_page(at_noise_level(moons.score, 0.2), moons.points, references=1, resolution=64)
         assert jnp.zeros(1).dtype == jnp.float32
     known = about(page)
     assert [(r["metric"], r["status"]) for r in known["references"]] == [
