@@ -42,11 +42,15 @@ AXE = "axe-core@4.14.1"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Both pages as files, the first with one pair that the library has solved in each of three metrics."""
+    """Pages as files: that of a score, with one pair that the library has solved in each of three metrics; that of
+    normal distributions; and that of a score that does not know its noise level, on a turned plane."""
     folder = tmp_path_factory.mktemp("pages")
     page = explore.score_page(mixture(), points(), noise_levels=(0.2, 0.3, 0.45), references=1, title="Three modes")
     explore.write_page(folder / "score.html", page)
     explore.write_page(folder / "normals.html", explore.normals_page())
+    turned = explore.Plane.principal(points())
+    page = explore.score_page(mixture(), points(), plane=turned, resolution=64, references=0)
+    explore.write_page(folder / "turned.html", page)
     return folder
 
 
@@ -304,6 +308,32 @@ def test_failures_are_said(browser, folder):
     settled(browser)
     assert "did not converge" in browser.find_element(By.ID, "status").text
     assert browser.find_element(By.ID, "status").get_attribute("data-converged") == "false"
+
+
+def test_it_is_said_what_is_not_there(browser, folder):
+    """Which metric is absent, and why; of a turned plane, what its axes are. Nothing of that on a page that has all."""
+    visit(browser, folder, "turned")
+    offered = [option.get_attribute("value") for option in Select(browser.find_element(By.ID, "metric")).options]
+    assert offered == ["stein", "power"]
+    expected = "Not here: Score Jacobian, because it needs a score that knows its noise level."
+    assert browser.find_element(By.ID, "absent").text == expected
+    assert "u₁ and u₂ are those of the plane of the first two" in browser.find_element(By.ID, "plane").text
+    visit(browser, folder)
+    assert not browser.find_element(By.ID, "absent").is_displayed()
+    assert not browser.find_element(By.ID, "plane").is_displayed()
+
+
+def test_the_page_comes_to_rest_where_a_metric_overflows(browser, folder):
+    """No path has a finite length there: the page says so, and asks for no more frames. Back from there, it solves."""
+    visit(browser, folder)
+    start, length = ends(browser).tolist(), value(browser, "geodesic")
+    xlow, _, ylow, _ = browser.execute_script("return explore.live.view")
+    browser.execute_script("explore.set({ metric: 'power', ratio: 1e120, a: arguments[0] })", [xlow, ylow])
+    settled(browser)
+    assert "did not converge" in browser.find_element(By.ID, "status").text
+    browser.execute_script("explore.set({ metric: 'stein', ratio: 100, a: arguments[0] })", start[0])
+    settled(browser)
+    assert value(browser, "geodesic") == pytest.approx(length, rel=1e-3)
 
 
 def test_normals(browser, folder):
