@@ -61,6 +61,8 @@ class Explore(PointsOptions, Command):
         if self.normals == bool(given):
             got = ", ".join((*given, "--normals")) if self.normals else "none of them"
             raise ValueError(f"`--model`, `--data` or `--normals` must say what to explore, got {got}")
+        if self.normals and (idle := self._idle_with_normals()):
+            raise ValueError(f"`{idle[0]}` is for a model or data, but `--normals` has neither")
         make_folder_of_output(self.out, ".html")
         if self.normals:
             page = normals_page()
@@ -69,6 +71,11 @@ class Explore(PointsOptions, Command):
                 page = self._page_of_score(console)
         write_page(self.out, page)
         console.print(f"wrote {self.out} ({len(page.encode()) / 1e6:.2f} MB)", soft_wrap=True)
+
+    def _idle_with_normals(self) -> list[str]:
+        """The options that are given, and of which the page of normal distributions makes nothing."""
+        fields = [field for field in dataclasses.fields(self) if field.name not in ("out", "normals")]
+        return [f"--{field.name}" for field in fields if getattr(self, field.name) != field.default]
 
     def _page_of_score(self, console: Console) -> str:
         settings: dict[str, Any] = {
@@ -134,7 +141,7 @@ def _levels_of(model: DiffusionModel, folder: Path) -> tuple[float, ...]:
             check_known_sigma(kept * factor, model)
         except ValueError:
             continue
-        levels.append(round(kept * factor, 6))
+        levels.append(kept * factor)
     return tuple(levels) or (kept,)
 
 

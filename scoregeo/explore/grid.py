@@ -84,9 +84,14 @@ def _values(fn: Callable[..., Any], points: jax.Array) -> Any:
     return jax.lax.map(fn, points, batch_size=_TOGETHER)
 
 
+def any_values_on(fn: Callable[..., Any], points: np.ndarray) -> np.ndarray:
+    """``fn`` at all ``points`` ``(n, 2)``, in float64, finite or not."""
+    return np.asarray(_values(fn, jnp.asarray(points)), np.float64)
+
+
 def values_on(fn: Callable[..., Any], points: np.ndarray, what: str) -> np.ndarray:
     """``fn`` at all ``points`` ``(n, 2)``, in float64; raises ``ValueError`` where ``what`` is not finite."""
-    values = np.asarray(_values(fn, jnp.asarray(points)), np.float64)
+    values = any_values_on(fn, points)
     good = np.isfinite(values).reshape(len(points), -1).all(-1)
     if not good.all():
         where = tuple(round(float(c), 4) for c in points[np.argmin(good)])

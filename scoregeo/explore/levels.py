@@ -7,7 +7,7 @@ from typing import Any, cast
 import jax
 import numpy as np
 
-from .._checks import as_scalar
+from .._checks import as_float, as_scalar
 from .._protocols import KnowsNoiseLevel
 from .._types import Point, Points
 from ..metrics import AbstractMetric, ConformalMetric, ScoreJacobianMetric, SteinMetric, recommend_strength
@@ -68,7 +68,10 @@ def levels_of(score: AbstractScore, noise_levels: Any) -> list[tuple[float | Non
     if noise_levels is None:
         known = score.noise_level if isinstance(score, KnowsNoiseLevel) else None
         return [(None if known is None else float(cast(Any, known)), score)]
-    levels = sorted({float(as_scalar(level, "noise_levels", positive=True)) for level in noise_levels})
+    given = np.atleast_1d(np.asarray(as_float(noise_levels, "noise_levels"), np.float64))
+    if given.ndim > 1:
+        raise ValueError(f"`noise_levels` must be a number or a list of numbers, got shape {given.shape}")
+    levels = sorted({float(as_scalar(level, "noise_levels", positive=True)) for level in given.tolist()})
     if not levels:
         raise ValueError("`noise_levels` must hold at least one number, got none")
     return [(level, at_noise_level(score, level)) for level in levels]

@@ -4,14 +4,17 @@ import functools
 import html
 import json
 import pathlib
+import re
 from collections.abc import Callable, Sequence
 from importlib import resources
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from .._atomic import replacing
-from .._checks import as_points, check_count
+from .._checks import as_points, check_count, is_number
 from .._types import Point, Points, Vector
 from ..fisher_rao import Normal
 from ..scores import AbstractScore
@@ -25,6 +28,8 @@ from .references import choose_pairs, solve_references
 _LARGEST = 2_000_000
 # So many points of the data are shown.
 _SHOWN = 400
+# The metrics of a page, in the order of its menu.
+_METRICS = ("stein", "power", "jacobian")
 # The scripts of each page, in the order in which they build on each other.
 _SCRIPTS = {
     "score": (
@@ -39,7 +44,7 @@ def score_page(
     score: AbstractScore | Callable[[Point], Vector],
     data: Points | np.ndarray,
     *,
-    noise_levels: Sequence[float] | None = None,
+    noise_levels: Sequence[float] | float | None = None,
     plane: Plane | None = None,
     ratio: float = 100.0,
     resolution: int = 128,
@@ -51,15 +56,17 @@ def score_page(
     follows while they are dragged.
 
     The page needs no server and no network: it has the score on a grid, and solves on that. It offers the Stein metric,
-    a power of the density, and, in two dimensions at a known noise level, the score-Jacobian metric.
+    a power of the density, and, in two dimensions at a known noise level, the score-Jacobian metric. It is computed in
+    float64, whatever the default of JAX is: in float32 powers of the density overflow in the corners of a picture.
 
     **Arguments**
 
     - ``score``: an `AbstractScore`, or a function ``x -> s(x)``, in d >= 2 dimensions.
     - ``data``: ``(n, d)``, at least two points: they calibrate the metrics, as `recommend_strength` does, and some are
       shown.
-    - ``noise_levels``: those of the slider, in the units of the data; by default the score as it is. The one in the
-      middle is shown first. The score must be one that knows them, as a `NetworkScore` and a `KernelDensityScore` do.
+    - ``noise_levels``: those of the slider, or one, in the units of the data; by default the score as it is. The one
+      in the middle is shown first. The score must be one that knows them, as a `NetworkScore` and a
+      `KernelDensityScore` do.
     - ``plane``: for d > 2, the `Plane` to show; by default that of two principal components. Geodesics on the page are
       those of the plane, in the metric that it inherits.
     - ``ratio``: how many times as much leaving the data costs at first; the slider goes from 1 to 10,000.
@@ -70,7 +77,7 @@ def score_page(
 
     Raises ``ValueError`` for data of another shape, a score that is not finite in the picture and around it, a grid
     that is too coarse for the score, and a page of more than 2 MB (fewer noise levels, or a coarser grid, make it
-    smaller); ``TypeError`` for noise levels of a score that knows one only.
+    smaller); ``TypeError`` for noise levels that are no numbers, or of a score that knows one only.
 
     >>> import jax
     >>> from scoregeo import datasets, explore
@@ -79,54 +86,72 @@ def score_page(
     >>> page.startswith("<!DOCTYPE html>")
     True
     """
-    score, points = as_score(score), as_points(data, "data")
-    if len(points) < 2 or points.shape[1] < 2:
-        raise ValueError(f"`data` must have shape (n, d) with n, d >= 2, got {points.shape}")
-    if not 1 < ratio <= 1e4:
-        raise ValueError(f"`ratio` must be above 1 and at most 10000, got {ratio}")
+    if not (is_number(ratio) and 1 < ratio <= 1e4):
+        raise ValueError(f"`ratio` must be above 1 and at most 10000, got {ratio!r}")
     check_count("resolution", resolution, 16)
     check_count("references", references, 0)
+    with jax.enable_x64(True):
+        points = jnp.asarray(np.asarray(as_points(data, "data"), np.float64))
+        if len(points) < 2 or points.shape[1] < 2:
+            raise ValueError(f"`data` must have shape (n, d) with n, d >= 2, got {points.shape}")
+        about = _score_page(as_score(score), points, noise_levels, plane, ratio, resolution, references)
+    return _assemble("score", title, about | {"unit": unit})
+
+
+def _score_page(
+    score: AbstractScore,
+    points: Points,
+    noise_levels: Sequence[float] | float | None,
+    plane: Plane | None,
+    ratio: float,
+    resolution: int,
+    references: int,
+) -> dict[str, Any]:
+    """What a page is about, of arguments that are checked already; call with float64 enabled."""
     plane = plane or (Plane.whole() if points.shape[1] == 2 else Plane.principal(points))
     if plane.dim != points.shape[1]:
         raise ValueError(f"`plane` must be one of {points.shape[1]} dimensions, as `data` have, got {plane.dim}")
     shown = plane.coordinates(np.asarray(points))
     grid = Grid.around(shown, resolution)
     levels = [make_level(noise, at, points, plane, grid) for noise, at in levels_of(score, noise_levels)]
-    level, kinds = len(levels) // 2, _kinds(levels, plane)
+    level, absent = len(levels) // 2, _absent(levels, plane)
+    kinds = [kind for kind in _METRICS if kind not in absent]
     ends = shown if plane.marked is None else plane.marked
     pairs = choose_pairs(grid, levels[level], ends, ratio, max(references, 1))
     solved = (
         solve_references(levels, kinds, points, plane, grid, pairs[:references], level, ratio) if references else []
     )
     some = shown[:: -(-len(shown) // _SHOWN)]
-    about = {
+    return {
         "grid": grid.to_dict(),
         "view": grid.view,
         "levels": [at.to_dict() for at in levels],
         "level": level,
         "metrics": kinds,
+        "absent": absent,
         "ratio": ratio,
         "points": encode(some),
         "start": pairs[0].tolist(),
         "references": [reference.to_dict() for reference in solved],
         "dimension": plane.dim,
-        "axes": ("x₁", "x₂") if plane.dim == 2 else ("u₁", "u₂"),
-        "plane": plane.description,
-        "unit": unit,
+        "axes": ("x₁", "x₂") if plane.is_whole else ("u₁", "u₂"),
+        "plane": None if plane.is_whole else plane.description,
         "missed": max(at.missed for at in levels),
     }
-    return _assemble("score", title, about)
 
 
-def _kinds(levels: list[Level], plane: Plane) -> list[str]:
-    """The metrics that there are at all levels. Of a plane in more dimensions the Jacobian would take all of the score,
-    not the two components that a page has."""
-    kinds = ["stein"]
-    if not any(isinstance(level.power, str) for level in levels):
-        kinds.append("power")
-    if plane.dim == 2 and not any(level.noise is None for level in levels):
-        kinds.append("jacobian")
-    return kinds
+def _absent(levels: list[Level], plane: Plane) -> dict[str, str]:
+    """Which metrics there are not at all levels, and why, for readers of the page."""
+    absent: dict[str, str] = {}
+    for level in levels:
+        if isinstance(level.power, str):
+            at = "" if level.noise is None else f"at noise level {level.noise:g} "
+            absent.setdefault("power", at + level.power)
+    if plane.dim > 2:
+        absent["jacobian"] = "it needs all components of the score, of which a slice has two"
+    elif any(level.noise is None for level in levels):
+        absent["jacobian"] = "it needs a score that knows its noise level"
+    return absent
 
 
 def normals_page(title: str = "Geodesics between normal distributions") -> str:
@@ -162,19 +187,17 @@ def asset(name: str) -> str:
 
 def _assemble(kind: str, title: str, about: dict[str, Any]) -> str:
     """The page of this kind, with its style, its scripts and what it is ``about`` in it."""
-    # A script ends at "</", wherever that stands.
-    data = json.dumps(about, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
+    # In a script, "</script" and "<!--" mean something to a browser, wherever they stand.
+    data = json.dumps(about, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     parts = {
         "title": html.escape(title),
         "style": asset("page.css"),
-        "body": asset(f"{kind}.html"),
         "data": data,
         "script": '"use strict";\n' + "\n".join(asset(name) for name in _SCRIPTS[kind]),
     }
-    page = asset("page.html")
-    # Data last: nothing in it is taken for the name of a part.
-    for name in ("body", "title", "style", "script", "data"):
-        page = page.replace(f"{{{{{name}}}}}", parts[name])
+    whole = asset("page.html").replace("{{body}}", asset(f"{kind}.html"))
+    # All parts at once: nothing in one is taken for the name of another.
+    page = re.sub(r"\{\{(title|style|script|data)\}\}", lambda name: parts[name[1]], whole)
     size = len(page.encode())
     if size > _LARGEST:
         raise ValueError(

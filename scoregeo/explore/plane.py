@@ -77,6 +77,11 @@ class Plane:
         """The dimension d of the space."""
         return self.origin.size
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the coordinates (u, v) are those of the space: it is R^2, and the plane neither turned nor moved."""
+        return self.dim == 2 and not self.origin.any() and np.array_equal(self.axes, np.eye(2))
+
     def coordinates(self, points: Points | np.ndarray) -> np.ndarray:
         """Coordinates ``(n, 2)`` of ``points`` ``(n, d)``, those off the plane projected onto it."""
         return (np.asarray(points, np.float64) - self.origin) @ self.axes.T
@@ -90,8 +95,8 @@ class Plane:
         return jnp.asarray(self.axes, covector.dtype) @ covector
 
     def restrict(self, metric: AbstractMetric) -> AbstractMetric:
-        """The metric that ``metric`` induces on the plane: ``axes G axes^T``. Itself where the plane is the space."""
-        if self.dim == 2:
+        """The metric that ``metric`` induces on the plane: ``axes G axes^T``; ``metric`` itself where `is_whole`."""
+        if self.is_whole:
             return metric
 
         def matrix(u, metric):

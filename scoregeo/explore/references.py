@@ -11,7 +11,7 @@ from .._types import Points
 from ..geodesics import SpectralNewton
 from ..metrics import AbstractMetric
 from ..operations import dist
-from .grid import Grid, values_on
+from .grid import Grid, any_values_on
 from .levels import Level
 from .plane import Plane
 
@@ -107,7 +107,10 @@ def shortest(metric: AbstractMetric, pair: np.ndarray, start: np.ndarray) -> tup
 
 def grid_paths(metric: AbstractMetric, grid: Grid, pairs: np.ndarray) -> list[np.ndarray]:
     """Nodes of shortest paths on a coarse grid over the view, for ``pairs`` ``(n, 2, 2)``, each ``(65, 2)`` at equal
-    lengths of the metric (Dijkstra 1959)."""
+    lengths of the metric (Dijkstra 1959); the straight line where there is none.
+
+    Where a metric overflows, in the corners of a picture, no way leads through.
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import dijkstra
 
@@ -115,15 +118,19 @@ def grid_paths(metric: AbstractMetric, grid: Grid, pairs: np.ndarray) -> list[np
     step = (high - low).max() / _CELLS
     nx, ny = (int(side) for side in np.round((high - low) / step) + 1)
     points = low + step * np.stack(np.meshgrid(np.arange(nx), np.arange(ny)), -1).reshape(-1, 2)
-    matrices = values_on(lambda u: metric.at(u).matrix(2), points, "the metric")
+    matrices = any_values_on(lambda u: metric.at(u).matrix(2), points)
 
     def lengths(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         steps = points[second] - points[first]
-        both = [np.sqrt(np.einsum("ki,kij,kj->k", steps, matrices[at], steps)) for at in (first, second)]
+        with np.errstate(over="ignore", invalid="ignore"):
+            both = [np.sqrt(np.einsum("ki,kij,kj->k", steps, matrices[at], steps)) for at in (first, second)]
         return (both[0] + both[1]) / 2
 
     first, second = _moves(nx, ny)
-    graph = coo_array((lengths(first, second), (first, second)), shape=(len(points), len(points))).tocsr()
+    costs = lengths(first, second)
+    open_ = np.isfinite(costs)
+    edges = costs[open_], (first[open_], second[open_])
+    graph = coo_array(edges, shape=(len(points), len(points))).tocsr()
     paths = []
     for pair in pairs:
         ends = [int(np.argmin(np.linalg.norm(points - end, axis=1))) for end in pair]
@@ -136,7 +143,7 @@ def grid_paths(metric: AbstractMetric, grid: Grid, pairs: np.ndarray) -> list[np
         t = np.linspace(0, float(sums[-1]), _PLACES)
         path = np.stack([np.interp(t, sums, column) for column in points[whole].T], -1)
         path[0], path[-1] = pair
-        # Two ends in one cell have no path between them but the straight line.
+        # Two ends in one cell, or with no way between them, have the straight line.
         paths.append(path if len(nodes) > 2 else np.linspace(pair[0], pair[1], _PLACES))
     return paths
 

@@ -1,5 +1,6 @@
 """What the tests of pages share: a small page, what is in it, and the solver of the page under Node.js."""
 
+import base64
 import json
 import pathlib
 import re
@@ -9,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from scoregeo import GaussianMixtureScore
@@ -44,6 +46,11 @@ def about(page: str) -> dict[str, Any]:
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
     assert found is not None
     return json.loads(found.group(1))
+
+
+def floats(text: str) -> np.ndarray:
+    """The numbers of an array in the data of a page."""
+    return np.frombuffer(base64.b64decode(text), "<f4")
 
 
 def node() -> str:

@@ -1,6 +1,5 @@
 """Pages are whole, small, and say what they were given; mistakes are named."""
 
-import base64
 import json
 import re
 import subprocess
@@ -9,12 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from page_support import ASSETS, Turned, about, mixture, node, points, solve_in_node
+from page_support import ASSETS, Turned, about, floats, mixture, node, points, solve_in_node
 
-from scoregeo import GaussianScore, KernelDensityScore, SteinMetric, cli, explore, recommend_strength
+from scoregeo import ConformalMetric, GaussianScore, KernelDensityScore, SteinMetric, explore, recommend_strength
+from scoregeo.datasets import two_moons
 from scoregeo.explore.grid import Grid, encode
 from scoregeo.explore.levels import make_level
+from scoregeo.explore.page import _assemble
 from scoregeo.explore.plane import Plane
+from scoregeo.explore.references import grid_paths
 from scoregeo.fisher_rao import Normal
 from scoregeo.scores import at_noise_level
 
@@ -24,10 +26,6 @@ SIGMAS = (0.2, 0.3, 0.45)
 @pytest.fixture(scope="module")
 def page():
     return explore.score_page(mixture(), points(), noise_levels=SIGMAS, resolution=80, references=0, title="a < b & c")
-
-
-def floats(text):
-    return np.frombuffer(base64.b64decode(text), "<f4")
 
 
 @pytest.mark.parametrize("kind", ["score", "normals"])
@@ -45,6 +43,22 @@ def test_a_page_needs_nothing_else(page, kind):
 def test_the_title_is_text(page):
     assert "<title>a &lt; b &amp; c</title>" in page
     assert "a < b" not in page
+
+
+@pytest.mark.parametrize("title", ["{{script}}", "{{data}} {{title}}", "</title><script>"])
+def test_nothing_that_is_given_is_taken_for_a_part_or_for_code(title):
+    """Neither the title nor the data of a page pastes a part of it, opens or ends a script."""
+    given = {"unit": "<!--<script>", "plane": "</script> {{style}} {{script}}"}
+    text = _assemble("score", title, given)
+    assert about(text) == given
+    shown = title.replace("<", "&lt;").replace(">", "&gt;")
+    assert text.count(f"<title>{shown}</title>") == 1
+    assert text.count(f"<h1>{shown}</h1>") == 1
+    plain = _assemble("score", "", {})
+    assert text.count("<script") == plain.count("<script") == 2
+    assert text.count("</script") == 2
+    assert text.count("<!--") == plain.count("<!--")
+    assert text.count("class LiveGeodesic") == 1
 
 
 @pytest.mark.parametrize("kind", ["score", "normals"])
@@ -118,16 +132,75 @@ class TestPlane:
         with pytest.raises(ValueError, match="must not lie on one line"):
             Plane.through(np.array([[0.0, 0, 0], [1, 1, 1], [3, 3, 3]]))
 
-    def test_restricted_metric(self):
-        """axes G axes^T, and the score of the plane is the gradient of log p on it."""
+    @pytest.mark.parametrize("d", [2, 4])
+    @pytest.mark.parametrize("make", [Plane.through, Plane.principal])
+    def test_restricted_metric(self, make, d):
+        """axes G axes^T, and the score of the plane is the gradient of log p on it; of a turned R^2, too."""
         random = np.random.default_rng(1)
-        plane = Plane.through(random.normal(size=(3, 4)))
-        score = GaussianScore(jnp.zeros(4), jnp.diag(jnp.array([1.0, 2.0, 0.5, 0.3])))
+        plane = make(random.normal(size=(3, d)))
+        score = GaussianScore(jnp.zeros(d), jnp.diag(jnp.array([1.0, 2.0, 0.5, 0.3])[:d]))
         metric, u = SteinMetric(score, 3.0), jnp.array([0.3, -0.7])
-        expected = plane.axes @ np.asarray(metric.at(plane.point(u)).matrix(4)) @ plane.axes.T
+        expected = plane.axes @ np.asarray(metric.at(plane.point(u)).matrix(d)) @ plane.axes.T
+        assert not plane.is_whole
         np.testing.assert_allclose(plane.restrict(metric).at(u).matrix(2), expected, rtol=1e-12)
         slope = jax.grad(lambda u: score.log_prob(plane.point(u)))(u)
         np.testing.assert_allclose(plane.pull(score(plane.point(u))), slope, rtol=1e-12)
+
+    def test_the_whole_of_two_dimensions_keeps_its_metric(self):
+        metric = SteinMetric(GaussianScore(jnp.zeros(2), jnp.eye(2)), 3.0)
+        assert Plane.whole().is_whole
+        assert Plane.whole().restrict(metric) is metric
+        assert not Plane(np.array([0.0, 1.0]), np.eye(2), "moved").is_whole
+        assert not Plane(np.zeros(2), np.eye(2)[::-1], "mirrored").is_whole
+
+
+def test_a_turned_plane_of_two_dimensions_says_so(page):
+    turned = Plane.principal(points())
+    known = about(explore.score_page(mixture(), points(), plane=turned, resolution=64, references=0))
+    assert known["axes"] == ["u₁", "u₂"]
+    assert known["plane"] == turned.description
+    whole = about(page)
+    assert whole["axes"] == ["x₁", "x₂"]
+    assert whole["plane"] is None
+
+
+def test_no_way_leads_through_where_a_metric_overflows():
+    """A metric that is infinite in float32 on a disc about 0: paths go round it, and to its middle there is none."""
+    with jax.enable_x64(False):
+        metric = ConformalMetric(lambda x: jnp.where(jnp.sum(x**2) < 0.25, 100.0, 0.0))
+        assert not jnp.isfinite(metric.at(jnp.zeros(2)).matrix(2)).all()
+        grid = Grid.around(np.array([[-1.0, -1.0], [1.0, 1.0]]), 32)
+        across, into = grid_paths(metric, grid, np.array([[[-0.9, 0.1], [0.9, 0.1]], [[-0.9, 0.1], [0.0, 0.1]]]))
+    assert np.linalg.norm(across, axis=1).min() > 0.45  # between the nodes of the grid an edge cuts a corner
+    np.testing.assert_allclose(into[:, 1], 0.1)  # straight
+
+
+@pytest.mark.slow
+def test_a_page_in_the_default_precision_of_jax():
+    """Pages are computed in float64: in float32 the power of the density overflows in the corners of this one."""
+    with jax.enable_x64(False):
+        moons = two_moons(jax.random.key(0), 200)
+        assert moons.points.dtype == jnp.float32
+        page = explore.score_page(at_noise_level(moons.score, 0.2), moons.points, references=1, resolution=64)
+        assert jnp.zeros(1).dtype == jnp.float32
+    known = about(page)
+    assert [(r["metric"], r["status"]) for r in known["references"]] == [
+        ("stein", "successful"),
+        ("power", "successful"),
+    ]
+    assert all(r["length"] > 0 for r in known["references"])
+
+
+def test_a_metric_that_is_absent_says_why():
+    """Between points on a circle about its mean, a Gaussian is larger than at them: nothing to tell them by."""
+    known = about(explore.score_page(mixture(), points(), resolution=64, references=0))
+    assert known["metrics"] == ["stein", "power"]
+    assert known["absent"] == {"jacobian": "it needs a score that knows its noise level"}
+    circle = jnp.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]])
+    gaussian = GaussianScore(jnp.zeros(2), 0.1 * jnp.eye(2))
+    known = about(explore.score_page(gaussian, circle, resolution=32, references=0))
+    assert known["metrics"] == ["stein"]
+    assert "must be larger off the data than on the data" in known["absent"]["power"]
 
 
 def test_slices_have_no_jacobian_and_say_what_they_are():
@@ -157,6 +230,12 @@ class TestMistakes:
         [
             ({"noise_levels": []}, "`noise_levels` must hold at least one number, got none"),
             ({"noise_levels": [-1.0]}, "`noise_levels` must be"),
+            ({"noise_levels": -1.0}, "`noise_levels` must be positive, got -1.0"),
+            (
+                {"noise_levels": [[0.2, 0.3]]},
+                r"`noise_levels` must be a number or a list of numbers, got shape \(1, 2\)",
+            ),
+            ({"noise_levels": [0.2, np.nan]}, "`noise_levels` must be finite"),
             ({"ratio": 1.0}, "`ratio` must be above 1 and at most 10000, got 1.0"),
             ({"resolution": 4}, "`resolution` must be an integer of at least 16, got 4|`resolution` must be .*16"),
             ({"resolution": 16}, "`resolution` is too coarse at noise level 0.05"),
@@ -167,6 +246,16 @@ class TestMistakes:
         settings = {"noise_levels": [0.05], "references": 0, **settings}
         with pytest.raises(ValueError, match=message):
             explore.score_page(KernelDensityScore(points(30), 0.1), points(30), **settings)
+
+    @pytest.mark.parametrize("levels", ["0.2", [None], {0.2: 1}, [[0.2], [0.3, 0.4]], 1j, True, object()])
+    def test_noise_levels_that_are_no_numbers(self, levels):
+        with pytest.raises(TypeError, match="`noise_levels` must be an array of"):
+            explore.score_page(mixture(), points(), noise_levels=levels)
+
+    @pytest.mark.parametrize("ratio", ["100", None, np.nan])
+    def test_a_ratio_that_is_no_number(self, ratio):
+        with pytest.raises(ValueError, match="`ratio` must be above 1 and at most 10000, got"):
+            explore.score_page(mixture(), points(), ratio=ratio)
 
     def test_one_point(self):
         with pytest.raises(ValueError, match=r"`data` must have shape \(n, d\) with n, d >= 2, got \(1, 2\)"):
@@ -186,48 +275,20 @@ class TestMistakes:
             explore.write_page(tmp_path / "page.txt", "")
 
 
-class TestCommand:
-    def run(self, *words):
-        cli.main(["explore", *map(str, words)])
-
-    def test_normals(self, tmp_path, capsys):
-        self.run("--normals", "--out", tmp_path / "new" / "page.html")
-        assert (tmp_path / "new" / "page.html").read_text() == explore.normals_page()
-        assert "wrote" in capsys.readouterr().out
-
-    def test_a_file_of_points(self, tmp_path, capsys):
-        np.save(tmp_path / "points.npy", 3 + 2 * np.asarray(points(50)))
-        words = ("--resolution", 64, "--references", 0, "--sigmas", "0.3", "0.5")
-        self.run("--data", tmp_path / "points.npy", "--out", tmp_path / "page.html", *words)
-        known = about((tmp_path / "page.html").read_text())
-        assert [level["noise"] for level in known["levels"]] == [0.3, 0.5]
-        assert known["unit"] == "standardised units"
-        np.testing.assert_allclose(floats(known["points"]).reshape(-1, 2).std(0), 1, rtol=1e-5)
-
-    @pytest.mark.parametrize(
-        ("words", "message"),
-        [
-            (("--out", "p.html"), "`--model`, `--data` or `--normals` must say what to explore, got none"),
-            (("--out", "p.html", "--normals", "--data", "moons"), "got --data, --normals"),
-            (("--out", "p.txt", "--normals"), "`--out` must end in .html, got p.txt"),
-            (("--out", "p.html", "--data", "moons", "--key", "x"), "`--key` is for a file, but `--data` is moons"),
-            (("--out", "p.html", "--data", "moons", "--through", "0", "1", "2"), "`--through` is for points in more"),
-            (
-                ("--out", "p.html", "--data", "moons", "--through", "0", "0", "2"),
-                "`--through` must be three",
-            ),
-            (("--out", "p.html", "--model", "nowhere"), "`--model` nowhere cannot be used"),
-        ],
-    )
-    def test_mistakes_take_one_line(self, words, message, tmp_path, monkeypatch, capsys):
-        monkeypatch.chdir(tmp_path)
-        with pytest.raises(SystemExit) as stop:
-            self.run(*words)
-        assert stop.value.code == 2
-        error = capsys.readouterr().err
-        assert message in error
-        assert error.count("\n") == 1
-        assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize("b", [[0.0, 0.0], "other corner"])
+def test_the_solver_gives_up_where_a_metric_overflows(b):
+    """Under Node.js: a power of the kernel density of points with heavy tails is infinite in the corners. No step can
+    be taken there, and the page must not ask for frames forever."""
+    data = jnp.asarray(np.random.default_rng(0).standard_t(2.5, size=(200, 2)))
+    grid = Grid.around(np.asarray(data), 128)
+    level = make_level(0.25, KernelDensityScore(data, 0.25), data, Plane.whole(), grid)
+    page = _assemble("score", "", {"grid": grid.to_dict(), "view": grid.view, "levels": [level.to_dict()]})
+    xlow, xhigh, ylow, yhigh = grid.view
+    far = [xhigh, yhigh] if b == "other corner" else b
+    found = solve_in_node(page, [{"metric": "power", "level": 0, "ratio": 1e4, "a": [xlow, ylow], "b": far}])[0]
+    assert found["tensor"][0] is None  # infinite
+    assert not found["converged"]
+    assert found["done"]
 
 
 def test_the_solver_of_the_page(page):

@@ -20,14 +20,15 @@ function theme(redraw) {
   apply();
 }
 
-/** A function that asks for one frame, however often it is called before that. */
+/** A function that asks for one frame, however often it is called before that; `waiting` says whether it is to come. */
 function onceAFrame(draw) {
-  let waiting = false;
-  return () => {
-    if (waiting) return;
-    waiting = true;
-    requestAnimationFrame(() => { waiting = false; draw(); });
+  const ask = () => {
+    if (ask.waiting) return;
+    ask.waiting = true;
+    requestAnimationFrame(() => { ask.waiting = false; draw(); });
   };
+  ask.waiting = false;
+  return ask;
 }
 
 /** Read a text aloud, once nothing has changed for half a second. */

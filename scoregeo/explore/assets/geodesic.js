@@ -14,7 +14,7 @@ class LiveGeodesic {
     this.graph = null;
   }
 
-  /** Take another metric: paths start again. */
+  /** Take another metric; the path at hand stays, to start from. */
   setMetric(metric) {
     this.metric = metric;
     this.graph = null;
@@ -61,18 +61,24 @@ class LiveGeodesic {
       starts.push({ nodes: guess.nodes, plainly: null });
     }
     if (!moving) starts.push({ nodes: straightLine(a, b).nodes, plainly: null });
-    this.result = solveFrom(this.metric, starts, this.limits(moving ? "dragging" : "settled"));
-    this.spent = this.result.steps;
-    ({ nodes: this.nodes, plainly: this.plainly } = this.result);
+    this.keep(solveFrom(this.metric, starts, this.limits(moving ? "dragging" : "settled")), 0);
     return this.result;
+  }
+
+  /**
+   * Take over what a solve has found after so many steps. Where the metric overflows Newton's method takes no step, and
+   * more frames would change nothing: all steps count as spent.
+   */
+  keep(result, spent) {
+    this.result = result;
+    this.spent = Number.isFinite(result.length) && result.steps > 0 ? spent + result.steps : STEPS.most;
+    ({ nodes: this.nodes, plainly: this.plainly } = result);
   }
 
   /** More steps from the path at hand; false when there is nothing left to do. */
   goOn() {
     if (!this.result || this.result.converged || this.spent >= STEPS.most) return false;
-    this.result = solveFrom(this.metric, [{ nodes: this.nodes, plainly: null }], this.limits("settled"));
-    this.spent += this.result.steps;
-    ({ nodes: this.nodes, plainly: this.plainly } = this.result);
+    this.keep(solveFrom(this.metric, [{ nodes: this.nodes, plainly: null }], this.limits("settled")), this.spent);
     return true;
   }
 

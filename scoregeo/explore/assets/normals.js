@@ -104,4 +104,9 @@ theme(() => { requestGround(); requestFrame(); });
 new ResizeObserver(() => { requestGround(); requestFrame(); }).observe(byId("picture"));
 
 // For tests, and for pages that show this one in a frame.
-window.explore = { points, distance, straightLength, geodesicAt, set(values) { Object.assign(points, values); requestFrame(); } };
+window.explore = {
+  points, distance, straightLength, geodesicAt,
+  set(values) { Object.assign(points, values); requestFrame(); },
+  /** Whether all is drawn. */
+  idle: () => !requestFrame.waiting && !requestGround.waiting,
+};

@@ -21,7 +21,7 @@ const curves = new Picture(byId("curves"), about.view);
 let current = null; // {metric, strength}
 let moving = null; // the end that is being dragged
 let stale = true; // whether the ends or the metric have changed since the last solve
-let settling = 0;
+let settling = 0; // the timer that ends a drag, 0 for none
 
 const level = () => (levels[state.level] ||= readLevel(about.grid, about.levels[state.level]));
 const digits = (value) => (Number.isFinite(value) ? value.toPrecision(4) : "none");
@@ -222,12 +222,13 @@ function settingsChanged() {
 }
 
 /** An end or the metric has changed; while one is dragged, fewer starts are tried. */
-function changed(name, restSoon = false) {
+function changed(name) {
   stale = true;
   moving = name;
   requestFrame();
   clearTimeout(settling);
-  if (name || restSoon) settling = setTimeout(() => changed(null), 150);
+  settling = 0;
+  if (name) settling = setTimeout(() => { settling = 0; changed(null); }, 150);
 }
 
 const handles = new Handles(byId("picture"), curves, points, about.view,
@@ -244,6 +245,9 @@ function goTo(reference) {
 
 function connectControls() {
   for (const kind of about.metrics) byId("metric").add(new Option(NAMES[kind][0], kind));
+  const absent = Object.entries(about.absent);
+  byId("absent").hidden = absent.length === 0;
+  byId("absent").textContent = absent.map(([kind, why]) => `Not here: ${NAMES[kind][0].split(":")[0]}, because ${why}.`).join(" ");
   byId("metric").addEventListener("change", () => { state.metric = byId("metric").value; settingsChanged(); });
   byId("ratio").addEventListener("input", () => { state.ratio = 10 ** Number(byId("ratio").value); settingsChanged(); });
   byId("noise").max = about.levels.length - 1;
@@ -267,8 +271,9 @@ function connectControls() {
 byId("picture").style.aspectRatio = `${about.view[1] - about.view[0]} / ${about.view[3] - about.view[2]}`;
 byId("segments").textContent = SEGMENTS;
 byId("accuracy").textContent = `On this grid splines miss the score by ${(100 * about.missed).toPrecision(1)}% in the median.`;
-byId("plane").hidden = about.dimension === 2;
-byId("plane").textContent = `What is shown is a slice of ${about.dimension} dimensions: ${about.plane}. Geodesics are those of ` +
+byId("plane").hidden = about.plane === null;
+byId("plane").textContent = about.dimension === 2 ? `The coordinates u₁ and u₂ are those of ${about.plane}.` :
+  `What is shown is a slice of ${about.dimension} dimensions: ${about.plane}. Geodesics are those of ` +
   "the slice, in the metric that it inherits; in all dimensions there may be shorter ones.";
 connectControls();
 settingsChanged();
@@ -284,4 +289,7 @@ window.explore = {
     live.nodes = null;
     settingsChanged();
   },
+  /** Whether the page has solved for where its points are, and all is drawn. */
+  idle: () => !stale && !settling && live.result !== undefined && live.isDone() &&
+    !requestFrame.waiting && !requestGround.waiting,
 };

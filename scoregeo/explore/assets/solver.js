@@ -179,7 +179,11 @@ function runningLengths(metric, x) {
     plain.push(plain[i - 1] + Math.hypot(dx, dy));
     dear.push(dear[i - 1] + length);
   }
-  const share = (sums) => sums.map((sum, i) => (sums[count - 1] > 0 ? sum / sums[count - 1] : i / (count - 1)));
+  // Equal shares where a length is zero or overflows.
+  const share = (sums) => {
+    const whole = sums[count - 1], known = whole > 0 && whole < Infinity;
+    return sums.map((sum, i) => (known ? sum / whole : i / (count - 1)));
+  };
   return [share(plain), share(dear)];
 }
 
@@ -245,13 +249,14 @@ function solve(metric, nodes, plainly, limits) {
  */
 function solveFrom(metric, starts, limits) {
   let best = null;
+  const size = ({ length }) => (Number.isFinite(length) ? length : Infinity);
   for (const { nodes, plainly } of starts) {
     const first = plainly === null ? solve(metric, nodes, 0, limits) : null;
     let result = solve(metric, first ? first.nodes : nodes, plainly === null ? 0.5 : plainly, limits);
     if (first) result.steps += first.steps;
     if (first && first.converged && !result.converged) result = { ...first, steps: result.steps };
     const better = best === null || (result.converged && !best.converged) ||
-      (result.converged === best.converged && result.length < best.length);
+      (result.converged === best.converged && size(result) < size(best));
     if (better) best = result;
   }
   return best;
