@@ -11,7 +11,7 @@ import os
 import pathlib
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from scoregeo import RESULTS, AbstractMetric, SpectralNewton, geodesic
-from scoregeo._atomic import replacing
+from scoregeo._atomic import replacing, write_figure
 
 HERE = pathlib.Path(__file__).parent
 DOCS = HERE.parents[1] / "docs" / "science"
@@ -51,6 +51,21 @@ def options(doc: str | None, name: str) -> argparse.Namespace:
         found.figure = DOCS / "images" / f"{name}.png" if found.out is None else found.out.with_suffix(".png")
     found.out = HERE / "results" / f"{name}.csv" if found.out is None else found.out
     return found
+
+
+def main(
+    doc: str | None,
+    name: str,
+    seed: int,
+    run: Callable[["Table", bool], None],
+    figure: Callable[[list[dict[str, str]]], Any],
+) -> None:
+    """The command line of a study: ``run(table, quick)`` adds the rows that are missing, ``figure(rows)`` draws all."""
+    jax.config.update("jax_enable_x64", True)
+    asked = options(doc, name)
+    if not asked.figure_only:
+        run(Table(asked.out, seed), asked.quick)
+    write_figure(asked.figure, figure(read(asked.out)))
 
 
 class Estimate(NamedTuple):

@@ -16,14 +16,12 @@ import dataclasses
 import itertools
 import warnings
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from _shapes import SHAPES, Pairs, Shape
-from _study import QUICK, REPORTED, TUNING, Paths, Table, euclidean_length, options, read, solve, value
+from _study import QUICK, REPORTED, TUNING, Paths, Table, euclidean_length, main, solve, value
 
 from scoregeo import AbstractMetric, ConformalMetric, ScoreJacobianMetric, SpectralNewton, SteinMetric
-from scoregeo._atomic import write_figure
 from scoregeo.metrics import ScoreNormFactor
 
 NAME, SEED, TIMES = "codimension", 0, 129
@@ -302,14 +300,5 @@ def _heat_map(ax, rows: list[dict[str, str]], have: set[str], start: str, norm) 
     ax.set_yticks(range(len(LEVELS)), [f"{sigma:g}" for sigma in LEVELS], fontsize=9)
 
 
-def main() -> None:
-    """Run the command line."""
-    jax.config.update("jax_enable_x64", True)
-    asked = options(__doc__, NAME)
-    if not asked.figure_only:
-        run(Table(asked.out, SEED), asked.quick)
-    write_figure(asked.figure, figure(read(asked.out)))
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, NAME, SEED, run, figure)

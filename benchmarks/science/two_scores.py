@@ -16,10 +16,9 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _study import COLOURS, QUICK, Estimate, Table, options, read, value
+from _study import COLOURS, QUICK, Estimate, Table, main, value
 
 from scoregeo import GaussianMixtureScore, SpectralNewton, SteinMetric, recommend_strength
-from scoregeo._atomic import write_figure
 from scoregeo.comparison import Comparison, Entry, compare
 from scoregeo.datasets import real
 from scoregeo.fisher_rao import MultivariateNormal, location_fisher, wasserstein
@@ -188,14 +187,5 @@ def figure(rows: list[dict[str, str]]):
     return page
 
 
-def main() -> None:
-    """Run the command line."""
-    jax.config.update("jax_enable_x64", True)
-    asked = options(__doc__, NAME)
-    if not asked.figure_only:
-        run(Table(asked.out, SEED), asked.quick)
-    write_figure(asked.figure, figure(read(asked.out)))
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, NAME, SEED, run, figure)

@@ -17,7 +17,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _study import COLOURS, QUICK, REPORTED, TUNING, Paths, Table, equal_steps, options, read, solve, value
+from _study import COLOURS, QUICK, REPORTED, TUNING, Paths, Table, equal_steps, main, solve, value
 
 from scoregeo import (
     AbstractMetric,
@@ -30,7 +30,6 @@ from scoregeo import (
     SteinMetric,
     recommend_strength,
 )
-from scoregeo._atomic import write_figure
 
 NAME, SEED, RADIUS, GAUSSIANS, TIMES = "ucg_wcg", 0, 8.0, 200, 101
 # Frames of a path whose densities the paper adds up: 50 with a density that integrates to one, which is 100 with one
@@ -295,14 +294,5 @@ def figure(rows: list[dict[str, str]]):
     return page
 
 
-def main() -> None:
-    """Run the command line."""
-    jax.config.update("jax_enable_x64", True)
-    asked = options(__doc__, NAME)
-    if not asked.figure_only:
-        run(Table(asked.out, SEED), asked.quick)
-    write_figure(asked.figure, figure(read(asked.out)))
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, NAME, SEED, run, figure)
