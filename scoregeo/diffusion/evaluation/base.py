@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..._checks import check_count
-from ..._protocols import ScoreModel
+from ..._checks import as_points, check_count
+from ..._numerics import minus
+from ..._protocols import CentredModel, ScoreModel
 from ..._types import Points, Scalar
 from ...scores import AbstractScore
 
@@ -75,6 +76,24 @@ class AbstractReport(abc.ABC):
         table.box = None
         Console(file=text, width=_WIDTH, color_system=None).print(table)
         return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
+
+
+def held_out_draws(
+    model: ScoreModel, points: Any, key: PRNGKeyArray, draws: int
+) -> tuple[ScoreModel, Points, Float[Array, "k n d"], Float[Array, "k n d"]]:
+    """Held-out ``points`` ``(n, d)``, checked, with ``draws`` of standard normal noise and of random signs for each.
+
+    Model and points are in coordinates that begin at the mean of the model: see `DiffusionModel.centred`.
+    """
+    given, points = points, as_points(points, "points", dim=getattr(model, "dim", None))
+    if points.shape[0] < 2:
+        raise ValueError(f"`points` must be at least two held-out points, got {points.shape[0]}")
+    check_count("draws", draws)
+    dtype = getattr(model, "dtype", points.dtype)
+    origin, model = (model.mean, model.centred()) if isinstance(model, CentredModel) else (0.0, model)
+    points = minus(given, origin, dtype)
+    keys, shape = jax.random.split(key), (draws, *points.shape)
+    return model, points, jax.random.normal(keys[0], shape, dtype), jax.random.rademacher(keys[1], shape, dtype)
 
 
 @dataclasses.dataclass(frozen=True)

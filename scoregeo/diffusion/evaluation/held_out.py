@@ -18,12 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..._checks import as_points, check_count
+from ..._checks import as_points
 from ..._numerics import as_double, minus
-from ..._protocols import CentredModel, ScoreModel
+from ..._protocols import ScoreModel
 from ..._types import Points
 from ...scores import AbstractScore
-from .base import AbstractReport, check_levels
+from .base import AbstractReport, check_levels, held_out_draws
 
 _BLOCK = 256  # rows of a table of distances held at a time
 
@@ -115,21 +115,11 @@ def evaluate_held_out(
     True
     """
     sigmas = check_levels(sigmas)
-    given, points = points, as_points(points, "points", dim=getattr(model, "dim", None))
-    if points.shape[0] < 2:
-        raise ValueError(f"`points` must be at least two held-out points, got {points.shape[0]}")
-    check_count("draws", draws)
     if not tolerance > 0:
         raise ValueError(f"`tolerance` must be positive, got {tolerance}")
-    dtype = getattr(model, "dtype", points.dtype)
-    # A model is asked in coordinates that begin at its mean: see `DiffusionModel.centred`.
-    origin, model = (model.mean, model.centred()) if isinstance(model, CentredModel) else (0.0, model)
-    points = minus(given, origin, dtype)
-    keys = jax.random.split(key)
-    shape = (draws, *points.shape)
-    noise, probes = jax.random.normal(keys[0], shape, dtype), jax.random.rademacher(keys[1], shape, dtype)
+    model, points, noise, probes = held_out_draws(model, points, key, draws)
     condition = () if condition is None else (condition,)
-    levels = jnp.asarray(sigmas, dtype)
+    levels = jnp.asarray(sigmas, points.dtype)
     rows = [_figures(model.score_at(sigma, *condition), sigma, points, noise, probes) for sigma in levels]
     loss, trivial, calibration, standard_error, detail = np.asarray(rows, float).T
     # Comparisons with NaN are false, so a figure that is not a number is not trusted.

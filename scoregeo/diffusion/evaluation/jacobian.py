@@ -26,12 +26,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..._checks import as_points, check_count
-from ..._numerics import minus
-from ..._protocols import CentredModel, ScoreModel
+from ..._protocols import ScoreModel
 from ..._types import Points
 from ...scores import AbstractScore
-from .base import AbstractReport, check_levels
+from .base import AbstractReport, check_levels, held_out_draws
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,19 +100,9 @@ def evaluate_jacobian(
     True
     """
     sigmas = check_levels(sigmas)
-    given, points = points, as_points(points, "points", dim=getattr(model, "dim", None))
-    if points.shape[0] < 2:
-        raise ValueError(f"`points` must be at least two held-out points, got {points.shape[0]}")
-    check_count("draws", draws)
-    dtype = getattr(model, "dtype", points.dtype)
-    # A model is asked in coordinates that begin at its mean: see `DiffusionModel.centred`.
-    origin, model = (model.mean, model.centred()) if isinstance(model, CentredModel) else (0.0, model)
-    points = minus(given, origin, dtype)
-    keys = jax.random.split(key)
-    shape = (draws, *points.shape)
-    noise, directions = jax.random.normal(keys[0], shape, dtype), jax.random.rademacher(keys[1], shape, dtype)
+    model, points, noise, directions = held_out_draws(model, points, key, draws)
     condition = () if condition is None else (condition,)
-    levels = jnp.asarray(sigmas, dtype)
+    levels = jnp.asarray(sigmas, points.dtype)
     rows = [_losses(model.score_at(sigma, *condition), sigma, points, noise, directions) for sigma in levels]
     loss, loss_error, trivial = np.asarray(rows, float).T
     return JacobianReport(sigmas, loss, loss_error, trivial, points.shape[0])
