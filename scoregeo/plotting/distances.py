@@ -15,7 +15,7 @@ from matplotlib.contour import QuadContourSet
 
 from .._checks import as_points
 from ..metrics import AbstractMetric
-from .fields import check_axes, check_values, evaluate, frame, grid
+from .fields import check_axes, check_values, frame, grid, metric_matrices
 
 # Around a point of the grid values are known on two squares, at one and at three rows and columns from it: linearly
 # between neighbours on them. The further away a square is, the less its interpolation matters; the near one leads
@@ -126,12 +126,10 @@ def grid_distances(
     places = np.asarray(as_points(sources, name, dim=2), np.float64)
     low, high = points.min(0), points.max(0)
     check_values(((places >= low) & (places <= high)).all(-1), places, f"`{name}` must lie within `xlim` and `ylim`")
-    matrices = evaluate(lambda x: metric.at(x).matrix(2), points, (2, 2), "metric")
-    check_values(np.isfinite(matrices).all((-2, -1)), points, "`metric` must be finite")
-    check_values(np.linalg.eigvalsh(matrices)[:, 0] > 0, points, "`metric` must be positive definite")
+    everywhere = metric_matrices(metric, np.concatenate([points, places]))
+    matrices, here = everywhere[: len(points)], everywhere[len(points) :]
     spacing = np.array([tick[1] - tick[0] for tick in ticks])
     steps = points - places[:, None]
-    here = evaluate(lambda x: metric.at(x).matrix(2), places, (2, 2), "metric")
     straight = np.sqrt(np.einsum("kni,nij,knj->kn", steps, matrices, steps)) / 2
     straight += np.sqrt(np.einsum("kni,kij,knj->kn", steps, here, steps)) / 2
     begun = np.where((np.abs(steps) <= (_REACH + 1e-6) * spacing).all(-1), straight, np.inf)

@@ -56,10 +56,7 @@ def density(
     """
     check_axes(ax)
     ticks, points = grid(xlim, ylim, resolution, "resolution", inset=False)
-    values = evaluate(log_prob, points, (), "log_prob")
-    if np.isnan(values).any() or values.max() in (np.inf, -np.inf):
-        got = "NaN" if np.isnan(values).any() else f"a largest value of {values.max()}"
-        raise ValueError(f"`log_prob` must be a number below infinity, and not -inf everywhere, got {got}")
+    values = log_density(log_prob, points)
     relative = np.exp(values - values.max())
     _warn_of_curl(log_prob, points[relative > _VISIBLE])
     relative = relative.reshape(len(ticks[1]), len(ticks[0]))
@@ -141,10 +138,7 @@ def tissot(
     """
     check_axes(ax)
     _, centres = grid(xlim, ylim, n, "n", inset=True)
-    matrices = evaluate(lambda x: metric.at(x).matrix(2), centres, (2, 2), "metric")
-    check_values(np.isfinite(matrices).all((-2, -1)), centres, "`metric` must be finite")
-    eigenvalues, eigenvectors = np.linalg.eigh(matrices)
-    check_values(eigenvalues[:, 0] > 0, centres, "`metric` must be positive definite")
+    eigenvalues, eigenvectors = np.linalg.eigh(metric_matrices(metric, centres))
     size = 0.46 * spacing(xlim, ylim, n) * np.sqrt(eigenvalues.min()) if radius is None else radius
     if not (np.isfinite(size) and size > 0):
         raise ValueError(f"`radius` must be a positive number, got {size!r}")
@@ -229,6 +223,23 @@ def evaluate(fn: Callable, points: np.ndarray, shape: tuple[int, ...], name: str
         got = getattr(got, "shape", type(got).__name__)
         raise ValueError(f"`{name}` must have values of shape {shape} at points of shape (2,), got {got}")
     return np.asarray(jax.jit(jax.vmap(fn))(at), np.float64)
+
+
+def log_density(log_prob: Callable[[Point], Scalar], points: np.ndarray) -> np.ndarray:
+    """``log_prob`` at all ``points``; raises ``ValueError`` if it is NaN or infinite, or -inf everywhere."""
+    values = evaluate(log_prob, points, (), "log_prob")
+    if np.isnan(values).any() or values.max() in (np.inf, -np.inf):
+        got = "NaN" if np.isnan(values).any() else f"a largest value of {values.max()}"
+        raise ValueError(f"`log_prob` must be a number below infinity, and not -inf everywhere, got {got}")
+    return values
+
+
+def metric_matrices(metric: AbstractMetric, points: np.ndarray) -> np.ndarray:
+    """G ``(n, 2, 2)`` at all ``points``; raises ``ValueError`` if it is not finite and positive definite there."""
+    matrices = evaluate(lambda x: metric.at(x).matrix(2), points, (2, 2), "metric")
+    check_values(np.isfinite(matrices).all((-2, -1)), points, "`metric` must be finite")
+    check_values(np.linalg.eigvalsh(matrices)[:, 0] > 0, points, "`metric` must be positive definite")
+    return matrices
 
 
 def check_values(good: np.ndarray | np.bool, points: np.ndarray, requirement: str) -> None:

@@ -10,7 +10,7 @@ from mpl_toolkits.mplot3d.axes3d import Axes3D
 from .._types import Point, Scalar
 from ..geodesics import Geodesic
 from .curves import _flatten, _samples
-from .fields import evaluate, grid
+from .fields import evaluate, grid, log_density
 
 
 class SurfaceArtists(NamedTuple):
@@ -57,9 +57,7 @@ def graph_surface(
     if not (np.isfinite(strength) and strength >= 0):
         raise ValueError(f"`strength` must be a non-negative number, got {strength!r}")
     ticks, points = grid(xlim, ylim, resolution, "resolution", inset=False)
-    values = evaluate(log_prob, points, (), "log_prob")
-    if np.isnan(values).any() or values.max() in (np.inf, -np.inf):
-        raise ValueError("`log_prob` must be a number below infinity, and not -inf everywhere")
+    values = log_density(log_prob, points)
     top, stretch = values.max(), np.sqrt(strength)
     heights = np.where(values < top - lowest, np.nan, stretch * (values - top)).reshape(len(ticks[1]), len(ticks[0]))
     counts = {"rcount": resolution, "ccount": resolution}
