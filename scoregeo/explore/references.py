@@ -6,6 +6,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from .._graphs import along, as_sparse, route
+from .._graphs import shortest as shortest_on
 from .._results import RESULTS, status_name
 from .._types import Points
 from ..geodesics import SpectralNewton
@@ -111,9 +113,6 @@ def grid_paths(metric: AbstractMetric, grid: Grid, pairs: np.ndarray) -> list[np
 
     Where a metric overflows, in the corners of a picture, no way leads through.
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import dijkstra
-
     low, high = np.array(grid.view).reshape(2, 2).T
     step = (high - low).max() / _CELLS
     nx, ny = (int(side) for side in np.round((high - low) / step) + 1)
@@ -127,24 +126,19 @@ def grid_paths(metric: AbstractMetric, grid: Grid, pairs: np.ndarray) -> list[np
         return (both[0] + both[1]) / 2
 
     first, second = _moves(nx, ny)
-    costs = lengths(first, second)
-    open_ = np.isfinite(costs)
-    edges = costs[open_], (first[open_], second[open_])
-    graph = coo_array(edges, shape=(len(points), len(points))).tocsr()
+    graph = as_sparse(len(points), np.stack([first, second], -1), lengths(first, second))
     paths = []
     for pair in pairs:
-        ends = [int(np.argmin(np.linalg.norm(points - end, axis=1))) for end in pair]
-        before = np.asarray(dijkstra(graph, directed=False, indices=ends[1], return_predecessors=True)[1])
-        nodes = [ends[0]]
-        while before[nodes[-1]] >= 0:
-            nodes.append(int(before[nodes[-1]]))
-        whole = np.array(nodes)
+        start, end = (int(np.argmin(np.linalg.norm(points - place, axis=1))) for place in pair)
+        back = route(shortest_on(graph, end)[1], end, start)
+        if back is None or len(back) < 3:  # no way, or two ends in one cell
+            paths.append(np.linspace(pair[0], pair[1], _PLACES))
+            continue
+        whole = np.array(back[::-1])
         sums = np.concatenate([[0.0], np.cumsum(lengths(whole[:-1], whole[1:]))])
-        t = np.linspace(0, float(sums[-1]), _PLACES)
-        path = np.stack([np.interp(t, sums, column) for column in points[whole].T], -1)
+        path = along(points[whole], sums, _PLACES)
         path[0], path[-1] = pair
-        # Two ends in one cell, or with no way between them, have the straight line.
-        paths.append(path if len(nodes) > 2 else np.linspace(pair[0], pair[1], _PLACES))
+        paths.append(path)
     return paths
 
 
