@@ -55,18 +55,15 @@ class Geometry:
         cls,
         model: DiffusionModel,
         points: Points,
-        *,
-        sigma: float = SIGMA,
-        contrast: float = CONTRAST,
-        image_shape: tuple[int, ...] | None = None,
+        image_shape: tuple[int, ...] | None,
     ) -> "Geometry":
-        """The metric at noise level ``sigma``, or the nearest one that ``model`` knows, as strong as ``contrast`` says
-        on ``points`` ``(n, d)``, in the coordinates of the model; call inside `double_precision`."""
+        """The metric at noise level `SIGMA`, or the nearest one that ``model`` knows, as strong as `CONTRAST` says on
+        ``points`` ``(n, d)``, in the coordinates of the model; call inside `double_precision`."""
         least, most = known_sigmas(model)
-        sigma = min(max(sigma, least), most)
+        sigma = min(max(SIGMA, least), most)
         some = jnp.asarray(points[:: -(-len(points) // _POINTS)], jnp.float64)
-        strength = calibrate(model.score_at(sigma), some, contrast)
-        return cls(sigma, strength, contrast, image_shape)
+        strength = calibrate(model.score_at(sigma), some, CONTRAST)
+        return cls(sigma, strength, CONTRAST, image_shape)
 
     def save(self, directory: pathlib.Path) -> None:
         """Write ``geometry.json`` beside a model."""

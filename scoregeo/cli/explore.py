@@ -16,7 +16,7 @@ from ..diffusion import DiffusionModel
 from ..explore import Plane, normals_page, score_page, write_page
 from ..scores import AbstractScore, KernelDensityScore
 from ._command import Command
-from ._geometry import GEOMETRY_FILE, Geometry, check_known_sigma, double_precision
+from ._geometry import GEOMETRY_FILE, Geometry, check_known_sigma, double_precision, known_sigmas
 from ._io import PointsOptions, load_model, make_folder_of_output, training_points, unit_of_length
 
 # Noise levels about the one in the middle, where nobody gives any.
@@ -135,14 +135,8 @@ def _levels_of(model: DiffusionModel, folder: Path) -> tuple[float, ...]:
     if not (folder / GEOMETRY_FILE).exists():
         raise ValueError(f"`--model` {folder} has no {GEOMETRY_FILE}; give --sigmas")
     kept = Geometry.load(folder).sigma
-    levels = []
-    for factor in _FACTORS:
-        try:
-            check_known_sigma(kept * factor, model)
-        except ValueError:
-            continue
-        levels.append(kept * factor)
-    return tuple(levels) or (kept,)
+    least, most = known_sigmas(model)
+    return tuple(kept * factor for factor in _FACTORS if least <= kept * factor <= most) or (kept,)
 
 
 def _plane(points: np.ndarray, rows: tuple[int, ...]) -> Plane | None:

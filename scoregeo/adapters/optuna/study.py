@@ -90,8 +90,8 @@ def log_range(name: str, value: Any) -> tuple[float, float]:
 
 def count_range(name: str, value: Any) -> tuple[int, int]:
     """``(low, high)`` as integers; raises ``ValueError`` naming the argument unless ``1 <= low <= high``."""
-    low, high = log_range(name, value)
-    return check_count(name, value[0]), check_count(name, value[1], least=int(low)) if high >= low else int(high)
+    log_range(name, value)
+    return check_count(name, value[0]), check_count(name, value[1])
 
 
 def run_study(

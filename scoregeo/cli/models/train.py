@@ -93,7 +93,7 @@ class Train(NetworkOptions, PointsOptions, Command):
         """Keep a metric beside the model, so that the other commands have one."""
         try:
             with double_precision():
-                geometry = Geometry.recommended(model, points, image_shape=shape)
+                geometry = Geometry.recommended(model, points, shape)
         except ValueError as error:  # a network that knows no score without a condition
             console.print(f"no metric is kept beside the model: {error}")
             return
