@@ -20,6 +20,7 @@ FOUNDATION = {
     "_cholesky",
     "_traces",
     "_graphs",
+    "_html",
 }
 ALLOWED = {
     "_types": set(),
@@ -31,6 +32,7 @@ ALLOWED = {
     "_cholesky": set(),
     "_traces": {"_types", "_checks"},
     "_graphs": set(),
+    "_html": set(),
     "_results": {"_checks"},
     "_atomic": set(),
     "scores": FOUNDATION,

@@ -29,12 +29,14 @@ from scipy import stats
 
 from .._atomic import replacing
 from .._checks import as_arrays, as_points, check_count
+from .._html import grid, points_svg
 from .._results import RESULTS
 from .._types import Points, Scalar
 from ..geodesics import AbstractBoundarySolver, AbstractStart, geodesic
 from ..geodesics.checks import check_metric
 from ..metrics import AbstractMetric
 from ..operations import pairwise_dist
+from .tables import Table, rich_table
 
 # How many geodesics are solved side by side where pairs are given one by one.
 _BATCH = 256
@@ -117,11 +119,8 @@ class Comparison:
             writer.writerow(self.table.dtype.names or ())
             writer.writerows(self.table.tolist())
 
-    def __rich__(self) -> Any:
-        """Two tables for ``rich``: what each distance is, and how each two of them agree."""
-        from rich.console import Group
-        from rich.text import Text
-
+    def _tables(self) -> tuple[Table, Table, str]:
+        """What each distance is, how each two of them agree, and a caption for both."""
         sizes = []
         for name, failed in self.failed.items():
             known = self.table[name][np.isfinite(self.table[name])]
@@ -135,12 +134,26 @@ class Comparison:
             agreement.append([f"{self.names[j]}, {self.names[i]}", *spans, *same])
         headings = ["correlations", "rank (Spearman)", "linear (Pearson)", "same nearest neighbour"]
         counts = f"over {int(self.complete.sum())} of {len(self.table)} pairs"
-        return Group(
-            _rich_table(["distance", "pairs", "failed", "smallest", "median", "largest"], sizes),
-            "",
-            _rich_table(headings if self.nearest is not None else headings[:3], agreement),
-            Text(f"{counts}; in brackets {100 * self.level:g}% bootstrap intervals"),
+        return (
+            (["distance", "pairs", "failed", "smallest", "median", "largest"], sizes),
+            (headings if self.nearest is not None else headings[:3], agreement),
+            f"{counts}; in brackets {100 * self.level:g}% bootstrap intervals",
         )
+
+    def __rich__(self) -> Any:
+        from rich.console import Group
+        from rich.text import Text
+
+        sizes, agreement, caption = self._tables()
+        return Group(rich_table(*sizes), "", rich_table(*agreement), Text(caption))
+
+    def _repr_html_(self) -> str:
+        sizes, agreement, caption = self._tables()
+        picture = ""
+        if len(self.names) > 1:
+            first, second = (self.table[name] for name in self.names[:2])
+            picture = points_svg(np.stack([first, second], 1), f"{self.names[1]} over {self.names[0]}")
+        return grid("Distances", *sizes) + picture + grid("Agreement", *agreement, caption)
 
     def __str__(self) -> str:
         from rich.console import Console
@@ -149,19 +162,6 @@ class Comparison:
         console = Console(file=text, width=_PAGE, color_system=None, force_jupyter=False)
         console.print(self)
         return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
-
-
-def _rich_table(headings: list[str], rows: list[list[str]]) -> Any:
-    """A ``rich.table.Table`` without lines; its cells are plain text, so that no name is taken for markup."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for i, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if i else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    return table
 
 
 def compare(

@@ -37,6 +37,7 @@ from .sampling.guidance import GuidedScore
 from .sampling.latent import LatentFlow
 from .sampling.likelihood import Likelihood, log_prob
 from .schedules import AbstractSchedule
+from .summary import model_html
 
 _FORMAT = {"format": "scoregeo.DiffusionModel", "version": 1}
 # By how much of a noise level rounding may leave the range of the schedule.
@@ -105,6 +106,9 @@ class DiffusionModel(eqx.Module):
         self.config = config
         self.standardization = standardization
         self.history = TrainingHistory.empty() if history is None else history
+
+    def _repr_html_(self) -> str:
+        return model_html(self)
 
     @property
     def denoiser(self) -> Denoiser:
@@ -370,7 +374,7 @@ def _check_sigma(sigma: Any, schedule: AbstractSchedule) -> Array:
     sigma = as_float(sigma, "sigma")
     if sigma.shape != ():
         raise ValueError(f"`sigma` must be a scalar, got shape {sigma.shape}")
-    least, most = (schedule.noise_level(jnp.asarray(t)) for t in (schedule.t_min, schedule.t_max))
+    least, most = schedule.noise_range()
     if not all(map(is_concrete, (sigma, least, most))):
         return sigma
     if not 0 < float(sigma) < float("inf"):

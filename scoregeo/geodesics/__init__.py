@@ -12,6 +12,7 @@ from .refine import Refine
 from .shooting.solver import Shooting
 from .solution import Geodesic
 from .solve import geodesic
+from .spectral.history import SolveHistory, solve_history
 from .spectral.solver import SpectralNewton
 from .starts import AbstractStart, Bend, GraphInit, StraightLine
 from .transport import PoleLadder, TransportODE, jacobi_field, parallel_transport
@@ -37,6 +38,7 @@ __all__ = [
     "Polyline",
     "Refine",
     "Shooting",
+    "SolveHistory",
     "SpectralNewton",
     "Spherical",
     "StraightLine",
@@ -45,5 +47,6 @@ __all__ = [
     "jacobi_field",
     "parallel_transport",
     "shoot",
+    "solve_history",
     "verify",
 ]

@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
 from .._checks import is_concrete
+from .._html import curves_svg, page
 from .._numerics import frozen, safe_sqrt
 from .._results import RESULTS, raise_if_failed, status_name
 from .._types import Point, Points, Scalar
@@ -86,6 +87,26 @@ class Geodesic(eqx.Module):
                 count = np.asarray(self.stats[name]).item()
                 parts.append(f"{count} {unit.removesuffix('s') if count == 1 else unit}")
         return f"Geodesic({', '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: length, error, status and work, and the path beside them (of a batch, up to 50 paths)."""
+        if not all(map(_has_value, jax.tree.leaves(self))):
+            return page("Geodesic, traced", [("points", str(self.points.shape))])
+        d = self.points.shape[-1]
+        failed = np.ravel(np.asarray(self.result != RESULTS.successful))
+        picture = curves_svg(np.reshape(self.points, (-1, *self.points.shape[-2:])), failed)
+        status = np.asarray(status_name(self.result))
+        if np.ndim(self.length) > 0:
+            ended = collections.Counter(np.ravel(status).tolist()).most_common()
+            lengths = np.asarray(self.length)[np.isfinite(self.length)]
+            rows = [("status", ", ".join(f"{n} {name}" for name, n in ended))]
+            rows += [("lengths", f"{lengths.min():.6g} to {lengths.max():.6g}")] if lengths.size else []
+            return page(f"Geodesics, {np.shape(self.length)}, d = {d}", rows, picture)
+        rows = [("length", f"{float(self.length):.6g} ± {float(self.error):.0e}"), ("status", str(status))]
+        straight = float(np.linalg.norm(self.points[-1] - self.points[0]))
+        rows += [("straight, Euclidean", f"{straight:.6g}"), ("residual", f"{float(self.residual):.1e}")]
+        rows += [(unit, str(int(self.stats[name]))) for name, unit in _WORK.items() if name in self.stats]
+        return page(f"Geodesic, d = {d}", rows, picture)
 
     @classmethod
     def from_curve(

@@ -9,7 +9,7 @@ from .animation import write_animation
 from .comparison import comparison_figure, correlation_matrix, distance_scatter, half_plane
 from .curves import GeodesicArtists, geodesics
 from .distances import distance_field, voronoi
-from .explain import explain
+from .explain import convergence_figure, explain
 from .fans import FanArtists, geodesic_fan
 from .fields import density, score_field, tissot
 from .images import image_grid, image_strip
@@ -36,6 +36,7 @@ __all__ = [
     "calibration",
     "comparison_figure",
     "components_figure",
+    "convergence_figure",
     "correlation_matrix",
     "curvature_map",
     "density",

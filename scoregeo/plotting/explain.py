@@ -1,4 +1,4 @@
-"""One figure that says what a geodesic is, and how far it is to be trusted."""
+"""Figures that explain: what a geodesic is and how far it is to be trusted, and how a solve went."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from .._results import status_name
-from ..geodesics import Geodesic, verify
+from ..geodesics import Geodesic, SolveHistory, verify
 from ..geodesics.checks import check_metric
 from ..metrics import AbstractMetric
 from ..scores import log_prob_along
@@ -19,6 +20,7 @@ from .fields import tissot
 from .images import image_strip
 
 _GEODESIC, _STRAIGHT = "#D55E00", "#333333"
+_ENERGY, _REFUSED, _ERROR, _OTHER = "#0072B2", "#D55E00", "#009E73", "#555555"
 # So many coordinates, those that vary most, are drawn where there are more than two and the points are no images.
 _COORDINATES = 8
 
@@ -141,3 +143,62 @@ def _speed(ax: Axes, metric: AbstractMetric, path: Geodesic, ts: Any) -> None:
     ax.axhline(0, color="#999999", lw=0.8, zorder=0)
     ax.set_xlabel("$t$")
     ax.set_ylabel("speed in the metric,\nper cent from its mean")
+
+
+def convergence_figure(history: SolveHistory) -> Figure:
+    """A figure of a `solve_history`: how far the energy is from its last value, errors, steps, and elements.
+
+    Above, the energy of the path relative to the last one, and the estimated errors of path and length, over the
+    points at which the metric was evaluated; in the middle the part of each Newton step that was tried, crosses where
+    it was refused; below the number of elements. Steps of a continuation are shaded.
+
+    >>> import jax.numpy as jnp
+    >>> from scoregeo import GaussianScore, SteinMetric
+    >>> from scoregeo.geodesics import solve_history
+    >>> metric = SteinMetric(GaussianScore(jnp.zeros(2), jnp.eye(2)))
+    >>> history = solve_history(metric, jnp.array([-1.0, 0.5]), jnp.array([1.0, 0.7]))
+    >>> len(convergence_figure(history).axes)
+    3
+    """
+    figure = Figure(figsize=(7, 5.6), layout="constrained")
+    above, middle, below = figure.subplots(3, 1, sharex=True, height_ratios=(2.4, 1, 0.8))
+    at = history.metric_evaluations
+    final = history.energy[-1]
+    length = np.sqrt(2 * final)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        curves = (
+            ("energy, from its last value", np.abs(history.energy / final - 1), _ENERGY, "o-"),
+            ("estimated error of the path", history.path_error, _OTHER, ".:"),
+            ("estimated error of the length", history.error / length, _ERROR, "s--"),
+        )
+    for label, values, colour, style in curves:
+        # Zero and infinity have no place on a logarithmic axis.
+        shown = np.where((values > 0) & np.isfinite(values), values, np.nan)
+        above.semilogy(at, shown, style, color=colour, label=label, markersize=4, linewidth=1.3)
+    above.set_ylabel("relative")
+    above.legend(fontsize=9)
+    for mask, colour, marker, label in (
+        (history.accepted, _ENERGY, "o", "accepted"),
+        (~history.accepted, _REFUSED, "x", "refused"),
+    ):
+        middle.semilogy(at[mask], history.step_size[mask], marker, color=colour, label=label, markersize=5)
+    middle.set_ylim(min(0.5, float(history.step_size.min()) / 2), 2)
+    middle.set_ylabel("part of\nthe step")
+    middle.legend(fontsize=9)
+    below.step(at, history.elements, where="mid", color=_OTHER)
+    below.set(xlabel="points at which the metric was evaluated", ylabel="elements", ylim=(0, None))
+    below.yaxis.set_major_locator(MaxNLocator(integer=True))
+    for ax in (above, middle, below):
+        _shade(ax, at, history.attempt > 0)
+        ax.grid(alpha=0.3)
+    above.set_title(
+        f"{history.status}: {history.newton_steps[-1]} Newton steps, {history.cg_steps[-1]} of CG, length {length:.6g}"
+    )
+    return figure
+
+
+def _shade(ax: Axes, at: np.ndarray, where: np.ndarray) -> None:
+    """Grey where a continuation was under way."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], where, [False]]).astype(int)))
+    for first, last in zip(edges[::2], edges[1::2], strict=True):
+        ax.axvspan(float(at[max(first - 1, 0)]), float(at[last - 1]), color="#000000", alpha=0.07, linewidth=0)

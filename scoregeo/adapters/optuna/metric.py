@@ -321,7 +321,7 @@ def default_noise_levels(model: Any, data: Points) -> tuple[float, float]:
     neighbour = float(np.median(KDTree(points).query(asked, k=2)[0][:, 1]))
     low, high = max(min(neighbour / 2, spread / 8), _LEAST * spread), spread
     if (schedule := getattr(model, "schedule", None)) is not None:
-        least, most = (float(schedule.noise_level(jnp.asarray(t))) for t in (schedule.t_min, schedule.t_max))
+        least, most = map(float, schedule.noise_range())
         low, high = max(low, least), min(high, most)
     if not low < high:
         raise ValueError(

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._checks import as_points, check_count
+from ..._html import grid
 from ..._numerics import minus
 from ..._protocols import CentredModel, ScoreModel
 from ..._types import Points, Scalar
@@ -68,6 +69,9 @@ class AbstractReport(abc.ABC):
 
     def __rich__(self) -> Any:
         return self.table()
+
+    def _repr_html_(self) -> str:
+        return grid(self._title(), self._columns(), self._rows(), self._caption())
 
     def __str__(self) -> str:
         from rich.console import Console

@@ -5,8 +5,6 @@ normal over the data (Song et al. 2021, arXiv 2011.13456, section 4.3; "DDIM inv
 in `likelihood`, equations (1) and (2), a model that is a Gaussian has ``dz/dw = 0``.
 """
 
-from typing import Any
-
 import diffrax
 import equinox as eqx
 import jax.numpy as jnp
@@ -49,21 +47,14 @@ class LatentFlow(eqx.Module):
     def encode(self, x: Point) -> Vector:
         """The latent ``(d,)`` of the point ``x`` ``(d,)``, about standard normal for data."""
         x = as_point(x, "x", dim=self.mean.size)
-        start, end = self._levels(x.dtype)
+        start, end = self.schedule.noise_range(x.dtype)
         return self._carry((x - self.mean) / self._spread(start), start, end)
 
     def decode(self, z: Vector) -> Point:
         """The point ``(d,)`` whose latent is ``z`` ``(d,)``."""
         z = as_point(z, "z", dim=self.mean.size)
-        start, end = self._levels(z.dtype)
+        start, end = self.schedule.noise_range(z.dtype)
         return self.mean + self._spread(start) * self._carry(z, end, start)
-
-    def _levels(self, dtype: Any) -> tuple[Scalar, Scalar]:
-        """The least and the largest noise level."""
-        low, high = (
-            self.schedule.noise_level(jnp.asarray(t, dtype)) for t in (self.schedule.t_min, self.schedule.t_max)
-        )
-        return low, high
 
     def _spread(self, level: Scalar) -> Array:
         return jnp.sqrt(self.variance + level**2)

@@ -66,6 +66,10 @@ class AbstractSchedule(eqx.Module):
         """The time whose logarithm of the signal-to-noise ratio is the given one (the inverse of `log_snr`)."""
         return self.time_at(jnp.exp(-0.5 * jnp.asarray(log_snr)))
 
+    def noise_range(self, dtype: Any = None) -> tuple[Scalar, Scalar]:
+        """The least and the largest noise level, those of ``t_min`` and ``t_max``."""
+        return self.noise_level(jnp.asarray(self.t_min, dtype)), self.noise_level(jnp.asarray(self.t_max, dtype))
+
     def noise_level(self, t: Scalar) -> Scalar:
         """``sigma(t)/alpha(t)``: the noise on the data, in units of the data."""
         return self.sigma(t) / self.alpha(t)

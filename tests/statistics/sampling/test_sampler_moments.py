@@ -1,7 +1,7 @@
 """Four chains of each sampler on each target: moments as they should be, chains that agree.
 
-A chain goes another way where a processor rounds otherwise, so bounds leave room for any of them: of the 56 moments, one
-is 4.5 standard errors off in one run of three thousand. What a wrong sampler does is the subject of test_invariance.py.
+A chain goes another way where a processor rounds otherwise, so bounds leave room for any of them: of the 56 moments,
+one is 4.5 standard errors off in one run of three thousand. A wrong sampler is what test_invariance.py is about.
 """
 
 import blackjax.diagnostics
