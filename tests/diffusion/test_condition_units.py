@@ -29,6 +29,7 @@ def plain(data):
     return fit(data[0], CONFIG, conditions=data[1], progress=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", UNITS)
 def test_units_change_nothing(data, plain, unit):
     """Scores, guidance, samples and likelihoods are those of the same conditions as standard normal numbers."""

@@ -58,6 +58,7 @@ def test_samples_of_a_class(model):
     assert np.mean(guided[:, 0] < 0) > 0.97
 
 
+@pytest.mark.slow
 def test_conditions_compile_once_and_survive_a_file(model, tmp_path):
     traces = []
 

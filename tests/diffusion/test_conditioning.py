@@ -162,6 +162,7 @@ def test_bad_conditions_are_named(settings, condition, message):
             jax.jit(lambda x: net(x, LEVEL, condition))(POINT)
 
 
+@pytest.mark.slow
 def test_one_network_learns_the_score_with_and_without_the_class():
     """Two classes N(-1, 0.3^2) and N(1, 0.3^2), a third of the labels dropped: three exact scores to compare with."""
     graphdef, weights, rest = nnx.split(

@@ -140,6 +140,7 @@ def test_the_velocity_is_the_flow_of_a_gaussian(schedule):
     np.testing.assert_allclose(solution.y[:, -1], last, rtol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
 def test_jit_vmap_and_grad(schedule):
     t = schedule.time_at(jnp.array([0.1, 1.0, 5.0]))
@@ -167,6 +168,7 @@ def test_any_shape(shape):
     np.testing.assert_allclose(value, predictions["x0"], rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_v_knows_data_and_noise_at_every_noise_level():
     """In float32 at very small and very large noise, where eps no longer knows x0 nor x0 eps."""
     x0, eps = jax.random.normal(jax.random.key(0), (2, 8), jnp.float32)

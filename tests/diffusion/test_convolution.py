@@ -149,6 +149,7 @@ def test_on_cpus_few_channels_in_double_precision_are_matrix_products():
     assert text.count("stablehlo.dot_general") == 3 * 9  # for each place of the kernel
 
 
+@pytest.mark.slow
 def test_a_network_is_served_wherever_its_convolutions_are():
     """Every convolution of a U-Net, in both directions and in a loop, is compiled with its channels last."""
     net = UNet((4, 4, 1), 4, (1, 2), 1, key=jax.random.key(0))

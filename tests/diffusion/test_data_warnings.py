@@ -43,6 +43,7 @@ def test_what_is_usual(data):
     said(data)
 
 
+@pytest.mark.slow
 def test_fit_takes_a_dataset():
     units = Standardization.fit(NORMAL * 5)
     data = Dataset(np.asarray(units.apply(NORMAL * 5)), "normal", standardization=units)

@@ -14,6 +14,7 @@ X = jnp.array([0.4, -0.7, 1.1])
 SIGMAS = [1e-4, 0.05, 0.5, 30.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", SIGMAS)
 @pytest.mark.parametrize("wrap", [lambda net: net, Potential])
 def test_tweedie(wrap, sigma, mlp):
@@ -32,6 +33,7 @@ def test_denoiser_is_that_of_karras(sigma, mlp):
     np.testing.assert_allclose(Denoiser(net, data).denoise(X, jnp.array(sigma)), expected, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", SIGMAS)
 def test_a_network_of_zeros_is_exact_for_isotropic_gaussian_data(sigma):
     denoiser = Denoiser(MLP(3, key=jax.random.key(0)), 0.8, MEAN)
@@ -56,6 +58,7 @@ def test_the_score_is_the_gradient_of_log_prob(sigma, mlp):
     np.testing.assert_allclose(denoiser.score(X, jnp.array(sigma)), differences, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_small_noise_keeps_its_digits_in_float32(mlp):
     """(D - x)/sigma^2 as written loses all digits here; the score loses none."""
     sigma, x = jnp.float32(1e-6), X.astype("float32")

@@ -34,6 +34,7 @@ def swirl(x, sigma):
     return jnp.array([[-1.0, 2.0], [-2.0, -1.0]]) @ x / (1 + sigma**2)
 
 
+@pytest.mark.slow
 def test_the_loss_is_that_of_the_score_in_the_units_of_the_network(mlp):
     """Against the definition by full Jacobians; the teacher has curl."""
     denoiser = Denoiser(mlp(2), 0.7, jnp.array([0.3, -0.2]))
@@ -74,6 +75,7 @@ def test_a_student_learns_score_and_jacobian(trained, modes):
     assert errors(student)[0] < 0.1
 
 
+@pytest.mark.slow
 def test_the_jacobian_term_acts(trained, modes):
     """The gradient of the loss depends on its weight, and a step with it differs from one without."""
     students = [distill(trained, modes[0][:200], QUICK, jacobian=j, progress=False) for j in (0.0, 10.0)]
@@ -81,6 +83,7 @@ def test_the_jacobian_term_acts(trained, modes):
     assert any(not np.array_equal(a, b) for a, b in zip(*weights, strict=True))
 
 
+@pytest.mark.slow
 def test_settings_come_from_the_teacher(trained, modes):
     units = Standardization(np.array([1.0, 2.0]), np.array([3.0, 4.0]))
     teacher = DiffusionModel(trained.denoiser, dataclasses.replace(QUICK, reference_size=64), standardization=units)
@@ -89,6 +92,7 @@ def test_settings_come_from_the_teacher(trained, modes):
     np.testing.assert_array_equal(student.standardization.mean, units.mean)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("centred", [True, False])
 def test_points_far_from_the_origin(centred):
     """A teacher that knows its mean in float64, and one that is asked where the points are."""

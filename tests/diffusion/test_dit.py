@@ -71,6 +71,7 @@ def transformer(w, x, c_noise, shape, patch, heads):
     return output.reshape(-1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shape", "patch"), [((4, 6, 2), 2), ((3, 3, 1), 1), ((6, 3, 1), 3)])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_the_network_is_that_of_its_docstring(shape, patch, dtype):

@@ -33,6 +33,7 @@ class Poison(eqx.Module):
         return jnp.where((t > self.low) & (t <= self.high), -x, jnp.nan)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("weight", [0.0, 1.0, 2.5, -0.5])
 def test_the_guided_score_is_the_gradient_of_the_guided_density(weight, dtype, modes):
@@ -57,6 +58,7 @@ def test_the_weight_and_the_scores_keep_single_precision():
     assert guided(jnp.zeros(2, "float32"), jnp.float32(0.5)).dtype == jnp.float32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", [ProbabilityFlow(), Heun()], ids=["ProbabilityFlow", "Heun"])
 def test_guided_samples_of_gaussians_have_the_closed_form(sampler):
     """With one covariance, guidance moves the mean to m_u + w (m_c - m_u) at every noise level, and nothing else."""
@@ -83,6 +85,7 @@ def test_guidance_acts_within_its_interval_of_noise_levels():
     np.testing.assert_allclose(above(x, jnp.asarray(1.0)), 5 - x)
 
 
+@pytest.mark.slow
 def test_samplers_of_fixed_steps_do_not_evaluate_the_unconditional_score_outside():
     """A score that is NaN outside would spoil the sample if it were used, and is counted if it is called."""
     schedule, calls = EDM(sigma_max=10.0), []

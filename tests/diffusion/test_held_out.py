@@ -39,6 +39,7 @@ class Memorised(eqx.Module):
         return KernelDensityScore(self.train, sigma)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_exact_score_is_calibrated(seed):
     points = MIXTURE.sample(jax.random.key(seed), 3000)
@@ -66,6 +67,7 @@ def test_figures_of_a_gaussian():
     np.testing.assert_allclose(report.loss, found, rtol=0.02)
 
 
+@pytest.mark.slow
 def test_memorising_shows_and_is_not_recommended():
     train = MIXTURE.sample(jax.random.key(1), 100)
     fresh = MIXTURE.sample(jax.random.key(2), 2000)

@@ -57,6 +57,7 @@ def squared_errors(model, exact, sigma, points, key, draws=8):
     return jnp.mean(jax.vmap(one)(noisy), 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_figures_of_a_gaussian(dtype):
     """``sigma^2 J`` has the eigenvalues ``-sigma^2 / (l + sigma^2)``, so the loss is known, also of a factor."""
@@ -77,6 +78,7 @@ def test_figures_of_a_gaussian(dtype):
     assert (np.abs(scaled.loss - known) < 4 * scaled.loss_error).all()
 
 
+@pytest.mark.slow
 def test_the_trivial_loss_is_that_of_the_gaussian():
     points = MIXTURE.sample(jax.random.key(1), 2000)
     trivial = GaussianScore(jnp.mean(points, 0), jnp.mean(jnp.var(points, 0)) * jnp.eye(2))
@@ -84,6 +86,7 @@ def test_the_trivial_loss_is_that_of_the_gaussian():
     np.testing.assert_allclose(report.trivial_loss, report.loss, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "sigma"), [(0, 0.1), (1, 0.3), (2, 1.0)])
 def test_differences_are_squared_errors(seed, sigma):
     """Of a wrong Jacobian, with and without curl: against the exact score, at other draws of the noise."""

@@ -9,6 +9,7 @@ from flax import nnx
 from scoregeo.diffusion import MLP, Denoiser, denoising_loss
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [0.01, 0.3, 20.0])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_loss_is_the_weighted_error_of_the_denoiser(sigma, dtype, mlp):
@@ -58,6 +59,7 @@ def test_the_exact_score_has_the_smallest_loss():
     assert expected > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [0.02, 0.5, 40.0])
 def test_a_network_of_zeros_has_loss_one(sigma):
     """The target has unit variance at every noise level, whatever the data."""

@@ -31,6 +31,7 @@ def make(mlp):
 
 
 class TestScore:
+    @pytest.mark.slow
     def test_it_is_that_of_the_denoiser(self, make):
         model = make()
         score = model.score_at(0.3)
@@ -38,6 +39,7 @@ class TestScore:
         np.testing.assert_allclose(score(X), model.denoiser.score(X, jnp.array(0.3)), rtol=1e-12)
         np.testing.assert_allclose(jax.grad(score.log_prob)(X), score(X), rtol=1e-10)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
     def test_it_returns_the_type_of_the_point(self, make, dtype):
         assert make(dtype=jnp.float32).score_at(0.3)(X.astype(dtype)).dtype == dtype

@@ -42,6 +42,7 @@ def weights_of(net):
     return nnx.to_pure_dict(nnx.state(net))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dim", [1, 2, 64])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 @pytest.mark.parametrize("wrap", [lambda net: net, Potential])
@@ -152,6 +153,7 @@ def test_a_dictionary_that_is_no_network(values):
         network_from_dict(values, key=jax.random.key(0))
 
 
+@pytest.mark.slow
 @kinds
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.float64])
 @pytest.mark.parametrize("wrap", [lambda net: net, Potential])
@@ -163,6 +165,7 @@ def test_every_kind_maps_points_to_points_of_their_type(kind, dtype, wrap):
         assert (value.shape, value.dtype) == ((48,), dtype)
 
 
+@pytest.mark.slow
 @kinds
 def test_every_new_network_outputs_zero_and_has_a_gradient_to_leave_it(kind):
     net, x = KINDS[kind](key=jax.random.key(0)), jnp.asarray(POINT, jnp.float32)
@@ -178,6 +181,7 @@ def test_every_new_network_outputs_zero_and_has_a_gradient_to_leave_it(kind):
     assert np.abs(jax.tree.leaves(gradient["head"])[0]).max() > 1e-3
 
 
+@pytest.mark.slow
 @kinds
 def test_all_weights_take_part(kind):
     """No weight is left out of the computation: each one has a gradient (at weights that are not zero)."""
@@ -209,6 +213,7 @@ def test_derivatives_are_those_of_finite_differences(kind, wrap, seed):
     np.testing.assert_allclose((slopes[1] - slopes[0]) / (2 * h), second, rtol=1e-5, atol=1e-5 * scale[1])
 
 
+@pytest.mark.slow
 @kinds
 def test_the_potential_of_every_kind_has_a_symmetric_jacobian(kind):
     x, c = jnp.asarray(POINT), jnp.array(0.2)
@@ -218,6 +223,7 @@ def test_the_potential_of_every_kind_has_a_symmetric_jacobian(kind):
     assert np.abs(free - free.T).max() > 0.01 * np.abs(free).max()
 
 
+@pytest.mark.slow
 @kinds
 def test_every_kind_sees_the_noise_level(kind):
     outputs = jax.jit(jax.vmap(make(kind), in_axes=(None, 0)))(jnp.asarray(POINT), jnp.linspace(-1.6, 1.1, 8))
@@ -262,6 +268,7 @@ def test_points_in_bfloat16_stay_so(kind):
     np.testing.assert_array_equal(value, expected.astype(jnp.bfloat16))
 
 
+@pytest.mark.slow
 @kinds
 @pytest.mark.parametrize("settings", [{}, {"classes": 3, "compute_dtype": "bfloat16"}, {"condition_dim": 5}])
 @pytest.mark.parametrize("wrap", [lambda net: net, Potential])
@@ -281,6 +288,7 @@ def test_a_description_of_an_older_model_still_builds():
     assert sorted(weights_of(net)) == ["head", "layers", "noise"]
 
 
+@pytest.mark.slow
 @kinds
 def test_one_trace_for_fresh_networks_of_every_kind(kind):
     traces = []

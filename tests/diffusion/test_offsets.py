@@ -66,6 +66,7 @@ class TestEveryDoor:
         loaded = DiffusionModel.load(tmp_path).standardization
         assert (loaded.mean.dtype, loaded.mean[0], loaded.scale) == (np.float64, mean, scale)
 
+    @pytest.mark.slow
     def test_training_on_the_points_as_they_are(self, mean, scale, tmp_path):
         """A network that has hardly learned anything gives the normal density of the data."""
         x, config = draws(mean, scale, 4000), at_scale(scale)
@@ -105,6 +106,7 @@ class TestDates:
         }[kind]
         trained_on(data, at_scale(scale), x, tmp_path)
 
+    @pytest.mark.slow
     def test_scores_where_float64_is_enabled_later(self):
         """As the commands do it, which certify geodesics of float32 networks in double precision."""
         mean, scale = UNITS[0]
@@ -117,6 +119,7 @@ class TestDates:
         spread = float(model.denoiser.sigma_data[...])
         np.testing.assert_allclose(score, -scale / (scale**2 + spread**2), rtol=1e-5)
 
+    @pytest.mark.slow
     def test_commands(self, tmp_path):
         mean, scale = UNITS[0]
         x = draws(mean, scale)
@@ -149,6 +152,7 @@ class TestWarnings:
         with pytest.warns(UserWarning, match=r"mean of 5399999\.98 .* \(column 1\)"):
             fit(x, QUICK, progress=False)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("x", [draws(2020.0, 10.0), np.append(draws(0, 1), draws(2.5e6, 0.0), 1)])
     def test_silent_where_there_are_digits_and_for_constants(self, x):
         Dataset(x, "years")

@@ -98,6 +98,7 @@ def test_the_exact_score_gives_the_exact_law(name, case, modes):
     assert projection_p_value(samples, mixture) > 0.01
 
 
+@pytest.mark.slow
 def test_the_two_sample_tests_see_a_small_shift(modes):
     """And are calm under their null hypothesis."""
     true, other = (modes[1].sample(jax.random.key(i), 3 * N) for i in (1, 2))
@@ -107,6 +108,7 @@ def test_the_two_sample_tests_see_a_small_shift(modes):
     assert projection_p_value(other + 0.15, modes[1]) < 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", SHORT.values(), ids=SHORT)
 @pytest.mark.parametrize(("kind", "order"), [(Heun, 2), (DDIM, 1), (DPMSolver, 2)])
 def test_deterministic_samplers_converge_at_their_order(kind, order, schedule):
@@ -178,6 +180,7 @@ def heun_maps(levels, variance, sampler):
         yield factor, factor**2 * sampler.churn_noise**2 * (raised**2 - r**2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", SHORT.values(), ids=SHORT)
 @pytest.mark.parametrize(
     "sampler",
@@ -220,6 +223,7 @@ def test_random_steps_have_the_published_variance(sampler, schedule):
     assert abs(float(ends.var()) / expected - 1) < 5 * math.sqrt(2 / n)
 
 
+@pytest.mark.slow
 def test_dpm_solver_is_the_published_multistep_formula(modes):
     """Lu et al. 2022, Algorithm 2, in x, alpha, sigma and lambda = log(alpha/sigma), for a score that is not linear."""
     schedule = SHORT["VP"]
@@ -268,6 +272,7 @@ def test_only_churn_eta_and_langevin_steps_are_random(sampler, random, modes):
         np.testing.assert_allclose(first, deterministic, rtol=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", [Heun(steps=16), DDIM(steps=16), DPMSolver(steps=16)], ids=["Heun", "DDIM", "DPM"])
 @pytest.mark.parametrize("schedule", [EDM(), VP()], ids=["EDM", "VP"])
 def test_single_precision_follows_double(sampler, schedule, modes):
@@ -300,6 +305,7 @@ def test_samples_have_gradients(sampler, modes):
     np.testing.assert_allclose(slope, (end(x, 1.1 + h) - end(x, 1.1 - h)) / (2 * h), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", [Heun(), DDIM(), DPMSolver(), PredictorCorrector(), AnnealedLangevin()])
 def test_a_score_that_is_not_finite_is_reported_by_every_sampler(sampler):
     sampler = eqx.tree_at(lambda s: s.steps, sampler, 8)

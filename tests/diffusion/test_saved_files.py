@@ -10,6 +10,7 @@ import shutil
 
 import jax
 import numpy as np
+import pytest
 
 from scoregeo.datasets import Standardization
 from scoregeo.diffusion import (
@@ -41,6 +42,7 @@ CONFIG = FitConfig(
 )
 
 
+@pytest.mark.slow
 def test_a_model_is_read():
     model = DiffusionModel.load(SAVED / "model")
     assert model.config == CONFIG
@@ -54,6 +56,7 @@ def test_a_model_is_written_as_it_was(tmp_path):
         assert (tmp_path / name).read_bytes() == (SAVED / "model" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on(tmp_path):
     folder = shutil.copytree(SAVED / "checkpoint", tmp_path / "checkpoint")
     resumed, whole = fit(POINTS, CONFIG, checkpoint_dir=folder, progress=False), DiffusionModel.load(SAVED / "model")

@@ -111,6 +111,7 @@ class TestFormulas:
         level = jnp.float32(1e-4)
         np.testing.assert_allclose(schedule.noise_level(schedule.time_at(level)), level, rtol=3e-6)
 
+    @pytest.mark.slow
     def test_all_methods_work_under_transformations(self, schedule):
         t = times(schedule)[3]
         for name in ("alpha", "sigma", "drift", "squared_diffusion", "noise_level", "log_snr"):
@@ -131,12 +132,14 @@ class TestFormulas:
         ends = schedule.noise_level(jnp.array([schedule.t_max, schedule.t_min]))
         np.testing.assert_allclose(levels[jnp.array([0, -1])], ends, rtol=1e-12)
 
+    @pytest.mark.slow
     def test_training_levels_are_stratified(self, schedule):
         # One level in each of 64 equally likely parts: ranks of a large draw say which part each level is in.
         population = np.sort(schedule.training_levels(jax.random.key(0), 64_000))
         parts = np.searchsorted(population, np.sort(schedule.training_levels(jax.random.key(1), 64))) / 1000
         assert (np.abs(parts - np.arange(64) - 0.5) < 0.51).all()
 
+    @pytest.mark.slow
     def test_levels_in_float32(self, schedule):
         for levels in (
             schedule.training_levels(jax.random.key(0), 512, jnp.float32),

@@ -47,6 +47,7 @@ def direction(seed=0, dtype="float64"):
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("sigma", [0.05, 0.4, 3.0, 50.0])
 class TestTheTargetIsTheScoreOfTheReferenceSet:
+    @pytest.mark.slow
     def test_posterior(self, sigma, seed):
         """Mean and covariance from weights written out."""
         p = posterior(sigma, seed)
@@ -58,6 +59,7 @@ class TestTheTargetIsTheScoreOfTheReferenceSet:
         np.testing.assert_allclose(p.covariance_mv(direction(seed)), covariance @ direction(seed), atol=1e-12)
         np.testing.assert_allclose(p.effective_size(), 1 / np.sum(weights**2), rtol=1e-9)
 
+    @pytest.mark.slow
     def test_first_order(self, sigma, seed):
         """A network that returns the target has the exact score."""
         p, score = posterior(sigma, seed), KernelDensityScore(REFERENCE, sigma)
@@ -80,6 +82,7 @@ class TestTheTargetIsTheScoreOfTheReferenceSet:
         _, exact = jax.jvp(KernelDensityScore(REFERENCE, sigma), (p.noisy,), (v,))
         np.testing.assert_allclose(jv, exact, rtol=1e-6, atol=1e-9)
 
+    @pytest.mark.slow
     def test_losses(self, sigma, seed, mlp):
         """The squared errors of score and Jacobian, in the units that losses.py states."""
         p, v, score = posterior(sigma, seed), direction(seed), KernelDensityScore(REFERENCE, sigma)
@@ -94,6 +97,7 @@ class TestTheTargetIsTheScoreOfTheReferenceSet:
         np.testing.assert_allclose(second_order_loss(denoiser, p, v), expected, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_the_gate():
     """Shut up to an effective size of 20, then 1 - 20/size: equal weights make the size that of the set."""
     for n, expected in ((1, 0), (19, 0), (20, 0), (25, 0.2), (80, 0.75)):
@@ -117,6 +121,7 @@ def test_one_reference_point_is_plain_denoising(mlp):
         )
 
 
+@pytest.mark.slow
 def test_more_reference_points_vary_less_about_the_same_mean():
     """Targets at one noisy point of N(0, I) data, whose posterior mean is y/(1 + sigma^2).
 
@@ -144,6 +149,7 @@ def test_more_reference_points_vary_less_about_the_same_mean():
     assert spreads[2] < 0.5 * spreads[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("sigma", [1e-25, 1e-6, 1e-3, 1e3, 1e6])
 def test_never_nan_at_extreme_noise(sigma, dtype, mlp):

@@ -109,6 +109,7 @@ class TestAgreement:
         np.testing.assert_allclose(single.length, solved.length, rtol=1e-11)
         np.testing.assert_allclose(single.points, solved.points, atol=1e-9)
 
+    @pytest.mark.slow
     def test_spectral(self, solved):
         spectral = geodesic(
             tanh_metric(*ARGS[2:]), X, Y, solver=SpectralNewton(degree=48, max_elements=1, path_rtol=1e-9)
@@ -235,6 +236,7 @@ class TestFailures:
             assert int(results.stats["iterations"][i]) == int(alone.stats["iterations"])
             np.testing.assert_allclose(results.length[i], alone.length, rtol=1e-13)
 
+    @pytest.mark.slow
     def test_no_geodesic_and_outside(self):
         metric, x = polar(), jnp.array([1.0, 0.0])
         solve = jax.jit(

@@ -61,6 +61,7 @@ def solver(request):
     return request.param, run(request.param, jnp.float64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", list(PROBLEMS))
 def test_lengths(solver, problem):
     name, solve = solver
@@ -96,6 +97,7 @@ def test_nan_on_the_path(solver):
     assert result.result == RESULTS.metric_nonfinite
 
 
+@pytest.mark.slow
 def test_enormous_strength_is_solved_or_refused(solver):
     """From a mode outwards at strength 1e6: right within its error, or not successful."""
     _, solve = solver

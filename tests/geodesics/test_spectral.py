@@ -102,6 +102,7 @@ class TestBasis:
         expected = points.T @ a + velocities.T @ b
         np.testing.assert_allclose(basis.adjoint(a[:, None], b[:, None]).reshape(-1), expected, atol=1e-12)
 
+    @pytest.mark.slow
     def test_transfer_is_exact_where_it_can_be(self):
         """To elements that divide those of the path, and back."""
         c = random_path(BREAKS, 4, 2)
@@ -270,6 +271,7 @@ def curved():
 
 
 class TestGeodesic:
+    @pytest.mark.slow
     def test_certificates(self, curved):
         metric, result = curved
         assert result.result == RESULTS.successful
@@ -279,6 +281,7 @@ class TestGeodesic:
         assert result.stats["elements"] in (1, 4)
         np.testing.assert_allclose(result.energy, result.length**2 / 2, rtol=1e-12)
 
+    @pytest.mark.slow
     def test_samples_and_evaluation(self, curved):
         metric, result = curved
         assert result.points.shape == result.velocities.shape == (65, 2)
@@ -290,6 +293,7 @@ class TestGeodesic:
         np.testing.assert_allclose(result.reverse().velocity(0.2), -result.velocity(0.8), atol=1e-11)
         np.testing.assert_allclose(jax.vmap(metric.norm)(result.points, result.velocities), result.length, rtol=1e-7)
 
+    @pytest.mark.slow
     def test_error_estimate_bounds_the_error(self, curved):
         """Judged by the much finer solve, at a degree too low to be exact."""
         metric, fine = curved
@@ -331,6 +335,7 @@ class TestGeodesic:
         sampled = geodesic(metric, X, Y, solver=SMALL, ts=[0.0, 0.25, 1.0])
         np.testing.assert_allclose(sampled.points[1], result.evaluate(0.25), atol=1e-10)
 
+    @pytest.mark.slow
     def test_init_selects_the_basin(self):
         """On the three-mode problem, starts bent up by 3 descend to the longer local geodesic."""
         metric, x, y = three_modes(), MODES_X, MODES_Y
@@ -390,6 +395,7 @@ def test_an_unstable_line_is_left_at_loose_tolerances(tolerance):
     assert abs(float(length) - 6.488) < 0.1
 
 
+@pytest.mark.slow
 def test_a_start_in_another_precision():
     metric = SteinMetric(GaussianScore(jnp.zeros(2), jnp.eye(2)), 1.0)
     double = geodesic(metric, X, Y, solver=ONE_LEVEL)
@@ -409,6 +415,7 @@ def test_precision_is_that_of_the_points(dtype):
     np.testing.assert_allclose(result.length, 2.2212695, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_batches_of_geodesics_and_times():
     metric = EuclideanMetric()
     batch = jax.vmap(lambda y: geodesic(metric, X, y, solver=ONE_LEVEL, throw=False))(jnp.stack([Y, -Y, 2 * Y]))
@@ -476,6 +483,7 @@ class TestOutOfReach:
 
 
 class TestFailures:
+    @pytest.mark.slow
     @pytest.mark.parametrize("elements", [1, 4])
     def test_a_wall_that_only_the_next_level_sees(self, elements):
         """Outside the domain, between the points of the first level: infinite energy is not taken for accurate."""
@@ -490,12 +498,14 @@ class TestFailures:
         np.testing.assert_allclose(result.length, 1, rtol=1e-6)
         assert np.isinf(result.error)
 
+    @pytest.mark.slow
     def test_ends_in_different_domains(self):
         """Whatever it is that is sampled."""
         metric = MatrixMetric(lambda x: jnp.eye(2), domain=lambda x: jnp.abs(x[0]) - 0.5)
         for ts in (None, (0.0, 1.0)):
             assert geodesic(metric, X, Y, solver=ONE_LEVEL, ts=ts, throw=False).result == RESULTS.outside_domain
 
+    @pytest.mark.slow
     def test_nan_on_the_path(self):
         metric = SteinMetric(lambda x: jnp.where(jnp.abs(x[0]) < 0.2, jnp.nan, -x), 1.0)
         result = geodesic(metric, X, Y, solver=ONE_LEVEL, throw=False)
@@ -509,6 +519,7 @@ class TestFailures:
         metric = SteinMetric(lambda x: jnp.where(jnp.abs(x[0] - 1.0) < 1e-12, jnp.nan, -x), 1.0)
         assert geodesic(metric, X, Y, solver=ONE_LEVEL, throw=False).result == RESULTS.metric_nonfinite
 
+    @pytest.mark.slow
     def test_a_failed_distance_is_not_zero(self):
         metric = SteinMetric(lambda x: x * jnp.nan, 1.0)
         assert np.isnan(dist(metric, X, Y, solver=ONE_LEVEL, throw=False))
@@ -516,17 +527,20 @@ class TestFailures:
         assert np.isnan(matrix[0, 1])
         np.testing.assert_array_equal(results == RESULTS.successful, np.eye(2, dtype=bool))
 
+    @pytest.mark.slow
     def test_traced_negative_strength(self):
         length = jax.jit(lambda strength: dist(SteinMetric(linear_curl, strength), X, Y, solver=ONE_LEVEL, throw=False))
         assert np.isnan(length(-0.3))
         assert length(0.3) > 0
 
+    @pytest.mark.slow
     def test_message_is_the_advice_alone(self):
         with pytest.raises(RuntimeError) as error:
             dist(SteinMetric(lambda x: x * jnp.nan, 1.0), X, Y, solver=ONE_LEVEL)
         assert str(error.value).startswith("The metric returned NaN")
         assert "\n" not in str(error.value)
 
+    @pytest.mark.slow
     def test_one_newton_step(self):
         solver = SpectralNewton(max_steps=1, max_elements=1, continuation=0)
         result = geodesic(SteinMetric(network_score(0, 2), 5.0), X, Y, solver=solver, throw=False)
@@ -535,11 +549,13 @@ class TestFailures:
         with pytest.raises(RuntimeError, match="used all its steps"):
             geodesic(SteinMetric(network_score(0, 2), 5.0), X, Y, solver=solver)
 
+    @pytest.mark.slow
     def test_accuracy_out_of_reach(self):
         solver = SpectralNewton(degree=2, max_elements=1)
         with pytest.raises(RuntimeError, match="`max_elements`"):
             dist(SteinMetric(network_score(0, 2), 5.0), X, Y, solver=solver)
 
+    @pytest.mark.slow
     def test_a_bad_lane_leaves_the_others_alone(self):
         metric = SteinMetric(lambda x: jnp.where(x[0] > 1.5, jnp.nan, linear_curl(x)), 1.0)
         ys = jnp.stack([Y, jnp.array([2.0, 0.0]), -Y])
@@ -549,6 +565,7 @@ class TestFailures:
         for i in (0, 2):
             np.testing.assert_allclose(results.length[i], dist(metric, X, ys[i], solver=ONE_LEVEL), rtol=1e-10)
 
+    @pytest.mark.slow
     def test_equal_end_points(self):
         result = geodesic(SteinMetric(network_score(0, 2), 5.0), X, X, solver=ONE_LEVEL)
         assert float(result.length) == 0
@@ -616,6 +633,7 @@ class TestFailures:
 class TestTraces:
     """The metric is a traced argument: a new value never compiles again."""
 
+    @pytest.mark.slow
     def test_new_weights_and_strength(self):
         traces = []
 
@@ -631,6 +649,7 @@ class TestTraces:
         assert len(traces) == 1
         assert len(set(values)) == 3
 
+    @pytest.mark.slow
     def test_fresh_network_and_noise_level(self):
         """A learned score: another network of the same shape, or another noise level, is a new value, not a trace."""
         traces = []
@@ -651,6 +670,7 @@ class TestTraces:
         assert len(traces) == 1
         assert len(set(values)) == 3
 
+    @pytest.mark.slow
     def test_eager_calls_compile_once(self):
         """Without `jit` around it, `dist` must not trace the score again for new values either."""
         calls = []

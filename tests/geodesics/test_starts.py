@@ -30,6 +30,7 @@ def points_of(curve):
     return np.asarray(jax.vmap(curve)(T)[0])
 
 
+@pytest.mark.slow
 def test_lines():
     np.testing.assert_allclose(points_of(StraightLine()(THREE, X, Y)), X + T[:, None] * (Y - X), atol=1e-14)
     bent = points_of(Bend([0.0, 3.0])(THREE, X, Y))
@@ -52,6 +53,7 @@ class TestGraphInit:
             assert abs(radii[32] - 1) < 0.02
             np.testing.assert_array_equal(curve[jnp.array([0, -1])], jnp.stack([x, y]))
 
+    @pytest.mark.slow
     def test_follows_the_data_round_a_hole(self):
         """On a ring of points in Euclidean space: the shorter arc, at equal distances."""
         angle = np.linspace(0, 2 * np.pi, 60, endpoint=False)
@@ -65,6 +67,7 @@ class TestGraphInit:
             assert steps.max() < 1.1 * steps.min()
             np.testing.assert_allclose(path[[0, -1]], [x, y], atol=1e-12)
 
+    @pytest.mark.slow
     def test_weights_are_lengths_in_the_metric(self):
         """Two ways round; the metric makes the upper one dear."""
         dear = MatrixMetric(lambda x: jnp.where(x[1] > 0, 100.0, 1.0) * jnp.eye(2))
@@ -78,6 +81,7 @@ class TestGraphInit:
         assert points_of(both(dear, jnp.array([-1.0, -0.1]), jnp.array([1.0, -0.1])))[:, 1].max() < 0.05
         assert graph.neighbors == 1
 
+    @pytest.mark.slow
     def test_unconnected_and_out_of_the_domain(self):
         """Without a way through the graph, the straight line."""
         half = models.HyperbolicHalfSpace()
@@ -85,6 +89,7 @@ class TestGraphInit:
         x, y = jnp.array([0.0, 1.0]), jnp.array([1.0, 1.0])
         np.testing.assert_allclose(points_of(GraphInit(below, neighbors=1)(half, x, y))[32], [0.5, 1.0], atol=1e-12)
 
+    @pytest.mark.slow
     def test_under_jit_and_vmap(self):
         graph = GraphInit(jax.random.normal(jax.random.key(0), (40, 2)), neighbors=4)
         ends = jnp.stack([Y, Y + 0.1])

@@ -61,6 +61,7 @@ def start(d, dtype=jnp.float64):
     return jnp.asarray(np.random.default_rng(d).normal(size=(4, d)) * 0.8, dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("metric", "d", "dtype", "tol"),
     [
@@ -99,6 +100,7 @@ def test_scipy_with_christoffel_symbols_agrees(metric):
     np.testing.assert_allclose(moved(metric, shot(metric, x, v), jnp.stack([v, w, w]))[1], oracle.y[4:].T, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_conservative_formula():
     """-lam (v^T H w) s / L, of docs/mathematics.md, against the derivative of both forms of the acceleration."""
     score = GaussianMixtureScore([0.4, 0.6], [[-1.0, 0.0], [1.0, 0.5]], [0.3 * jnp.eye(2)] * 2)
@@ -112,6 +114,7 @@ def test_conservative_formula():
     np.testing.assert_allclose(expected, -jnp.einsum("kij,i,j->k", symbols, v, w), rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_flat_in_curved_coordinates():
     """Transport in the plane is none, whatever the coordinates: w -> D warp(y)^-1 D warp(x) w."""
     metric, (x, v, w, _) = MatrixMetric(warped_matrix), start(2)
@@ -222,6 +225,7 @@ class TestJacobiFields:
         covariant = rate + jnp.einsum("nkij,ni,nj->nk", symbols, path.velocities, slope)
         np.testing.assert_allclose(derivatives, covariant, atol=1e-7)
 
+    @pytest.mark.slow
     def test_derivative_of_exp(self):
         metric, (x, v, _, dj0) = SteinMetric(swirl), start(2)
         jacobian = jax.jit(jax.jacrev(lambda v: exp(metric, x, v, throw=False)))(v)
@@ -252,6 +256,7 @@ def test_gradients():
         assert float(jnp.abs(gradient).max()) > 1e-3
 
 
+@pytest.mark.slow
 def test_batch_and_way_back():
     metric, (x, v, w, u) = SteinMetric(swirl), start(2)
     paths = [shot(metric, x, velocity) for velocity in (v, u)]
@@ -328,6 +333,7 @@ class TestFailures:
     def test_zero_vector(self, path):
         np.testing.assert_array_equal(parallel_transport(self.flat, path, jnp.zeros(2)), jnp.zeros(2))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("method", [TransportODE(), PoleLadder(8)])
     def test_metric_turns_nan_on_the_way(self, path, method):
         metric = SteinMetric(lambda x: jnp.where(x[0] > 0.5, jnp.nan, -x))
@@ -337,6 +343,7 @@ class TestFailures:
         assert np.isfinite(vectors[0]).all()
         assert np.isnan(vectors[1]).all()
 
+    @pytest.mark.slow
     def test_failed_geodesic(self, path):
         disc = MatrixMetric(lambda x: jnp.eye(2), domain=lambda x: 1 - x @ x)
         left = shoot(disc, self.x, 2 * self.v, throw=False)

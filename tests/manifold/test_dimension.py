@@ -64,6 +64,7 @@ def test_gaussian(seed):
     np.testing.assert_allclose(participation_rank(score, x, sigma), p.sum() ** 2 / np.sum(p**2), rtol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("d", [1, 6])
 def test_mean_over_noisy_points(d):
     """It is d for any density (integration by parts), here random mixtures."""
@@ -78,6 +79,7 @@ def test_mean_over_noisy_points(d):
     assert abs(np.mean(found) - d) < 3 * error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("k", "sigma"), [(10, 0.1), (50, 0.03)])
 def test_spheres(k, sigma):
     """In R^100, from the exact score: within 10% by every estimate, and so by random directions."""

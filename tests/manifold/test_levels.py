@@ -34,6 +34,7 @@ def test_slope_is_that_of_the_density():
     np.testing.assert_allclose(found, expected, rtol=2e-3)
 
 
+@pytest.mark.slow
 def test_knee_of_noisy_data():
     """A plane with noise of 0.02 in R^8: the knee is above the noise and below the size, where the curve says 2."""
     covariance = np.diag([1.0, 2.0] + [0.02**2] * 6)

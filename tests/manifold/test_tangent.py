@@ -26,6 +26,7 @@ def posterior_covariance(data, x, sigma):
     return (weights * centred.T) @ centred
 
 
+@pytest.mark.slow
 def test_it_is_the_covariance_of_clean_points():
     rng = np.random.default_rng(1)
     data, x, sigma = rng.normal(size=(20, 4)), rng.normal(size=4), 0.7
@@ -71,6 +72,7 @@ def test_a_network_knows_its_noise_level():
     np.testing.assert_allclose(intrinsic_dimension(score, x), intrinsic_dimension(score, x, 0.5), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_variance_preserving_scores():
     """Of alpha x0 + sigma eps: divided by alpha, with the score times alpha, everything is as for x0 + sigma' eps."""
     rng, alpha, sigma = np.random.default_rng(0), 0.6, 0.3

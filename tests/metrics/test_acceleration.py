@@ -147,6 +147,7 @@ def test_acceleration_is_quadratic_in_the_velocity():
     np.testing.assert_array_equal(library(params, strength, x, 0 * v), 0 * v)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_conservative_formula_is_wrong_for_a_field_with_curl(seed):
     """Without the curl term -lam (s.v) G^-1 (J - J^T) v the acceleration is another one (docs/mathematics.md).
@@ -248,6 +249,7 @@ def test_half_space_christoffels_are_the_textbook_ones():
     np.testing.assert_allclose(christoffels(models.HyperbolicHalfSpace(), x), expected, rtol=1e-13, atol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strength", STRENGTHS)
 @pytest.mark.parametrize("name", ["density", "network"])
 def test_stein_christoffels_against_autodiff_and_finite_differences(name, strength):

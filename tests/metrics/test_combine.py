@@ -133,6 +133,7 @@ def compiled(name):
     return library, reference
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("d", [1, 2, 5, 20])
 @pytest.mark.parametrize("name", METRICS)
 def test_combined_metrics_are_those_of_their_matrices(name, d):
@@ -158,6 +159,7 @@ def test_combined_metrics_in_float32(name):
         np.testing.assert_allclose(got, value, rtol=0, atol=5e-5 * max(1, np.abs(value).max()))
 
 
+@pytest.mark.slow
 def test_acceleration_is_that_of_the_christoffel_symbols():
     """The default acceleration, and that of a scaling, against the library's other way to it."""
     x, v = jnp.asarray(np.random.default_rng(3).normal(size=(2, 4)))

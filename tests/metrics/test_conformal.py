@@ -98,6 +98,7 @@ def acceleration_by_hand(factor, x, v):
     return -jnp.linalg.solve(matrix(x), lower)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`ratio`")
 @pytest.mark.parametrize("d", [2, 5, 20])
 @pytest.mark.parametrize("kind", ["power", "power, curl", "energy", "score norm", "function"])
@@ -170,6 +171,7 @@ def clairaut(a, nearest, r):
 DIMENSIONS = [5, pytest.param(2, marks=pytest.mark.slow), pytest.param(10, marks=pytest.mark.slow)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("d", DIMENSIONS)
 @pytest.mark.parametrize(("b", "sd", "r"), [(0.5, 1.0, 1.5), (1.0, 0.6, 1.1)])
 def test_power_of_a_gaussian(b, sd, r, d):

@@ -56,6 +56,7 @@ def test_diagonal_and_acceleration(kind, d):
     assert np.abs(expected).max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["land", "rbf"])
 def test_far_away_it_is_constant_and_differentiable(kind):
     metric, _ = metric_and_diagonal(kind, 2)
@@ -73,6 +74,7 @@ def test_one_point_of_data():
     np.testing.assert_array_equal(metric.acceleration(jnp.zeros(3), jnp.ones(3)), 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ratio", [5.0, 30.0])
 @pytest.mark.parametrize("kind", ["land", "rbf"])
 def test_fit_costs_what_it_should(kind, ratio):
@@ -103,6 +105,7 @@ def test_a_ratio_out_of_reach():
     assert metric.floor > 0
 
 
+@pytest.mark.slow
 def test_no_data_near_the_path_is_a_status():
     points = np.array([[0.0, 0.0], [10.0, 0.0]])
     metric = LandMetric(points, 0.3, 0.1)

@@ -113,6 +113,7 @@ def acceleration_by_hand(matrix, x, v):
     return -jnp.linalg.solve(matrix(x), lower)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("d", [2, 5, 20])
 def test_acceleration(d):
     table = fields(d)
@@ -125,6 +126,7 @@ def test_acceleration(d):
             np.testing.assert_allclose(found[name], value, rtol=0, atol=scaled, err_msg=name)
 
 
+@pytest.mark.slow
 def test_algebra():
     d = 4
     table = fields(d)
@@ -148,6 +150,7 @@ def test_algebra():
                 np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9, err_msg=name)
 
 
+@pytest.mark.slow
 def test_one_dimension():
     x, v = jnp.array([0.7]), jnp.array([1.3])
     table = fields(1)
@@ -161,6 +164,7 @@ def test_one_dimension():
             np.testing.assert_allclose(a, b, rtol=1e-9, err_msg=name)
 
 
+@pytest.mark.slow
 def test_high_dimension_by_products_alone():
     d = 150
     score = FunctionScore(network, *weights(d))
@@ -219,6 +223,7 @@ def test_equals_stein():
             np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_stacked_and_inverse_of_one_score():
     score = FunctionScore(network, *weights(3))
     stein, stacked, inverse = (
@@ -232,6 +237,7 @@ def test_stacked_and_inverse_of_one_score():
         np.testing.assert_allclose(inverse.at(x).logdet(), -jnp.log1p(LAM * score(x) @ score(x)), rtol=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_gaussian_distance(seed):
     """The score of a Gaussian is linear: d = |(I + lam sigma^4 Sigma^-2)^(1/2) (x - y)|."""
@@ -282,6 +288,7 @@ def test_new_numbers_compile_once():
     assert len(traces) == before
 
 
+@pytest.mark.slow
 def test_single_precision():
     names = ("three values", "many values", "score Jacobian", "stacked", "inverse")
     table = {name: metric for name, (metric, _) in fields(3).items() if name in names}

@@ -105,6 +105,7 @@ def test_defaults_from_products_alone(d, dtype, rtol):
     check(ByProducts(g), g, rtol)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_the_default_solve_in_high_dimension(dtype):
     """Conjugate gradients: no d x d array in the program, derivatives, any size of the right side, zero too."""
@@ -132,6 +133,7 @@ def test_the_default_solve_says_where_it_fails():
     assert np.isnan(ByProducts(jnp.diag(scales)).solve(jnp.ones(80))).all()
 
 
+@pytest.mark.slow
 def test_the_default_solve_of_many_in_single_precision():
     """None goes on beyond what rounding lets it reach, where conjugate gradients end in NaN."""
     factor = random(0, 300, 300, dtype=np.float32) / 5
@@ -141,6 +143,7 @@ def test_the_default_solve_of_many_in_single_precision():
     np.testing.assert_allclose(jax.jit(jax.vmap(product.solve))(signs), expected, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_defaults_warn_of_large_matrices_once():
     """Above d = 64, when traced, naming class and method; `solve` and `matrix` do not: the first forms none, the second
     was asked for one."""
@@ -190,6 +193,7 @@ def rows_of(kind, k, d, dtype=np.float64):
     return jnp.asarray(rows.astype(dtype))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["full", "zero", "dependent", "tiny", "some zero"])
 @pytest.mark.parametrize("d", [1, 2, 5, 20])
 def test_low_rank_update(kind, d):
@@ -199,6 +203,7 @@ def test_low_rank_update(kind, d):
         check(LowRankUpdate(rows, weights), np.eye(d) + rows.T @ (weights[:, None] * rows), 3e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["full", "zero", "dependent"])
 def test_low_rank_update_in_float32(kind):
     rows, weights = rows_of(kind, 3, 8, np.float32), jnp.asarray([0.1, 1.0, 5.0], np.float32)
@@ -229,6 +234,7 @@ def test_low_rank_update_without_rows():
     np.testing.assert_array_equal(as_diagonal(product), np.ones(3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["zero", "dependent", "full"])
 @pytest.mark.parametrize("method", ["mv", "solve", "sqrt_mv", "inv_sqrt_mv", "logdet", "squared_norm"])
 def test_derivatives_of_low_rank_updates(method, kind):
@@ -246,6 +252,7 @@ def test_derivatives_of_low_rank_updates(method, kind):
     np.testing.assert_allclose(slope, (ahead - behind) / 2e-5, rtol=1e-7, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_weights_of_zero_have_derivatives():
     """d/dc at c = 0, where the metric is Euclid's: of G^-1 v it is -u (u . v), of log det |u|^2."""
     u, v = random(0, 4), random(1, 4)
@@ -254,6 +261,7 @@ def test_weights_of_zero_have_derivatives():
     np.testing.assert_allclose(jax.grad(lambda c: LowRankUpdate(u[None], c[None]).logdet())(0.0), u @ u, rtol=1e-13)
 
 
+@pytest.mark.slow
 def test_what_is_not_positive_gives_nan():
     """Not numbers: indefinite matrices, negative weights, factors that are not positive."""
     v = jnp.array([1.0, 0.3])
@@ -303,6 +311,7 @@ def kind_of_sum(a, b):
     return DiagonalInnerProduct if a == b == "diagonal" else Sum
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("a", list(products(1)))
 def test_sums_keep_structure(a):
     d, kinds = 4, list(products(1))

@@ -88,6 +88,7 @@ def test_no_curve_is_shorter(name):
     assert (bounds > 0).all() == known
 
 
+@pytest.mark.slow
 def test_bounds_that_are_reached():
     x, y = jnp.array([1.0, 0.5]), jnp.array([-0.3, 2.0])
     straight = float(jnp.linalg.norm(x - y))

@@ -37,6 +37,7 @@ def ax():
     return Figure().subplots()
 
 
+@pytest.mark.slow
 def test_half_plane(ax, laws):
     artists = half_plane(ax, laws)
     ends = np.array([[-1.0, 0.5], [1.0, 0.8], [0.5, 0.5], [2.5, 0.8]])
@@ -92,6 +93,7 @@ def test_matrix_has_each_pair_once(ax, comparison, rank):
     assert texts[1, 2] == "not defined"
 
 
+@pytest.mark.slow
 def test_figure(comparison, laws):
     paths = [law.reverse() for law in laws]
     figure = comparison_figure(
