@@ -7,7 +7,12 @@ from importlib import metadata
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
+import jax
+
 import scoregeo
+from scoregeo import datasets, explore
+
+HERE = pathlib.Path(__file__).parent
 
 project = "scoregeo"
 author = "The scoregeo developers"
@@ -15,7 +20,7 @@ copyright = "2026, The scoregeo developers"
 release = scoregeo.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "_pages"]
 html_theme = "furo"
 html_title = "scoregeo"
 
@@ -25,6 +30,10 @@ html_static_path = ["static"] + [
 ]
 html_css_files = ["scoregeo.css"]
 mathjax_path = "tex-svg.js"
+
+# Pages to explore, which the documentation shows in frames; made by the library that is documented.
+html_extra_path = ["_pages"]
+(HERE / "_pages").mkdir(exist_ok=True)
 
 myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
 myst_heading_anchors = 3
@@ -101,7 +110,17 @@ def skip_generated(app, what, name, obj, skip, options):
     return True if generated else None
 
 
+def write_pages(app):
+    """The pages that docs/explore.md has in frames."""
+    moons = datasets.two_moons(jax.random.key(0), 400)
+    settings = {"noise_levels": [0.15, 0.3], "ratio": 30.0, "resolution": 100, "references": 0}
+    page = explore.score_page(moons.score, moons.points, **settings, title="Two moons")
+    explore.write_page(HERE / "_pages" / "moons.html", page)
+    explore.write_page(HERE / "_pages" / "normals.html", explore.normals_page())
+
+
 def setup(app):
+    app.connect("builder-inited", write_pages)
     app.connect("autodoc-process-docstring", process_docstring)
     app.connect("autodoc-process-signature", process_signature)
     app.connect("autodoc-skip-member", skip_generated)
