@@ -21,6 +21,7 @@ FOUNDATION = {
     "_traces",
     "_graphs",
     "_html",
+    "_progress",
 }
 ALLOWED = {
     "_types": set(),
@@ -33,6 +34,7 @@ ALLOWED = {
     "_traces": {"_types", "_checks"},
     "_graphs": set(),
     "_html": set(),
+    "_progress": set(),
     "_results": {"_checks"},
     "_atomic": set(),
     "scores": FOUNDATION,

@@ -3,6 +3,8 @@
 import contextlib
 from collections.abc import Callable, Iterator
 
+from .._progress import live_console
+
 # Batches may take minutes each: the rate is that of the last half hour.
 _SECONDS = 1800
 
@@ -29,7 +31,7 @@ def progress_bar(total: int, done: int = 0, *, shown: bool = True) -> Iterator[C
 
     columns: list[progress.ProgressColumn] = [progress.TextColumn("distances"), progress.BarColumn()]
     columns += [progress.TaskProgressColumn(), progress.MofNCompleteColumn(), Rate(), progress.TimeRemainingColumn()]
-    console = Console(stderr=True)
+    console = live_console() or Console(stderr=True, force_jupyter=False)
     with progress.Progress(*columns, console=console, speed_estimate_period=_SECONDS) as bar:
         task = bar.add_task("distances", total=total, completed=done)
         yield lambda pairs: bar.update(task, advance=pairs)

@@ -19,6 +19,7 @@ import numpy as np
 
 from ..._checks import check_count, is_number
 from ..._pairs.identity import describe, differences
+from ..._progress import live_console
 from .report import TrialRecord, show, show_value
 
 _NAME = "scoregeo"
@@ -277,18 +278,18 @@ def _records(study: Any) -> list[TrialRecord]:
 
 
 class _Progress:
-    """A bar of trials on a terminal, a line for each elsewhere, on standard error; silent if not ``enabled``."""
+    """A bar of trials on a terminal or in a notebook, elsewhere a line for each on standard error; silent if not
+    ``enabled``."""
 
     def __init__(self, trials: int, enabled: bool):
         self._trials, self._enabled, self._bar = trials, enabled, None
 
     def __enter__(self) -> "_Progress":
-        if self._enabled and sys.stderr.isatty():
-            from rich.console import Console
+        if self._enabled and (console := live_console()) is not None:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
             columns = [TextColumn("trials"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[best]}")]
-            self._bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
+            self._bar = Progress(*columns, TimeRemainingColumn(), console=console)
             self._task = self._bar.add_task("trials", total=self._trials, best="")
             self._bar.start()
         return self

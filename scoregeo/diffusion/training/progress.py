@@ -1,9 +1,10 @@
-"""Reporting how training goes: a bar on a terminal, a line every few seconds elsewhere, on standard error."""
+"""Reporting how training goes: a bar on a terminal or in a notebook, elsewhere lines on standard error."""
 
 import math
 import sys
 import time
 
+from ..._progress import live_console
 from ..history import TrainingHistory
 
 _SECONDS_BETWEEN_LINES = 5.0
@@ -20,12 +21,11 @@ class Progress:
         self._started = self._shown = time.monotonic()
 
     def __enter__(self) -> "Progress":
-        if self._enabled and sys.stderr.isatty():
-            from rich.console import Console
+        if self._enabled and (console := live_console()) is not None:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
             columns = [TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[losses]}")]
-            self._bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
+            self._bar = Progress(*columns, TimeRemainingColumn(), console=console)
             self._task = self._bar.add_task("training", total=self._steps, losses="compiling")
             self._bar.start()
         return self
