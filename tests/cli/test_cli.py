@@ -69,12 +69,12 @@ def test_help_of_a_command_imports_that_command(imported, capsys):
 
 
 def test_command_is_parsed_and_run(imported, monkeypatch):
-    from scoregeo.cli.distance import Distance
+    from scoregeo.cli.pairs.distance import Distance
 
     ran = []
-    monkeypatch.setattr(Distance, "run", lambda self, console: ran.append(self))
+    monkeypatch.setattr(Distance, "run", lambda self, report: ran.append((self.model, self.start, self.end)))
     cli.main(["distance", "--model", "m", "--from", "3", "--to", "b.npy"])
-    assert ran == [Distance(pathlib.Path("m"), "3", "b.npy")]
+    assert ran == [(pathlib.Path("m"), "3", "b.npy")]
     assert imported == ["distance"]
 
 
@@ -91,7 +91,7 @@ def test_mistake_is_explained_by_all_commands(capsys):
 @pytest.mark.parametrize(
     ("error", "status", "line"),
     [
-        (CommandError("told in\n  two lines"), 2, "scoregeo: told in two lines\n"),
+        (CommandError("told in\n  two lines"), 1, "scoregeo: told in two lines\n"),
         (ImportError("No module named 'flax'"), 2, "scoregeo: No module named 'flax'\n"),
         (KeyboardInterrupt(), 130, "scoregeo: interrupted\n"),
         (KeyboardInterrupt("the last checkpoint is in x"), 130, "scoregeo: the last checkpoint is in x\n"),
