@@ -37,6 +37,7 @@ _COMMANDS = {
     "evaluate": "Judge a saved model by points that it was not trained on, and recommend a noise level for geometry.",
     "sample": "Draw samples from a saved model.",
     "likelihood": "The log density that a saved model gives the points of a file.",
+    "dimension": "How many dimensions the data have at the points of a file, by the score of a saved model.",
     "geodesic": "Solve one geodesic of a saved model, certify it, and optionally write and draw it.",
     "distance": "Print the geodesic distance of two points under a saved model, with its error estimate and status; or "
     "write those of all pairs of a file.",
@@ -46,12 +47,13 @@ _COMMANDS = {
     "embed": "Coordinates for the points in a file in which Euclid's distances are like the geodesic ones.",
     "compare": "Compare distances between points, or between normal distributions about them, and say how far they "
     "agree.",
+    "plot": "Draw the metric of a saved model in the plane, or in a plane through its data; or how it changes.",
     "explore": "Write a page to explore a metric in a browser: drag two points, and the geodesic follows.",
 }
 
 # Those of them whose files are in a folder.
 _FOLDERS = {
-    **{name: "models" for name in ("train", "sample", "likelihood", "evaluate")},
+    **{name: "models" for name in ("train", "sample", "likelihood", "evaluate", "dimension")},
     **{name: "pairs" for name in ("geodesic", "distance", "compare")},
     **{name: "statistics" for name in ("mean", "pca", "cluster", "embed")},
 }

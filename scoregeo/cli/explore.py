@@ -107,7 +107,7 @@ class Explore(Command):
         else:
             score, points, levels, unit = self._of_file(Path(str(self.data)), report)
             title = f"Geodesics of {name_of(str(self.data))}"
-        plane = _plane(points, self.through)
+        plane = plane_through(points, self.through)
         return score_page(score, points, noise_levels=levels, plane=plane, title=title, unit=unit, **settings)
 
     def _of_model(self, folder: Path, report: Report) -> tuple[AbstractScore, np.ndarray, Sequence[float], str]:
@@ -151,7 +151,7 @@ def _levels_of(model: DiffusionModel, folder: Path) -> tuple[float, ...]:
     return tuple(kept * factor for factor in _FACTORS if least <= kept * factor <= most) or (kept,)
 
 
-def _plane(points: np.ndarray, rows: tuple[int, ...]) -> Plane | None:
+def plane_through(points: np.ndarray, rows: tuple[int, ...]) -> Plane | None:
     """The plane that ``--through`` asks for, if it is given."""
     if not rows:
         return None

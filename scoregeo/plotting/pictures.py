@@ -6,6 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..datasets import Dataset
@@ -41,6 +42,12 @@ def suitable(
     if dataset.points.shape[1] == 2:
         return "metric", plane(dataset, metric, paths, score=score)
     return "projection", projection(dataset, paths)
+
+
+def panels(n: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure with ``n`` axes side by side, for pictures that a command composes."""
+    figure = Figure(figsize=(5.2 * n, 4.4), layout="constrained")
+    return figure, list(figure.subplots(1, n, squeeze=False)[0])
 
 
 def plane(dataset: Dataset, metric: Any, paths: Paths, *, score: Any = None) -> Figure:

@@ -61,12 +61,12 @@ def read_problem(arguments: PairCommand) -> Problem:
     folder = arguments.model
     model = load_model(folder)
     geometry = arguments.metric.of(folder, model)
-    start = _read_point(arguments.start, "from", folder, model.dim)
-    end = _read_point(arguments.end, "to", folder, model.dim)
+    start = read_point(arguments.start, "from", folder, model.dim)
+    end = read_point(arguments.end, "to", folder, model.dim)
     return Problem(model, geometry, start, end)
 
 
-def _read_point(value: str, name: str, folder: Path, dim: int) -> np.ndarray:
+def read_point(value: str, name: str, folder: Path, dim: int) -> np.ndarray:
     """The point that ``--from`` or ``--to`` names: an index into the saved data, or a .npy file; shape ``(dim,)``."""
     if value.removeprefix("-").isdecimal():
         return _saved_point(int(value), name, folder, dim)
