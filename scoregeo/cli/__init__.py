@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ends_at_once = arguments is None and _interrupts.install()
     from ._command import CommandError
 
-    report = None
+    report = command = None
     try:
         command, settings = _read(sys.argv[1:] if arguments is None else list(arguments))
         from ._report import Report, say_warnings
@@ -89,10 +89,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Training that diverges is a FloatingPointError, an integration that fails a RuntimeError.
     except (CommandError, FloatingPointError, RuntimeError, MemoryError) as error:
         if report is not None:
-            report.finish(_line(error))
-        _fail(error, FAILED)
+            report.finish(_line(error, command))
+        _fail(error, FAILED, command)
     except (ValueError, TypeError, OSError, ImportError) as error:
-        _fail(error, MISTAKE)
+        _fail(error, MISTAKE, command)
     except KeyboardInterrupt as error:
         if ends_at_once:  # threads that compile or write would crash an exit
             _interrupts.leave(str(error) or "interrupted")
@@ -107,18 +107,29 @@ def _read(words: list[str]) -> "tuple[Command, Any]":
 
         print(f"scoregeo {metadata.version('scoregeo')}")
         raise SystemExit(0)
+    if not words:
+        raise ValueError(f"name a command: {', '.join(_COMMANDS)}; see scoregeo --help")
     if set(words) <= {"-h", "--help"}:
         return _parse(words, {})
-    if words[0] in _COMMANDS:
-        named = {words[0]: _import(words[0])}
-        try:
-            with _silence():
-                return _parse(words, named)
-        except SystemExit as stop:
-            if not stop.code:  # somebody asks for the help of this command
-                return _parse(words, named)
-    # Where there is a mistake, tyro looks for options with similar names in all commands.
-    return _parse(words, {name: _import(name) for name in _COMMANDS})
+    if words[0].startswith("-"):  # such as what prints the completion of all commands
+        return _parse(words, {name: _import(name) for name in _COMMANDS})
+    from . import _mistakes
+
+    if words[0] not in _COMMANDS:
+        raise ValueError(_mistakes.unknown_command(words[0], _COMMANDS))
+    named = {words[0]: _import(words[0])}
+    try:
+        with _silence():
+            return _parse(words, named)
+    except SystemExit as stop:
+        if not stop.code:  # somebody asks for the help of this command
+            return _parse(words, named)
+    try:  # Where there is a mistake, tyro looks for options with similar names in all commands.
+        with _silence() as told:
+            return _parse(words, {name: _import(name) for name in _COMMANDS})
+    except SystemExit:
+        line = _mistakes.in_options(_mistakes.from_box(told.getvalue(), words[0]), named[words[0]])
+    raise ValueError(line)
 
 
 def _import(name: str) -> "type[Command]":
@@ -176,19 +187,22 @@ class _Unread:
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Print nothing inside the block."""
-    nowhere = io.StringIO()
-    with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
-        yield
+def _silence() -> Iterator[io.StringIO]:
+    """Print nothing inside the block; gives what would have been."""
+    kept = io.StringIO()
+    with contextlib.redirect_stdout(kept), contextlib.redirect_stderr(kept):
+        yield kept
 
 
-def _line(error: Any) -> str:
-    """``error`` on one line."""
+def _line(error: Any, command: "Command | None") -> str:
+    """``error`` on one line, with the names of the options of ``command``."""
+    from . import _mistakes
+
     text = " ".join(str(error).split())
+    text = text if command is None else _mistakes.in_options(text, command)
     return f"out of memory: {text}" if isinstance(error, MemoryError) else text
 
 
-def _fail(error: Any, status: int) -> None:
-    print(f"scoregeo: {_line(error)}", file=sys.stderr)
+def _fail(error: Any, status: int, command: "Command | None" = None) -> None:
+    print(f"scoregeo: {_line(error, command)}", file=sys.stderr)
     raise SystemExit(status)

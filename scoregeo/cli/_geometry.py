@@ -195,8 +195,8 @@ def known_sigmas(model: DiffusionModel) -> tuple[float, float]:
     return least, most
 
 
-def check_known_sigma(sigma: float, model: DiffusionModel) -> None:
-    """Raise ``ValueError`` unless ``--sigma`` is a noise level that ``model`` was trained at."""
+def check_known_sigma(sigma: float, model: DiffusionModel, name: str = "sigma") -> None:
+    """Raise ``ValueError`` unless the option ``--name`` has a noise level that ``model`` was trained at."""
     least, most = known_sigmas(model)
     if not least <= sigma <= most:
-        raise ValueError(f"`--sigma` must be a noise level that the model knows, {least:g} to {most:g}, got {sigma}")
+        raise ValueError(f"`--{name}` must be a noise level that the model knows, {least:g} to {most:g}, got {sigma}")

@@ -3,9 +3,11 @@
 Points in files are in the units of the data; the standardisation that a model keeps stands between them and the model.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 import zipfile
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import jax
@@ -51,26 +53,37 @@ class PointsOptions:
         fields = dataclasses.fields(PointsOptions)
         return [f"--{field.name}" for field in fields if getattr(self, field.name) != field.default]
 
-    def read(self, path: pathlib.Path, report: Report) -> FilePoints:
-        """The points of a file; what was guessed for a .csv file, left out or filled is printed. Raises as
-        `scoregeo.datasets.load` does."""
+    def read(self, path: pathlib.Path, report: Report, name: str = "data") -> FilePoints:
+        """The points of the file that the option ``--name`` gives; what was guessed for a .csv file, left out or filled
+        is printed. Raises as `scoregeo.datasets.load` does."""
         given = {field.name: getattr(self, field.name) for field in dataclasses.fields(PointsOptions)}
         given |= {name: given[name] or None for name in ("columns", "size")}
         given["delimiter"] = self.delimiter and _DELIMITERS.get(self.delimiter, self.delimiter)
-        found = read_points(path, **given)
+        with _naming(name, path):
+            found = read_points(path, **given)
         layout = () if found.layout is None else (f"read {path} with {found.layout}",)
         for sentence in (*layout, *(f"of {path}: {done}" for done in (*found.left_out, *found.notes))):
             report.note(sentence)
         return found
 
     def points_for(self, model: DiffusionModel, path: pathlib.Path, report: Report) -> jax.Array | np.ndarray:
-        """The points of a file, in the coordinates of ``model``; raises ``ValueError`` for another dimension."""
+        """The points of ``--data``, in the coordinates of ``model``; raises ``ValueError`` for another dimension."""
         return self.rows_for(model, path, report).points
 
-    def rows_for(self, model: DiffusionModel, path: pathlib.Path, report: Report) -> "Rows":
-        """`points_for`, with the rows of the file that they are."""
-        found = self.read(path, report)
+    def rows_for(self, model: DiffusionModel, path: pathlib.Path, report: Report, name: str = "data") -> "Rows":
+        """The points of the file that the option ``--name`` gives, with the rows of the file that they are."""
+        found = self.read(path, report, name)
         return Rows(in_coordinates(model, found.points, path), found.rows, found.total)
+
+
+@contextlib.contextmanager
+def _naming(name: str, path: pathlib.Path) -> Iterator[None]:
+    """What is raised about ``path`` names the option ``--name``."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        kind = ValueError if isinstance(error, ValueError) else OSError
+        raise kind(str(error).replace(f"`path` = {str(path)!r}", f"`--{name}` {path}")) from error
 
 
 class Rows(NamedTuple):
@@ -92,6 +105,9 @@ def some_rows(total: int, n: int, seed: int, report: Report) -> np.ndarray:
 
 def load_model(folder: pathlib.Path) -> DiffusionModel:
     """The saved model; raises ``ValueError`` that names the argument."""
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise ValueError(f"`--model` must be the folder of a model, which `scoregeo train` writes, but {folder} {what}")
     try:
         return DiffusionModel.load(folder)
     except (OSError, TypeError, ValueError) as error:

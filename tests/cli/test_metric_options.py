@@ -97,7 +97,7 @@ def test_files_of_before_still_load(copy, model):
         ({"metric": "new"}, [], "has the metric 'new', but must have one of stein, "),
         ({"sigma": -1.0}, [], "is damaged: geometry.json is not what scoregeo wrote"),
         ({"strength": None}, [], "is damaged: geometry.json is not what scoregeo wrote"),
-        ({}, ["--metric", "euclid"], "invalid choice"),
+        ({}, ["--metric", "euclid"], "invalid choice 'euclid' for argument '--metric'"),
         ({}, ["--ratio", "0.5"], "`--ratio` must be a number of at least 1, got 0.5"),
         ({}, ["--ratio", "nan"], "`--ratio` must be a number of at least 1, got nan"),
         ({}, ["--ratio", "3", "--strength", "1"], "`--strength` and `--ratio` both say how strong the metric is"),
@@ -114,7 +114,7 @@ def test_mistakes(copy, capsys, change, words, message):
     assert stop.value.code == cli.MISTAKE
     printed = capsys.readouterr()
     assert message in printed.err
-    assert printed.err.count("\n") == 1 or "invalid choice" in message
+    assert printed.err.count("\n") == 1
 
 
 def test_points_that_are_gone(copy, capsys):

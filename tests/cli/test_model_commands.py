@@ -163,22 +163,28 @@ def test_the_likelihood_of_one_point_has_no_error(folder, tmp_path, capsys):
     [
         (["train", "--data", "nothing.npy", "--out", "{out}"], "nothing.npy"),
         (["train", "--data", "{fresh}", "--out", "{fresh}/x"], "`--out` must be a folder"),
-        (["train", "--data", "{fresh}", "--out", "{out}", "--batch-size", "0"], "`batch_size` must be"),
-        (["train", "--data", "{fresh}", "--out", "{out}", "--key", "x"], "`key` is for .npz, .h5ad"),
+        (["train", "--data", "{fresh}", "--out", "{out}", "--batch-size", "0"], "`--batch-size` must be"),
+        (["train", "--data", "{fresh}", "--out", "{out}", "--key", "x"], "`--key` is for .npz, .h5ad"),
         (
             ["train", "--data", "{fresh}", "--out", "{out}", "--labels", "{wide}"],
             "`--labels` must hold an integer from 0",
         ),
         (["train", "--data", "{wide}", "--out", "{out}", "--labels", "nothing.npy"], "`--labels`: no such file"),
-        (["sample", "--model", "{out}", "--out", "x.npy"], "`--model` {out} cannot be used"),
+        (
+            ["sample", "--model", "{out}", "--out", "x.npy"],
+            "`--model` must be the folder of a model, which `scoregeo train` writes, but {out} does not exist",
+        ),
         (
             ["sample", "--model", "{model}", "--out", "x.txt"],
             "`--out` must end in .npy, .npz, .csv or .parquet, got x.txt",
         ),
         (["sample", "--model", "{model}", "--out", "x.npy", "--steps", "3"], "`--steps` is not for"),
         (["sample", "--model", "{model}", "--out", "{out}.npy", "--n", "0"], "`--n` must be at least 1"),
-        (["sample", "--model", "{model}", "--out", "{out}.npy", "--guidance", "2"], "`guidance` needs a `condition`"),
-        (["sample", "--model", "{model}", "--out", "{out}.npy", "--condition", "1"], "`condition` must be None"),
+        (
+            ["sample", "--model", "{model}", "--out", "{out}.npy", "--guidance", "2"],
+            "`--guidance` needs a `--condition`",
+        ),
+        (["sample", "--model", "{model}", "--out", "{out}.npy", "--condition", "1"], "`--condition` must be None"),
         (["likelihood", "--model", "{model}", "--data", "{wide}"], "must have points of dimension 2"),
         (["evaluate", "--model", "{model}", "--data", "{fresh}", "--sigmas", "0"], "positive noise levels"),
         (
@@ -201,8 +207,7 @@ def test_mistakes_are_told_in_one_line(folder, tmp_path, capsys, arguments, mess
     assert stop.value.code == 2
     error = capsys.readouterr().err
     assert message.format(**names) in error
-    # What the parser refuses stands in a box.
-    assert error.count("\n") == 1 or "Value error" in error
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ class Dimension(Command):
         if not self.sigmas:
             return np.geomspace(max(_LEAST, least), min(_MOST, most), _LEVELS)
         for sigma in self.sigmas:
-            check_known_sigma(sigma, model)
+            check_known_sigma(sigma, model, "sigmas")
         try:
             return np.asarray(check_levels(np.array(self.sigmas)), np.float64)
         except ValueError as error:

@@ -15,6 +15,7 @@ from ..._atomic import make_writable, write_npy
 from ..._types import Points
 from ...datasets.files import FilePoints, name_of, standardized
 from ...diffusion import DiffusionModel, FitConfig, fit
+from ...diffusion.config import KINDS
 from .. import _interrupts
 from .._command import ARGUMENT_TYPES, Command
 from .._geometry import GEOMETRY_FILE, Geometry, double_precision
@@ -144,6 +145,9 @@ def _settings_by_name(
         (text,) = words
         if text == "None":
             return None
+        known = KINDS[name].types
+        if not text.startswith("{") and text not in known:
+            raise ValueError(f"must be one of {', '.join(known)}, or as in config.json, got {text}")
         values = json.loads(text) if text.startswith("{") else {"kind": text}
         return getattr(FitConfig.from_dict({name: values}), name)
 

@@ -159,7 +159,9 @@ def _sides(arguments: Compare, model: DiffusionModel, report: Report) -> tuple[n
     if arguments.to is not None and (arguments.covariances is None) != (arguments.to_covariances is None):
         raise ValueError("`--covariances` and `--to-covariances` must both be given with `--to`, or neither")
     files = [path for path in (arguments.data, arguments.to) if path is not None]
-    found = [arguments.reading.rows_for(model, path, report) for path in files]
+    found = [
+        arguments.reading.rows_for(model, path, report, name) for path, name in zip(files, ("data", "to"), strict=False)
+    ]
     n, kept, total = len(found[0].points), found[0].rows, found[0].total
     if found[-1].total != total:
         raise ValueError(f"`--to` must have as many points as `--data`, {total}, got {found[-1].total}")

@@ -81,7 +81,7 @@ def _solve_all(arguments: Distance, path: Path, report: Report) -> None:
     model = load_model(arguments.model)
     geometry = arguments.metric.of(arguments.model, model)
     with double_precision():
-        found = arguments.reading.rows_for(model, path, report)
+        found = arguments.reading.rows_for(model, path, report, "all")
         xs = jnp.asarray(found.points, jnp.float64)
         if len(xs) < 2:
             raise ValueError(f"`--all` must have at least 2 points, got {len(xs)}")
