@@ -59,7 +59,7 @@ class PointsOptions:
         given = {field.name: getattr(self, field.name) for field in dataclasses.fields(PointsOptions)}
         given |= {name: given[name] or None for name in ("columns", "size")}
         given["delimiter"] = self.delimiter and _DELIMITERS.get(self.delimiter, self.delimiter)
-        with _naming(name, path):
+        with naming(name, path):
             found = read_points(path, **given)
         layout = () if found.layout is None else (f"read {path} with {found.layout}",)
         for sentence in (*layout, *(f"of {path}: {done}" for done in (*found.left_out, *found.notes))):
@@ -77,7 +77,7 @@ class PointsOptions:
 
 
 @contextlib.contextmanager
-def _naming(name: str, path: pathlib.Path) -> Iterator[None]:
+def naming(name: str, path: pathlib.Path) -> Iterator[None]:
     """What is raised about ``path`` names the option ``--name``."""
     try:
         yield
@@ -107,7 +107,9 @@ def load_model(folder: pathlib.Path) -> DiffusionModel:
     """The saved model; raises ``ValueError`` that names the argument."""
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
-        raise ValueError(f"`--model` must be the folder of a model, which `scoregeo train` writes, but {folder} {what}")
+        raise ValueError(
+            f"`--model` {folder} cannot be used: it {what}, but must be a folder that `scoregeo train` wrote"
+        )
     try:
         return DiffusionModel.load(folder)
     except (OSError, TypeError, ValueError) as error:

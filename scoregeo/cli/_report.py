@@ -115,6 +115,11 @@ class Report:
             finally:
                 monitoring.unregister_event_duration_listener(phase)
 
+    def announce(self, compiling: float) -> None:
+        """Before a bar that begins with compiling: say so on a terminal, with how many seconds it takes, about."""
+        if self.shows_progress:
+            self._errors.print(f"compiling, about {compiling:g} s the first time", style="dim")
+
     @contextlib.contextmanager
     def bar(self, total: int, doing: str, unit: str) -> Iterator[Callable[[int], None]]:
         """While entered, a bar of how many of ``total`` are done, with their rate and the time that is left; gives a

@@ -115,7 +115,7 @@ class Explore(Command):
         model = load_model(folder)
         levels = self.sigmas or _levels_of(model, folder)
         for sigma in levels:
-            check_known_sigma(sigma, model)
+            check_known_sigma(sigma, model, "sigmas")
         if self.data is not None:
             points = self.reading.points_for(model, Path(self.data), report)
         elif (points := training_points(model, folder)) is None:

@@ -45,8 +45,8 @@ class Plot(Command):
     volume: log sqrt(det G); curvature: Gauss's; fan: geodesics from --at in all directions; distance: from --at to
     everywhere."""
     at: str | None = None
-    """Where a fan and distances begin: index of a point that the model was trained on, or a .npy file with one point in
-    the units of the data. By default the point of the data nearest their mean."""
+    """Where a fan and distances begin: index of a point that the model was trained on, or a file with one point in the
+    units of the data. By default the point of the data nearest their mean."""
     radius: float | None = None
     """Length of the geodesics of a fan, in the metric; by default a quarter of the longer side of the picture."""
     through: tuple[int, ...] = ()

@@ -77,7 +77,7 @@ def test_tables_and_estimated_traces(run, tmp_path):
     ("words", "message"),
     [
         (["--sigmas", "0.2", "0.1"], "`--sigmas` must increase, got 0.2 0.1"),
-        (["--sigmas", "1e9"], "`--sigma` must be a noise level that the model knows"),
+        (["--sigmas", "1e9"], "`--sigmas` must be a noise level that the model knows"),
         (["--n", "0"], "`--n` must be at least 1, got 0"),
         (["--probes", "2"], "`--probes` must be at least 3, got 2"),
         (["--probes", "8", "--method", "normals"], "`--probes` is for `--method trace` and `rank`, but it is normals"),

@@ -47,8 +47,14 @@ def files(tmp_path):
             "must have points of dimension 2, as the model has, got 3",
         ),
         (["distance", *MODEL, "--all", "{files}/none.csv", "--out", "{files}/d.npy"], "`--all` {files}/none.csv does"),
-        (["evaluate", "--model", "{files}/no", *POINTS], "`scoregeo train` writes, but {files}/no does not exist"),
-        (["evaluate", "--model", "{files}/wide.npy", *POINTS], "writes, but {files}/wide.npy is a file"),
+        (
+            ["evaluate", "--model", "{files}/no", *POINTS],
+            "`--model` {files}/no cannot be used: it does not exist, but must",
+        ),
+        (
+            ["evaluate", "--model", "{files}/wide.npy", *POINTS],
+            "{files}/wide.npy cannot be used: it is a file, but must be a folder",
+        ),
         (["evaluate", "--model", "{files}/folder", *POINTS], "`--model` {files}/folder cannot be used"),
         (["sample", *MODEL, "--out", "{files}/wide.npy/x.csv"], "`--out` must be in a folder that can be written, got"),
         (["sample", *MODEL, "--out", "{files}/folder.csv/"], "`--out` must be a file, got the folder"),

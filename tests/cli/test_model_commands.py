@@ -172,7 +172,7 @@ def test_the_likelihood_of_one_point_has_no_error(folder, tmp_path, capsys):
         (["train", "--data", "{wide}", "--out", "{out}", "--labels", "nothing.npy"], "`--labels`: no such file"),
         (
             ["sample", "--model", "{out}", "--out", "x.npy"],
-            "`--model` must be the folder of a model, which `scoregeo train` writes, but {out} does not exist",
+            "`--model` {out} cannot be used: it does not exist, but must be a folder that",
         ),
         (
             ["sample", "--model", "{model}", "--out", "x.txt"],

@@ -9,6 +9,7 @@ import pytest
 from scoregeo import cli
 from scoregeo.cli._output import TABLES, either, write_results
 from scoregeo.cli._report import Report
+from scoregeo.cli.pairs._pair import read_point
 from scoregeo.datasets import load
 
 
@@ -97,3 +98,16 @@ class TestEvaluate:
         printed = run("evaluate", *self.data(tiny, tmp_path, 0), json_object=False)
         assert "trained on" not in printed
         assert "calibration" in printed
+
+
+def test_a_point_in_any_format(tiny, tmp_path):
+    """Of both ends, and of where a picture begins."""
+    pd.DataFrame({"x": [1.5], "y": [-2.0]}).to_parquet(tmp_path / "a.parquet")
+    (tmp_path / "a.csv").write_text("x,y\n1.5,-2\n")
+    np.save(tmp_path / "a.npy", [1.5, -2.0])
+    for suffix in (".csv", ".npy", ".parquet"):
+        assert read_point(str(tmp_path / f"a{suffix}"), "from", tiny, 2).tolist() == [1.5, -2.0]
+    with pytest.raises(ValueError, match=r"`--to` must hold one point of shape \(2,\), got shape \(12, 2\) in"):
+        read_point(str(tiny / "points.csv"), "to", tiny, 2)
+    with pytest.raises(ValueError, match=r"`--at` must be an index or a file with one point, got 'b.csv'"):
+        read_point("b.csv", "at", tiny, 2)

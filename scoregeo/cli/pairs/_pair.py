@@ -9,11 +9,12 @@ import numpy as np
 import tyro
 
 from ...datasets import Standardization
+from ...datasets.files import read_points
 from ...diffusion import DiffusionModel
 from ...geodesics import Geodesic
 from .._command import Command, CommandError
 from .._geometry import Geometry, solve
-from .._io import POINTS_FILE, load_model, read_npy
+from .._io import POINTS_FILE, load_model, naming, read_npy
 from .._metric import MetricOptions
 from .._report import Report
 
@@ -25,7 +26,7 @@ class PairCommand(Command):
     model: Path
     """Folder of a saved model, such as scoregeo-demo/moons/model."""
     start: Annotated[str | None, tyro.conf.arg(name="from")]
-    """Index of a point of the data that the model was trained on, or a .npy file with one point."""
+    """Index of a point of the data that the model was trained on, or a file with one point."""
     end: Annotated[str | None, tyro.conf.arg(name="to")]
     """The other end, given in the same way. Points are in the units of the data."""
     metric: MetricOptions = MetricOptions()
@@ -67,12 +68,16 @@ def read_problem(arguments: PairCommand) -> Problem:
 
 
 def read_point(value: str, name: str, folder: Path, dim: int) -> np.ndarray:
-    """The point that ``--from`` or ``--to`` names: an index into the saved data, or a .npy file; shape ``(dim,)``."""
+    """The point that the option ``--name`` gives: an index into the saved data, or a file; shape ``(dim,)``."""
     if value.removeprefix("-").isdecimal():
         return _saved_point(int(value), name, folder, dim)
-    if not value.endswith(".npy"):
-        raise ValueError(f"`--{name}` must be an index or the path of a .npy file, got {value!r}")
-    point = read_npy(Path(value), name).astype(np.float64)
+    if value.endswith(".npy"):
+        point = read_npy(Path(value), name).astype(np.float64)
+    elif Path(value).exists():
+        with naming(name, Path(value)):
+            point = read_points(Path(value)).points
+    else:
+        raise ValueError(f"`--{name}` must be an index or a file with one point, got {value!r}, which is no file")
     if point.shape not in ((dim,), (1, dim)):
         raise ValueError(f"`--{name}` must hold one point of shape ({dim},), got shape {point.shape} in {value}")
     point = point.reshape(dim)
@@ -85,7 +90,7 @@ def _saved_point(index: int, name: str, folder: Path, dim: int) -> np.ndarray:
     """The point of this index among those that the model was trained on; shape ``(dim,)``."""
     path = folder / POINTS_FILE
     if not path.exists():
-        raise ValueError(f"`--{name}` {index}: the model in {folder} has no {POINTS_FILE}; give a .npy file instead")
+        raise ValueError(f"`--{name}` {index}: the model in {folder} has no {POINTS_FILE}; give a file instead")
     points = read_npy(path, name).astype(np.float64)
     if points.ndim != 2 or points.shape[1] != dim or not np.isfinite(points).all():
         raise ValueError(f"`--model` {folder} is damaged: {POINTS_FILE} must hold finite points of shape (n, {dim})")

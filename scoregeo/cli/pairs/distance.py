@@ -27,7 +27,7 @@ class Distance(PairCommand):
     """The arguments of ``scoregeo distance``."""
 
     start: Annotated[str | None, tyro.conf.arg(name="from")] = None
-    """Index of a point of the data that the model was trained on, or a .npy file with one point."""
+    """Index of a point of the data that the model was trained on, or a file with one point."""
     end: Annotated[str | None, tyro.conf.arg(name="to")] = None
     """The other end, given in the same way. Points are in the units of the data."""
     all: Path | None = None
@@ -87,6 +87,7 @@ def _solve_all(arguments: Distance, path: Path, report: Report) -> None:
             raise ValueError(f"`--all` must have at least 2 points, got {len(xs)}")
         metric = geometry.metric(model)
         settings = {"batch_size": arguments.batch_size, "checkpoint": arguments.checkpoint}
+        report.announce(compiling=10)
         lengths, results = pairwise_dist(
             metric, xs, solver=lengths_solver_for(metric), progress=report.shows_progress, **settings
         )
