@@ -18,8 +18,10 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from .._pairs.progress import progress_bar
 
 _Item = TypeVar("_Item")
-# Events of JAX: a program is about to be compiled, and it was.
+# Events of JAX: a program is about to be compiled, and it was. A large one takes so many seconds: others are arithmetic
+# on the way.
 _LOWERED, _COMPILED = "/jax/core/compile/jaxpr_to_mlir_module_duration", "/jax/core/compile/backend_compile_duration"
+_LARGE = 0.3
 
 
 class Report:
@@ -98,16 +100,20 @@ class Report:
             return
         from jax import monitoring
 
-        about = "" if compiling is None else f", about {compiling:g} s the first time"
+        about = "" if compiling is None else f", about {compiling:g} s"
+        # Nobody knows yet whether there is something to compile: it may be kept from another time.
+        before = doing if compiling is None else f"{doing} (the first time it compiles{about})"
         columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
         with Progress(*columns, console=self._errors, transient=True) as bar:
-            task = bar.add_task(f"{doing}: compiling{about}")
+            task, otherwise = bar.add_task(before), before
 
             def phase(event: str, duration_secs: float, **kwargs: str | int) -> None:
+                nonlocal otherwise
                 if event == _LOWERED:
                     bar.update(task, description=f"{doing}: compiling{about}")
                 elif event == _COMPILED:
-                    bar.update(task, description=doing)
+                    otherwise = doing if duration_secs >= _LARGE else otherwise
+                    bar.update(task, description=otherwise)
 
             monitoring.register_event_duration_secs_listener(phase)
             try:
@@ -115,10 +121,10 @@ class Report:
             finally:
                 monitoring.unregister_event_duration_listener(phase)
 
-    def announce(self, compiling: float) -> None:
-        """Before a bar that begins with compiling: say so on a terminal, with how many seconds it takes, about."""
+    def announce_compiling(self) -> None:
+        """Before a bar whose first step takes long because it compiles: say so on a terminal."""
         if self.shows_progress:
-            self._errors.print(f"compiling, about {compiling:g} s the first time", style="dim")
+            self._errors.print("the first of them takes longest: it compiles, unless that was kept", style="dim")
 
     @contextlib.contextmanager
     def bar(self, total: int, doing: str, unit: str) -> Iterator[Callable[[int], None]]:

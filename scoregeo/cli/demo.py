@@ -112,7 +112,7 @@ def run_task(name: str, task: Task, out: pathlib.Path, report: Report) -> dict[s
         metrics = {"Stein": stein} | {rival: make(model, points) for rival, make in task.rivals.items()}
         start, paths, records = task.start(points), {}, []
         for metric_name, metric in metrics.items():
-            with report.busy(f"geodesics, {metric_name}", compiling=7):
+            with report.busy(f"geodesics, {metric_name}", compiling=20):
                 paths[metric_name], solved = solve_pairs(metric, points, task.pairs, start)
             for i, (path, record) in enumerate(zip(paths[metric_name], solved, strict=True)):
                 record |= {"metric": metric_name, **middle_log_density(score_of(stein), path)} | away(task, i, path)

@@ -76,7 +76,7 @@ class Explore(Command):
         if self.normals:
             page = normals_page()
         else:
-            with double_precision(), report.busy("the page", compiling=10):
+            with double_precision(), report.busy("the page"):
                 page = self._page_of_score(report)
         write_page(self.out, page)
         report.keep(bytes=len(page.encode()))

@@ -92,7 +92,7 @@ class Plot(Command):
                 return
             from ..plotting import pictures
 
-            with report.busy("drawing", compiling=5):
+            with report.busy("drawing"):
                 figure, axes = pictures.panels(len(self.show))
                 self._draw(figure, axes, scene, geometry, model)
             write_picture(report, self.out, figure)

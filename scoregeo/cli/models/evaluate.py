@@ -56,7 +56,7 @@ class Evaluate(Command):
         if kept is not None:
             values["training_points"] = self._say_known(points, kept, report)
         report_key, sample_key = jax.random.split(jax.random.key(self.seed))
-        with report.busy("the loss on held-out points", compiling=4):
+        with report.busy("the loss on held-out points"):
             held_out = evaluate_held_out(model, points, self.sigmas, key=report_key, condition=self.condition)
         report.say(held_out)
         report.say(f"noise levels and distances are in {units} units")
@@ -64,7 +64,7 @@ class Evaluate(Command):
         if self.samples > 0 and kept is None:
             report.note(f"no {POINTS_FILE} beside the model: samples are not compared with what it was trained on")
         elif self.samples > 0 and kept is not None:
-            with report.busy(f"{self.samples} samples, and their nearest training points", compiling=4):
+            with report.busy(f"{self.samples} samples, and their nearest training points"):
                 samples = model.sample(sample_key, self.samples, condition=self.condition)
                 found = memorization(samples, kept, points)
             report.say(found)

@@ -97,7 +97,7 @@ class Compare(Command):
             if self.covariances is not None:
                 metrics |= _between_normals(model.dim, sides)
             settings = {"batch_size": max(1, _TOGETHER // model.dim), "progress": report.shows_progress}
-            report.announce(compiling=10)
+            report.announce_compiling()
             result = compare(xs, ys, metrics=metrics, solver=LENGTHS, seed=self.seed, **settings)
             report.say(str(result))
             with_units = "Euclidean, Stein" + (" and Wasserstein" if "Wasserstein" in metrics else "")

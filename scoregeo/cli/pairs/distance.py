@@ -87,7 +87,7 @@ def _solve_all(arguments: Distance, path: Path, report: Report) -> None:
             raise ValueError(f"`--all` must have at least 2 points, got {len(xs)}")
         metric = geometry.metric(model)
         settings = {"batch_size": arguments.batch_size, "checkpoint": arguments.checkpoint}
-        report.announce(compiling=10)
+        report.announce_compiling()
         lengths, results = pairwise_dist(
             metric, xs, solver=lengths_solver_for(metric), progress=report.shows_progress, **settings
         )

@@ -113,7 +113,7 @@ class Sample:
         says how many."""
         metric, points = self.metric(), self.points()
         settings = {"progress": report.shows_progress, "checkpoint": checkpoint}
-        report.announce(compiling=10)
+        report.announce_compiling()
         lengths, results = pairwise_dist(metric, points, solver=lengths_solver_for(metric), **settings)
         matrix, failed = np.array(lengths), np.asarray(results != RESULTS.successful)
         if failed.any():

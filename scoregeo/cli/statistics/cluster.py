@@ -46,7 +46,7 @@ class Cluster(SampleCommand):
             key, metric = jax.random.key(self.seed), sample.metric()
             if self.method == "means":
                 settings = {"restarts": self.restarts, "solver": solver_for(metric), "gtol": 1e-3, "throw": False}
-                with report.busy(f"{self.k} clusters of {n} points", compiling=20):
+                with report.busy(f"{self.k} clusters of {n} points"):
                     found = kmeans(metric, sample.points(), self.k, key, **settings)
                 extra: dict[str, Any] = {}
                 centers, squares = found.centers, found.distances**2

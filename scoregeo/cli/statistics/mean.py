@@ -31,7 +31,7 @@ class Mean(SampleCommand):
         with double_precision():
             metric, points = sample.metric(), sample.points()
             center = frechet_median if self.median else frechet_mean
-            with report.busy(f"the {name} of {len(points)} points", compiling=20):
+            with report.busy(f"the {name} of {len(points)} points"):
                 found = center(metric, points, solver=solver_for(metric), gtol=1e-5, throw=False)
             straight = np.median(points, 0) if self.median else np.mean(points, 0)
             away = float(np.linalg.norm(np.asarray(found.point) - straight))

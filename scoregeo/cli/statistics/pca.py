@@ -39,7 +39,7 @@ class Pca(SampleCommand):
         with double_precision():
             metric, points = sample.metric(), sample.points()
             solver = solver_for(metric)
-            with report.busy(f"the mean of {len(points)} points", compiling=20):
+            with report.busy(f"the mean of {len(points)} points"):
                 mean = frechet_mean(metric, points, solver=solver, gtol=1e-5, throw=False)
             found = tangent_pca(metric, points, self.components, mean=mean, solver=solver, throw=False)
             images = jax.vmap(metric.at(found.mean).mv)(found.axes)
