@@ -1,27 +1,41 @@
 """What a command is. This file imports nothing of scoregeo, so that every file of the command line can import it."""
 
 import abc
+import dataclasses
 import typing
 
 import tyro
 
 if typing.TYPE_CHECKING:
-    from rich.console import Console
+    from ._report import Report
 
 # How tyro reads arguments whose types are our own. A command with such an argument adds a rule.
 ARGUMENT_TYPES = tyro.constructors.ConstructorRegistry()
 
 
 class CommandError(Exception):
-    """A command could not be done, for a reason that fits on one line."""
+    """What a command was asked for could not be computed, for a reason that fits on one line: a solve, a training."""
 
 
 class Command(abc.ABC):
     """One command. A subclass is a frozen dataclass: its fields are the arguments, their docstrings the help."""
 
+    # Command lines that the help ends with, without "scoregeo" and the name of the command.
+    examples: typing.ClassVar[tuple[str, ...]] = ()
+
     @abc.abstractmethod
-    def run(self, console: "Console") -> None:
-        """Do what the command says, and print to ``console``.
+    def run(self, report: "Report") -> None:
+        """Do what the command says, and tell ``report``.
 
         Raises `CommandError`, or any exception that `scoregeo.cli.main` reports as a user's mistake.
         """
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """What is printed. Every command has these."""
+
+    json: bool = False
+    """Print the results as one JSON object on standard output, and nothing else there."""
+    quiet: bool = False
+    """Print no progress, tables or sentences; errors stay."""

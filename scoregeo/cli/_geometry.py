@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from rich.table import Table
 
 from .._atomic import write_json
@@ -18,8 +19,9 @@ from .._types import Point, Points, Scalar
 from ..diffusion import DiffusionModel
 from ..geodesics import AbstractBoundarySolver, Geodesic, SpectralNewton, geodesic, verify
 from ..geodesics.base import default_solver
-from ..metrics import AbstractMetric, SteinMetric
+from ..metrics import AbstractMetric
 from ..scores import AbstractScore
+from ._families import FAMILIES
 
 # Lengths have four digits at least. A finer path says nothing more about the data, whose score is known to two digits.
 SOLVER = SpectralNewton(rtol=1e-4, path_rtol=1e-3)
@@ -34,21 +36,33 @@ SIGMA, CONTRAST, _POINTS = 0.3, 10.0, 2000
 
 @dataclasses.dataclass(frozen=True)
 class Geometry:
-    """Which metric of a model to use: ``I + strength s s^T`` with the score at noise level ``sigma``.
+    """Which metric of a model to use: one of the `FAMILIES`, of the score at noise level ``sigma``, and how strong.
 
-    ``contrast`` says how ``strength`` was chosen: the median of ``strength |s|^2`` over the data, so that moving along
-    the score costs ``sqrt(1 + contrast)`` times as much as moving across it. Kept beside a model, with the shape of its
-    images.
+    ``contrast`` says how the ``strength`` of a Stein metric was chosen: the median of ``strength |s|^2`` over the data,
+    so that moving along the score costs ``sqrt(1 + contrast)`` times as much as moving across it. Kept beside a model,
+    with the shape of its images. ``points`` ``(n, d)`` are those that the model was trained on, in its coordinates, for
+    metrics that need them, and are not kept.
     """
 
     sigma: float
     strength: float
     contrast: float
     image_shape: tuple[int, ...] | None = None
+    kind: str = "stein"
+    points: np.ndarray | None = dataclasses.field(default=None, repr=False, compare=False)
 
-    def metric(self, model: DiffusionModel) -> SteinMetric:
-        """The Stein metric of ``model``."""
-        return SteinMetric(model.score_at(self.sigma), self.strength)
+    def metric(self, model: DiffusionModel) -> AbstractMetric:
+        """The metric of ``model``; call inside `double_precision`."""
+        points = None if self.points is None else jnp.asarray(self.points)
+        return FAMILIES[self.kind].make(model.score_at(self.sigma), self.sigma, self.strength, points)
+
+    def __str__(self) -> str:
+        name = "" if self.kind == "stein" else f"{self.kind}, "
+        return f"{name}sigma {self.sigma:g}, strength {self.strength:g}"
+
+    def about(self) -> dict[str, Any]:
+        """What files of results and JSON objects say about the metric."""
+        return {"metric": self.kind, "sigma": self.sigma, "strength": self.strength}
 
     @classmethod
     def recommended(
@@ -67,23 +81,34 @@ class Geometry:
 
     def save(self, directory: pathlib.Path) -> None:
         """Write ``geometry.json`` beside a model."""
-        write_json(directory / GEOMETRY_FILE, dataclasses.asdict(self))
+        kept = {"contrast": self.contrast, "image_shape": self.image_shape}
+        write_json(directory / GEOMETRY_FILE, self.about() | kept)
 
     @classmethod
     def load(cls, directory: pathlib.Path) -> "Geometry":
-        """Read ``geometry.json``; raises ``ValueError`` if it is missing or damaged."""
+        """Read ``geometry.json``, also one of a version that knew no metric but Stein's; raises ``ValueError`` if it is
+        missing or damaged."""
         path = directory / GEOMETRY_FILE
         try:
             values = json.loads(path.read_text())
-            shape = values.pop("image_shape")
-            numbers = {name: float(value) for name, value in values.items()}
-            return cls(**numbers, image_shape=None if shape is None else tuple(int(side) for side in shape))
+            shape, kind = values.pop("image_shape"), values.pop("metric", "stein")
+            if values["contrast"] is None:  # as JSON has what is not a number
+                values["contrast"] = float("nan")
+            numbers: dict[str, Any] = {name: float(value) for name, value in values.items()}
+            geometry = cls(**numbers, image_shape=None if shape is None else tuple(int(side) for side in shape))
+            if not (0 < geometry.sigma < np.inf and 0 <= geometry.strength < np.inf):
+                raise ValueError(geometry)
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f"`--model` {directory} has no {GEOMETRY_FILE}; give --sigma and --strength"
             ) from error
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"`--model` {directory} is damaged: {GEOMETRY_FILE} is not what scoregeo wrote") from error
+        if kind not in FAMILIES:
+            raise ValueError(
+                f"`--model` {directory} has the metric {kind!r}, but must have one of {', '.join(FAMILIES)}"
+            )
+        return dataclasses.replace(geometry, kind=kind)
 
 
 @contextlib.contextmanager
@@ -122,7 +147,13 @@ def solver_for(metric: AbstractMetric) -> AbstractBoundarySolver:
     return dataclasses.replace(solver, rtol=SOLVER.rtol, path_rtol=SOLVER.path_rtol)
 
 
-def geodesic_table(records: Sequence[Mapping[str, Any]], *, title: str = "geodesics of I + strength s s^T") -> Table:
+def lengths_solver_for(metric: AbstractMetric) -> AbstractBoundarySolver:
+    """`solver_for` where nobody asks for the paths."""
+    solver = solver_for(metric)
+    return dataclasses.replace(solver, path_rtol=LENGTHS.path_rtol) if isinstance(solver, SpectralNewton) else solver
+
+
+def geodesic_table(records: Sequence[Mapping[str, Any]], *, title: str) -> Table:
     """Lengths, certificates and status of solved geodesics; how far they are from the truth, where that is known."""
     table = Table(title=title)
     known = any("from_the_truth" in r for r in records)
@@ -164,8 +195,8 @@ def known_sigmas(model: DiffusionModel) -> tuple[float, float]:
     return least, most
 
 
-def check_known_sigma(sigma: float, model: DiffusionModel) -> None:
-    """Raise ``ValueError`` unless ``--sigma`` is a noise level that ``model`` was trained at."""
+def check_known_sigma(sigma: float, model: DiffusionModel, name: str = "sigma") -> None:
+    """Raise ``ValueError`` unless the option ``--name`` has a noise level that ``model`` was trained at."""
     least, most = known_sigmas(model)
     if not least <= sigma <= most:
-        raise ValueError(f"`--sigma` must be a noise level that the model knows, {least:g} to {most:g}, got {sigma}")
+        raise ValueError(f"`--{name}` must be a noise level that the model knows, {least:g} to {most:g}, got {sigma}")

@@ -1,23 +1,22 @@
-"""What the commands read and write: saved models, points in files, and files for results.
+"""What the commands read: saved models, and points in files.
 
 Points in files are in the units of the data; the standardisation that a model keeps stands between them and the model.
 """
 
+import contextlib
 import dataclasses
-import os
 import pathlib
 import zipfile
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
 
-from .._atomic import make_writable
 from ..datasets.files import FilePoints, read_points
 from ..diffusion import DiffusionModel
-from ._command import CommandError
+from ._report import Report
 
 # The file beside a model with the points that it was trained on, in the units of the data.
 POINTS_FILE = "points.npy"
@@ -27,7 +26,7 @@ _DELIMITERS = {"tab": "\t", "\\t": "\t", "space": " "}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PointsOptions:
-    """Arguments that say which numbers of a file are the points."""
+    """Which numbers of a file are the points. Most files need none of these."""
 
     key: str | None = None
     """Which array of an .npz file that holds several, layer or embedding of an .h5ad file, or split of a data set of
@@ -54,26 +53,37 @@ class PointsOptions:
         fields = dataclasses.fields(PointsOptions)
         return [f"--{field.name}" for field in fields if getattr(self, field.name) != field.default]
 
-    def read(self, path: pathlib.Path, console: Console) -> FilePoints:
-        """The points of a file; what was guessed for a .csv file, left out or filled is printed. Raises as
-        `scoregeo.datasets.load` does."""
+    def read(self, path: pathlib.Path, report: Report, name: str = "data") -> FilePoints:
+        """The points of the file that the option ``--name`` gives; what was guessed for a .csv file, left out or filled
+        is printed. Raises as `scoregeo.datasets.load` does."""
         given = {field.name: getattr(self, field.name) for field in dataclasses.fields(PointsOptions)}
         given |= {name: given[name] or None for name in ("columns", "size")}
         given["delimiter"] = self.delimiter and _DELIMITERS.get(self.delimiter, self.delimiter)
-        found = read_points(path, **given)
+        with naming(name, path):
+            found = read_points(path, **given)
         layout = () if found.layout is None else (f"read {path} with {found.layout}",)
         for sentence in (*layout, *(f"of {path}: {done}" for done in (*found.left_out, *found.notes))):
-            console.print(sentence, soft_wrap=True, markup=False, highlight=False)
+            report.note(sentence)
         return found
 
-    def points_for(self, model: DiffusionModel, path: pathlib.Path, console: Console) -> jax.Array | np.ndarray:
-        """The points of a file, in the coordinates of ``model``; raises ``ValueError`` for another dimension."""
-        return self.rows_for(model, path, console).points
+    def points_for(self, model: DiffusionModel, path: pathlib.Path, report: Report) -> jax.Array | np.ndarray:
+        """The points of ``--data``, in the coordinates of ``model``; raises ``ValueError`` for another dimension."""
+        return self.rows_for(model, path, report).points
 
-    def rows_for(self, model: DiffusionModel, path: pathlib.Path, console: Console) -> "Rows":
-        """`points_for`, with the rows of the file that they are."""
-        found = self.read(path, console)
+    def rows_for(self, model: DiffusionModel, path: pathlib.Path, report: Report, name: str = "data") -> "Rows":
+        """The points of the file that the option ``--name`` gives, with the rows of the file that they are."""
+        found = self.read(path, report, name)
         return Rows(in_coordinates(model, found.points, path), found.rows, found.total)
+
+
+@contextlib.contextmanager
+def naming(name: str, path: pathlib.Path) -> Iterator[None]:
+    """What is raised about ``path`` names the option ``--name``."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        kind = ValueError if isinstance(error, ValueError) else OSError
+        raise kind(str(error).replace(f"`path` = {str(path)!r}", f"`--{name}` {path}")) from error
 
 
 class Rows(NamedTuple):
@@ -85,12 +95,25 @@ class Rows(NamedTuple):
     total: int
 
 
+def some_rows(total: int, n: int, seed: int, report: Report) -> np.ndarray:
+    """Which rows of ``total`` are taken, in order: all, or ``n`` at random, which is told."""
+    if total <= n:
+        return np.arange(total)
+    report.note(f"{n} of {total} rows are taken at random, by --seed {seed}")
+    return np.sort(np.random.default_rng(seed).choice(total, n, replace=False))
+
+
 def load_model(folder: pathlib.Path) -> DiffusionModel:
-    """The saved model; raises `CommandError` that names the argument."""
+    """The saved model; raises ``ValueError`` that names the argument."""
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise ValueError(
+            f"`--model` {folder} cannot be used: it {what}, but must be a folder that `scoregeo train` wrote"
+        )
     try:
         return DiffusionModel.load(folder)
     except (OSError, TypeError, ValueError) as error:
-        raise CommandError(f"`--model` {folder} cannot be used: {error}") from error
+        raise ValueError(f"`--model` {folder} cannot be used: {error}") from error
 
 
 def training_points(model: DiffusionModel, folder: pathlib.Path) -> jax.Array | np.ndarray | None:
@@ -132,30 +155,3 @@ def read_npy(path: pathlib.Path, name: str) -> np.ndarray:
     if array is None or array.dtype.kind not in "fiu":
         raise ValueError(f"`--{name}`: {path} is not a .npy file of real numbers")
     return array
-
-
-def check_output(name: str, path: pathlib.Path | None, suffix: str) -> None:
-    """Raise ``ValueError`` or ``OSError`` unless the option ``--name`` is a file that can be written, or not given."""
-    if path is None:
-        return
-    _check_suffix(name, path, suffix)
-    if not os.access(path.parent, os.W_OK) or path.is_dir():
-        raise OSError(f"`--{name}` must be a file in a folder that can be written, got {path}")
-
-
-def make_folder_of_output(path: pathlib.Path | None, suffix: str) -> None:
-    """Make the folder of the file that ``--out`` names, if it is given, before anything is computed.
-
-    Raises ``ValueError`` for another kind of file, and ``OSError`` where it cannot be written.
-    """
-    if path is None:
-        return
-    _check_suffix("out", path, suffix)
-    if path.is_dir():
-        raise OSError(f"`--out` must be a file, got the folder {path}")
-    make_writable(path.parent, "--out")
-
-
-def _check_suffix(name: str, path: pathlib.Path, suffix: str) -> None:
-    if path.suffix != suffix:
-        raise ValueError(f"`--{name}` must end in {suffix}, got {path}")

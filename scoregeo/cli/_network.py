@@ -20,11 +20,11 @@ IMAGES_FILE = "images.json"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NetworkOptions:
-    """Arguments that say which network is trained."""
+    """Which network is trained. --width, --depth and --potential above are those of mlp."""
 
     network: Literal["mlp", "unet", "dit"] = "mlp"
-    """unet and dit are for images: of --image-shape, or of the shape that the data have; of one row (1 n c), sequences.
-    The network of fit's --width and --depth is mlp."""
+    """unet and dit are for images: of --image-shape, or of the shape that the data have; of one row (1 n c),
+    sequences."""
     image_shape: tuple[int, ...] = ()
     """Height, width and perhaps channels of the images that the points are, for data that do not say."""
     net_width: int = 32

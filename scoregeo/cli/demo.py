@@ -8,12 +8,11 @@ import shutil
 import time
 from collections.abc import Mapping
 from importlib import metadata
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
 
 from .._atomic import make_writable, write_figure, write_json, write_npy
 from .._types import Points
@@ -22,17 +21,19 @@ from ..diffusion import DiffusionModel, ScoreReport, evaluate_score, fit
 from ..diffusion.evaluation.base import ScoreReference
 from ..geodesics import AbstractStart, Geodesic
 from ..geodesics.baselines import nodes_of
-from ..metrics import AbstractMetric, SteinMetric
+from ..metrics import AbstractMetric
 from ..scores import AbstractScore, log_prob_along
 from . import _interrupts
 from ._command import Command, CommandError
+from ._families import score_of
 from ._geometry import Geometry, calibrate, double_precision, geodesic_table, solve
 from ._io import POINTS_FILE, PointsOptions
+from ._report import Report
 from ._tasks import TASKS, Task, from_file
 
 
-@dataclasses.dataclass(frozen=True)
-class Demo(PointsOptions, Command):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Demo(Command):
     """The arguments of ``scoregeo demo``."""
 
     data: str = "all"
@@ -44,18 +45,26 @@ class Demo(PointsOptions, Command):
     seed: int = 0
     """Seed of everything random: the same seed gives the same numbers."""
 
-    def run(self, console: Console) -> None:
+    reading: PointsOptions = PointsOptions()
+
+    examples: ClassVar = (
+        "--data moons --quick",
+        "--data points.csv --out my-demo --seed 1",
+    )
+
+    def run(self, report: Report) -> None:
         """Run the demo and write its report; raises `CommandError` at the end if some geodesic did not converge."""
-        report = run_demo(self, console)
-        console.print(f"wrote {self.out / 'report.json'} ({report['seconds']:.0f} s)")
-        failed = [g for data in report["data"].values() for g in data["geodesics"] if not g["converged"]]
+        values = run_demo(self, report)
+        report.keep(**values)
+        report.wrote(self.out / "report.json", f"what was measured, in {values['seconds']:.0f} s,")
+        failed = [g for data in values["data"].values() for g in data["geodesics"] if not g["converged"]]
         if failed:
             raise CommandError(
                 f"{len(failed)} geodesics did not converge: see the status in {self.out / 'report.json'}"
             )
 
 
-def run_demo(arguments: Demo, console: Console) -> dict[str, Any]:
+def run_demo(arguments: Demo, report: Report) -> dict[str, Any]:
     """Run the demo, write into the folder ``--out``, return the report.
 
     Data are read and the output folder is tried before anything is trained or written.
@@ -63,17 +72,17 @@ def run_demo(arguments: Demo, console: Console) -> dict[str, Any]:
     data, out, quick, seed = arguments.data, arguments.out, arguments.quick, arguments.seed
     if not 0 <= seed < 2**32:
         raise ValueError(f"`--seed` must be from 0 to {2**32 - 1}, got {seed}")
-    if (data == "all" or data in TASKS) and arguments.chosen():
-        raise ValueError(f"`{arguments.chosen()[0]}` is for a file, but `--data` is {data}")
+    if (data == "all" or data in TASKS) and arguments.reading.chosen():
+        raise ValueError(f"`{arguments.reading.chosen()[0]}` is for a file, but `--data` is {data}")
     if data == "all":
         tasks = {name: make(quick, seed) for name, make in TASKS.items()}
     elif data in TASKS:
         tasks = {data: TASKS[data](quick, seed)}
     else:
-        tasks = {name_of(data): from_file(data, arguments.read(pathlib.Path(data), console), quick, seed)}
+        tasks = {name_of(data): from_file(data, arguments.reading.read(pathlib.Path(data), report), quick, seed)}
     make_writable(out, "--out")
     start = time.perf_counter()
-    report = {
+    values = {
         "scoregeo": metadata.version("scoregeo"),
         "seed": seed,
         "quick": quick,
@@ -81,21 +90,21 @@ def run_demo(arguments: Demo, console: Console) -> dict[str, Any]:
         "data": {},
     }
     for name, task in tasks.items():
-        report["data"][name] = run_task(name, task, out, console)
-        write_json(out / "report.json", report)
-    report["seconds"] = time.perf_counter() - start
-    write_json(out / "report.json", report)
-    return report
+        values["data"][name] = run_task(name, task, out, report)
+        write_json(out / "report.json", values)
+    values["seconds"] = time.perf_counter() - start
+    write_json(out / "report.json", values)
+    return values
 
 
-def run_task(name: str, task: Task, out: pathlib.Path, console: Console) -> dict[str, Any]:
+def run_task(name: str, task: Task, out: pathlib.Path, report: Report) -> dict[str, Any]:
     """Train, build the metric, solve, certify, draw and save one data set of the demo."""
     n, dim = task.dataset.points.shape
-    console.rule(f"[bold]{name}[/bold]: {n} points in {dim} dimensions")
-    model, training = train(task, out / name)
+    report.rule(f"[bold]{name}[/bold]: {n} points in {dim} dimensions")
+    model, training = train(task, out / name, report)
     accuracy = check_score(model, task)
     if accuracy is not None:
-        console.print(accuracy)
+        report.say(accuracy)
     with double_precision():
         geometry, points = choose_geometry(model, task)
         geometry.save(out / name / "model")
@@ -103,14 +112,15 @@ def run_task(name: str, task: Task, out: pathlib.Path, console: Console) -> dict
         metrics = {"Stein": stein} | {rival: make(model, points) for rival, make in task.rivals.items()}
         start, paths, records = task.start(points), {}, []
         for metric_name, metric in metrics.items():
-            paths[metric_name], solved = solve_pairs(metric, points, task.pairs, start)
+            with report.busy(f"geodesics, {metric_name}", compiling=20):
+                paths[metric_name], solved = solve_pairs(metric, points, task.pairs, start)
             for i, (path, record) in enumerate(zip(paths[metric_name], solved, strict=True)):
-                record |= {"metric": metric_name, **middle_log_density(stein.score, path)} | away(task, i, path)
-            console.print(geodesic_table(solved, title=f"geodesics of {name}, {metric_name}"))
+                record |= {"metric": metric_name, **middle_log_density(score_of(stein), path)} | away(task, i, path)
+            report.say(geodesic_table(solved, title=f"geodesics of {name}, {metric_name}"))
             records += solved
         picture = draw(name, task, stein, paths, out)
-    console.print(f"wrote {picture}")
-    console.print(f"wrote {out / name / 'model'}")
+    report.wrote(picture)
+    report.wrote(out / name / "model")
     return {
         "points": [n, dim],
         "sigma": geometry.sigma,
@@ -126,12 +136,12 @@ def run_task(name: str, task: Task, out: pathlib.Path, console: Console) -> dict
     }
 
 
-def train(task: Task, folder: pathlib.Path) -> tuple[DiffusionModel, dict[str, Any]]:
+def train(task: Task, folder: pathlib.Path, report: Report) -> tuple[DiffusionModel, dict[str, Any]]:
     """The model of a data set, saved in ``folder`` with the points, and what the report says about its training."""
     data, checkpoint = task.dataset, folder / "checkpoint"
     start = time.perf_counter()
     with _interrupts.training(checkpoint, task.config.steps) as training:
-        settings = {"standardization": data.standardization, "callbacks": [training]}
+        settings = {"standardization": data.standardization, "callbacks": [training], "progress": not report.quiet}
         model = fit(data.points, task.config, checkpoint_dir=checkpoint, **settings)
         seconds = time.perf_counter() - start
         model.save(folder / "model")
@@ -196,7 +206,7 @@ def middle_log_density(score: AbstractScore, path: Geodesic) -> dict[str, float]
 
 
 def draw(
-    name: str, task: Task, metric: SteinMetric, paths: Mapping[str, list[Geodesic]], out: pathlib.Path
+    name: str, task: Task, metric: AbstractMetric, paths: Mapping[str, list[Geodesic]], out: pathlib.Path
 ) -> pathlib.Path:
     """Write the picture of one data set into ``out``; returns the file."""
     from ..plotting import pictures

@@ -3,12 +3,11 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
 
 from ..datasets import two_moons
 from ..datasets.files import name_of, standardized
@@ -17,7 +16,9 @@ from ..explore import Plane, normals_page, score_page, write_page
 from ..scores import AbstractScore, KernelDensityScore
 from ._command import Command
 from ._geometry import GEOMETRY_FILE, Geometry, check_known_sigma, double_precision, known_sigmas
-from ._io import PointsOptions, load_model, make_folder_of_output, training_points, unit_of_length
+from ._io import PointsOptions, load_model, some_rows, training_points, unit_of_length
+from ._output import check_output
+from ._report import Report
 
 # Noise levels about the one in the middle, where nobody gives any.
 _FACTORS = (0.5, 0.7, 1.0, 1.4, 2.0)
@@ -27,8 +28,8 @@ _MOONS, _MOONS_LEVELS = "moons", (0.1, 0.15, 0.2, 0.3, 0.4)
 _MOST = 2000
 
 
-@dataclasses.dataclass(frozen=True)
-class Explore(PointsOptions, Command):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Explore(Command):
     """The arguments of ``scoregeo explore``."""
 
     out: Path
@@ -55,7 +56,15 @@ class Explore(PointsOptions, Command):
     seed: int = 0
     """Seed of what is random: points drawn from a large file, or from a model that kept none."""
 
-    def run(self, console: Console) -> None:
+    reading: PointsOptions = PointsOptions()
+
+    examples: ClassVar = (
+        "--model model --out page.html",
+        "--data points.csv --sigmas 0.2 0.4 --out page.html",
+        "--normals --out normals.html",
+    )
+
+    def run(self, report: Report) -> None:
         """Make the page and write it; prints how large it is."""
         given = [name for name, value in (("--model", self.model), ("--data", self.data)) if value is not None]
         if self.normals == bool(given):
@@ -63,64 +72,67 @@ class Explore(PointsOptions, Command):
             raise ValueError(f"`--model`, `--data` or `--normals` must say what to explore, got {got}")
         if self.normals and (idle := self._idle_with_normals()):
             raise ValueError(f"`{idle[0]}` is for a model or data, but `--normals` has neither")
-        make_folder_of_output(self.out, ".html")
+        check_output("out", self.out, (".html",))
         if self.normals:
             page = normals_page()
         else:
-            with double_precision():
-                page = self._page_of_score(console)
+            with double_precision(), report.busy("the page"):
+                page = self._page_of_score(report)
         write_page(self.out, page)
-        console.print(f"wrote {self.out} ({len(page.encode()) / 1e6:.2f} MB)", soft_wrap=True)
+        report.keep(bytes=len(page.encode()))
+        report.wrote(self.out, f"{len(page.encode()) / 1e6:.2f} MB")
 
     def _idle_with_normals(self) -> list[str]:
         """The options that are given, and of which the page of normal distributions makes nothing."""
-        fields = [field for field in dataclasses.fields(self) if field.name not in ("out", "normals")]
-        return [f"--{field.name}" for field in fields if getattr(self, field.name) != field.default]
+        fields = [
+            field for field in dataclasses.fields(self) if field.name not in ("out", "normals", "reading", "output")
+        ]
+        idle = [f"--{field.name}" for field in fields if getattr(self, field.name) != field.default]
+        return idle + self.reading.chosen()
 
-    def _page_of_score(self, console: Console) -> str:
+    def _page_of_score(self, report: Report) -> str:
         settings: dict[str, Any] = {
             "ratio": self.ratio, "resolution": self.resolution, "references": self.references,
         }  # fmt: skip
         if self.model is not None:
-            score, points, levels, unit = self._of_model(self.model, console)
+            score, points, levels, unit = self._of_model(self.model, report)
             title = f"Geodesics of {'/'.join(self.model.resolve().parts[-2:])}"
         elif self.data == _MOONS:
-            if self.chosen():
-                raise ValueError(f"`{self.chosen()[0]}` is for a file, but `--data` is {_MOONS}")
+            if self.reading.chosen():
+                raise ValueError(f"`{self.reading.chosen()[0]}` is for a file, but `--data` is {_MOONS}")
             moons = two_moons(jax.random.key(self.seed), 400)
             assert moons.score is not None
             score, points, levels = moons.score, np.asarray(moons.points), self.sigmas or _MOONS_LEVELS
             title, unit = "Geodesics of two moons", "units of the data"
         else:
-            score, points, levels, unit = self._of_file(Path(str(self.data)), console)
+            score, points, levels, unit = self._of_file(Path(str(self.data)), report)
             title = f"Geodesics of {name_of(str(self.data))}"
-        plane = _plane(points, self.through)
+        plane = plane_through(points, self.through)
         return score_page(score, points, noise_levels=levels, plane=plane, title=title, unit=unit, **settings)
 
-    def _of_model(self, folder: Path, console: Console) -> tuple[AbstractScore, np.ndarray, Sequence[float], str]:
+    def _of_model(self, folder: Path, report: Report) -> tuple[AbstractScore, np.ndarray, Sequence[float], str]:
         """The score of a saved model, points in its coordinates, noise levels, and the unit of length."""
         model = load_model(folder)
         levels = self.sigmas or _levels_of(model, folder)
         for sigma in levels:
-            check_known_sigma(sigma, model)
+            check_known_sigma(sigma, model, "sigmas")
         if self.data is not None:
-            points = self.points_for(model, Path(self.data), console)
+            points = self.reading.points_for(model, Path(self.data), report)
         elif (points := training_points(model, folder)) is None:
             points = model.sample(jax.random.key(self.seed), 500)
-            console.print("the model has kept no points: 500 are drawn from it", soft_wrap=True)
+            report.note("the model has kept no points: 500 are drawn from it")
         return model.score_at(levels[0]), np.asarray(points, np.float64), levels, unit_of_length(model)
 
-    def _of_file(self, path: Path, console: Console) -> tuple[AbstractScore, np.ndarray, Sequence[float], str]:
+    def _of_file(self, path: Path, report: Report) -> tuple[AbstractScore, np.ndarray, Sequence[float], str]:
         """The same of the kernel density of the points of a file, standardised."""
-        points = np.asarray(standardized(self.read(path, console), name_of(path)).points, np.float64)
+        points = np.asarray(standardized(self.reading.read(path, report), name_of(path)).points, np.float64)
         n, d = points.shape
         if n > _MOST:
             if self.through:
                 raise ValueError(
                     f"`--through` needs a file of at most {_MOST} points, of which none is left out, got {n}"
                 )
-            points = points[np.sort(np.random.default_rng(self.seed).choice(n, _MOST, replace=False))]
-            console.print(f"{_MOST} of {n} rows are taken at random, by --seed {self.seed}", soft_wrap=True)
+            points = points[some_rows(n, _MOST, self.seed, report)]
         if not self.sigmas:
             middle = len(points) ** (-1 / (d + 4))  # Scott's rule, for variance one
             levels = tuple(round(factor * middle, 3) for factor in _FACTORS)
@@ -139,7 +151,7 @@ def _levels_of(model: DiffusionModel, folder: Path) -> tuple[float, ...]:
     return tuple(kept * factor for factor in _FACTORS if least <= kept * factor <= most) or (kept,)
 
 
-def _plane(points: np.ndarray, rows: tuple[int, ...]) -> Plane | None:
+def plane_through(points: np.ndarray, rows: tuple[int, ...]) -> Plane | None:
     """The plane that ``--through`` asks for, if it is given."""
     if not rows:
         return None

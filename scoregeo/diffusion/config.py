@@ -108,65 +108,59 @@ class RunConfig:
 
 @dataclasses.dataclass(frozen=True)
 class FitConfig:
-    """How `fit` trains.
-
-    **Arguments**
-
-    - ``steps``, ``batch_size``: number of optimiser steps, and points drawn in each (with replacement, so there may be
-      fewer).
-    - ``accumulation``: batches whose gradients are averaged in one step, one after the other: a batch so many times
-      larger, in the memory of one.
-    - ``learning_rate``: peak rate of Adam; it rises linearly for ``warmup_steps`` (at most half of all steps), then
-      falls to zero along a cosine.
-    - ``clip_norm``: gradients of a larger norm are scaled down to it.
-    - ``ema``: the running average of the weights, which is what the model keeps: `WarmupEMA`, `ConstantEMA` or
-      `PowerEMA`.
-    - ``seed``: what the initial weights, the batches and the noise are drawn from. The same seed gives the same
-      weights bit for bit.
-    - ``width``, ``depth``: size and number of the hidden layers of the `MLP`; ``potential``: whether to wrap it in
-      `Potential`, so that the score is a gradient field. These three are not used when `fit` is given a network.
-    - ``schedule``: a schedule such as `EDM` or `VP`; it decides which noise levels are trained on, and how `sample`
-      gets from noise to data.
-    - ``weighting``: how much each noise level counts, see `weightings`.
-    - ``levels``: the distribution of the noise levels that are trained on, see `noise_levels`; ``None`` for that of the
-      schedule.
-    - ``reference_size``: number of training points over which the target is averaged (`Posterior`); 0 trains on the
-      clean point itself. At least the points of a step, which are part of it; all training points if there are not
-      more. It reduces the error several times in low dimension, and not at all where no other point is within the
-      noise.
-    - ``second_order``: weight of the error of the Jacobian (`second_order_loss`), which needs a reference; 0 for none.
-    - ``asymmetry``: weight of `asymmetry_penalty`, for networks that are not gradient fields; without effect on those
-      that are.
-    - ``condition_dropout``: probability with which a point's condition is not told, so that the same network learns the
-      score without it (for guidance); in [0, 1), and with 0 there is no such score. Only with ``conditions``.
-    - ``holdout``: fraction of the points kept out of training for the held-out loss, in [0, 0.5].
-    - ``chunk_steps``: steps between two looks at the loss (one compiled loop), and the delay of an interrupt.
-    - ``checkpoint_every``, ``checkpoints_kept``: steps between two checkpoints, and how many of the last ones are kept,
-      if `fit` is given a ``checkpoint_dir``.
-    """
+    """How `fit` trains: the settings are described one by one below, and by `scoregeo train --help`."""
 
     steps: int = 4000
+    """Number of optimiser steps."""
     batch_size: int = 512
+    """Points drawn in each step, with replacement, so that there may be fewer."""
     accumulation: int = 1
+    """Batches whose gradients are averaged in one step, one after the other: a batch so many times larger, in the
+    memory of one."""
     learning_rate: float = 3e-3
+    """Peak rate of Adam, after which it falls to zero along a cosine."""
     warmup_steps: int = 100
+    """Steps over which the learning rate rises linearly to its peak; at most half of all steps."""
     clip_norm: float = 1.0
+    """Gradients of a larger norm are scaled down to it."""
     ema: AbstractEMA = WarmupEMA()
+    """The running average of the weights, which is what the model keeps: `WarmupEMA`, `ConstantEMA` or `PowerEMA`."""
     seed: int = 0
+    """What the initial weights, the batches and the noise are drawn from. The same seed gives the same weights bit for
+    bit."""
     width: int = 64
+    """Size of the hidden layers of the `MLP`; not used with another network."""
     depth: int = 4
+    """Number of the hidden layers of the `MLP`; not used with another network."""
     potential: bool = True
+    """Whether the `MLP` is wrapped in `Potential`, so that the score is a gradient field."""
     schedule: AbstractSchedule = EDM()
+    """Which noise levels are trained on, and how samples get from noise to data: a schedule such as `EDM` or `VP`."""
     weighting: AbstractWeighting = EDMWeighting()
+    """How much each noise level counts: `EDMWeighting`, `SimpleWeighting`, `LikelihoodWeighting`, `MinSNRWeighting` or
+    `LearnedWeighting`."""
     levels: AbstractNoiseLevels | None = None
+    """The distribution of the noise levels that are trained on: `UniformTimes`, `LogNormalLevels` or
+    `LogitNormalTimes`; None for that of the schedule."""
     reference_size: int = 0
+    """Number of training points over which the target is averaged (`Posterior`); 0 trains on the clean point itself. At
+    least the points of a step, which are part of it; all training points if there are not more. It reduces the error
+    several times in low dimension, and not at all where no other point is within the noise."""
     second_order: float = 0.0
+    """Weight of the error of the Jacobian (`second_order_loss`), which needs a reference; 0 for none."""
     asymmetry: float = 0.0
+    """Weight of `asymmetry_penalty`, for networks that are not gradient fields; without effect on those that are."""
     condition_dropout: float = 0.1
+    """Probability with which a point's condition is not told, so that the same network learns the score without it (for
+    guidance); in [0, 1), and with 0 there is no such score. Only with conditions."""
     holdout: float = 0.05
+    """Fraction of the points kept out of training for the held-out loss, in [0, 0.5]."""
     chunk_steps: int = 200
+    """Steps between two looks at the loss (one compiled loop), and the delay of an interrupt."""
     checkpoint_every: int = 1000
+    """Steps between two checkpoints, if they are kept."""
     checkpoints_kept: int = 2
+    """How many of the last checkpoints are kept."""
 
     def __post_init__(self):
         for field in dataclasses.fields(self):

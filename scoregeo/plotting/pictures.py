@@ -2,14 +2,16 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..datasets import Dataset
 from ..geodesics import Geodesic
-from ..metrics import SteinMetric
+from ..metrics import AbstractMetric, SteinMetric
 from ..scores import log_prob_along
 from .curves import geodesics
 from .fields import density, tissot
@@ -25,31 +27,41 @@ Paths = Mapping[str, Sequence[Geodesic]]
 Truth = Callable[[int, np.ndarray], np.ndarray]
 
 
-def suitable(dataset: Dataset, metric: SteinMetric, paths: Paths, truth: Truth | None = None) -> tuple[str, Figure]:
+def suitable(
+    dataset: Dataset, metric: AbstractMetric, paths: Paths, truth: Truth | None = None, *, score: Any = None
+) -> tuple[str, Figure]:
     """The picture that suits the data, and what to call it: "strips" of images, the "metric" in the plane, or a
     "projection" for the rest.
 
-    ``paths`` has the geodesics of each metric by its name, between the same pairs of points; ``metric`` gives ellipses
-    and log p. ``truth(i, ts)`` are the points, in the units of the data, where the i-th path should be at times ``ts``,
-    if anyone knows them.
+    ``paths`` has the geodesics of each metric by its name, between the same pairs of points; ``metric`` gives ellipses,
+    and ``score`` log p (by default that of the metric). ``truth(i, ts)`` are the points, in the units of the data,
+    where the i-th path should be at times ``ts``, if anyone knows them.
     """
     if dataset.image_shape is not None:
-        return "strips", strips(dataset, metric, paths, truth)
+        return "strips", strips(dataset, metric, paths, truth, score=score)
     if dataset.points.shape[1] == 2:
-        return "metric", plane(dataset, metric, paths)
+        return "metric", plane(dataset, metric, paths, score=score)
     return "projection", projection(dataset, paths)
 
 
-def plane(dataset: Dataset, metric: SteinMetric, paths: Paths) -> Figure:
-    """A two-dimensional metric with geodesics against straight lines, and log p along both."""
+def panels(n: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure with ``n`` axes side by side, for pictures that a command composes."""
+    figure = Figure(figsize=(5.2 * n, 4.4), layout="constrained")
+    return figure, list(figure.subplots(1, n, squeeze=False)[0])
+
+
+def plane(dataset: Dataset, metric: Any, paths: Paths, *, score: Any = None) -> Figure:
+    """A two-dimensional metric with geodesics against straight lines, and log p along both, of the ``score`` or, if
+    that is ``None``, of the score of the metric."""
+    score = metric.score if score is None else score
     points = np.asarray(dataset.points)
     margin = 0.15 * np.ptp(points, axis=0).max()
     xlim, ylim = ((lo - margin, hi + margin) for lo, hi in zip(points.min(0), points.max(0), strict=True))
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     field, profile = figure.subplots(1, 2, width_ratios=(2.2, 1))
     # Not all scores know their density.
-    log_prob = getattr(metric.score, "log_prob", None)
-    if log_prob is not None and metric.score.conservative:
+    log_prob = getattr(score, "log_prob", None)
+    if log_prob is not None and score.conservative:
         density(field, log_prob, xlim, ylim)
     else:
         field.scatter(*points.T, s=2, c="#6BAED6", alpha=0.5, linewidths=0)
@@ -59,14 +71,15 @@ def plane(dataset: Dataset, metric: SteinMetric, paths: Paths) -> Figure:
     field.set_xlim(*xlim)
     field.set_ylim(*ylim)
     field.legend(loc="upper right", fontsize=9, framealpha=0.9)
-    field.set_title("Balls of the metric $G = I + \\lambda\\, s\\, s^T$ on the learned density", fontsize=11)
-    _warn_of_curl([_profiles(profile, metric, paths)])
+    formula = " $G = I + \\lambda\\, s\\, s^T$" if isinstance(metric, SteinMetric) else ""
+    field.set_title(f"Balls of the metric{formula} on the learned density", fontsize=11)
+    _warn_of_curl([_profiles(profile, score, paths)])
     profile.set_title("$\\log p$ along the paths", fontsize=11)
     return figure
 
 
 def strips(
-    dataset: Dataset, metric: SteinMetric, paths: Paths, truth: Truth | None = None, *, columns: int = 11
+    dataset: Dataset, metric: Any, paths: Paths, truth: Truth | None = None, *, columns: int = 11, score: Any = None
 ) -> Figure:
     """For each pair of points, images along the geodesic of every metric and along the straight line. Beside them log p
     along these or, where there is a ``truth``, their distance to it."""
@@ -85,7 +98,7 @@ def strips(
         rows = {name: dataset.undo(path.evaluate(ts)) for name, (path,) in mine.items()}
         rows["straight line"] = dataset.undo(line)
         if truth is None:
-            gaps.append(_profiles(profile, metric, mine))
+            gaps.append(_profiles(profile, metric.score if score is None else score, mine))
         else:
             rows["the truth"] = truth(i, ts)
             _distances(profile, dataset, mine, lambda ts, i=i: truth(i, ts))
@@ -136,22 +149,22 @@ def _labelled(paths: Paths) -> Iterator[tuple[Geodesic, str, str | None]]:
             yield path, color, name if path is curves[0] else None
 
 
-def _profiles(ax, metric: SteinMetric, paths: Paths) -> tuple[float, float]:
+def _profiles(ax, score: Any, paths: Paths) -> tuple[float, float]:
     """log p relative to the start along geodesics (solid) and straight lines (dashed), by the line integral of the
     score. Returns how far apart the ends are that should be at one height, and the largest difference of heights."""
     ts = jnp.linspace(0, 1, 201)
     curves, lines = [], []
     for path, color, label in _labelled(paths):
-        curves.append(np.asarray(log_prob_along(metric.score, path.evaluate(ts))))
+        curves.append(np.asarray(log_prob_along(score, path.evaluate(ts))))
         ax.plot(ts, curves[-1], color=color, lw=1.5, label=label)
     for k, path in enumerate(next(iter(paths.values()))):
         line = jnp.linspace(path.points[0], path.points[-1], ts.size)
         style = {"color": _STRAIGHT, "lw": 1.5, "label": None if k else "straight line"}
-        lines.append(np.asarray(log_prob_along(metric.score, line)))
+        lines.append(np.asarray(log_prob_along(score, line)))
         ax.plot(ts, lines[-1], "--", **style)
     ax.set_ylabel("$\\log p(\\gamma(t)) - \\log p(\\gamma(0))$", fontsize=9)
     _finish(ax)
-    if metric.score.conservative:
+    if score.conservative:
         return 0.0, 0.0
     # Every metric has its path between the same end points as the straight line.
     gap = max(abs(curve[-1] - lines[k % len(lines)][-1]) for k, curve in enumerate(curves))

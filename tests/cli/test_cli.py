@@ -55,7 +55,7 @@ def test_help_imports_no_command(imported, capsys, words):
     assert (stop.value.code == 0) == bool(words)
     assert imported == []
     printed = capsys.readouterr()
-    assert ("subcommands" in printed.out) if words else ("Missing subcommand" in printed.err)
+    assert ("subcommands" in printed.out) if words else ("scoregeo: name a command: demo, " in printed.err)
 
 
 def test_help_of_a_command_imports_that_command(imported, capsys):
@@ -69,12 +69,12 @@ def test_help_of_a_command_imports_that_command(imported, capsys):
 
 
 def test_command_is_parsed_and_run(imported, monkeypatch):
-    from scoregeo.cli.distance import Distance
+    from scoregeo.cli.pairs.distance import Distance
 
     ran = []
-    monkeypatch.setattr(Distance, "run", lambda self, console: ran.append(self))
+    monkeypatch.setattr(Distance, "run", lambda self, report: ran.append((self.model, self.start, self.end)))
     cli.main(["distance", "--model", "m", "--from", "3", "--to", "b.npy"])
-    assert ran == [Distance(pathlib.Path("m"), "3", "b.npy")]
+    assert ran == [(pathlib.Path("m"), "3", "b.npy")]
     assert imported == ["distance"]
 
 
@@ -85,13 +85,14 @@ def test_mistake_is_explained_by_all_commands(capsys):
     assert stop.value.code == 2
     error = capsys.readouterr().err
     assert "in scoregeo sample --help" in error
-    assert error.count("For full helptext") == 1
+    assert error.endswith("; see scoregeo distance --help\n")
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize(
     ("error", "status", "line"),
     [
-        (CommandError("told in\n  two lines"), 2, "scoregeo: told in two lines\n"),
+        (CommandError("told in\n  two lines"), 1, "scoregeo: told in two lines\n"),
         (ImportError("No module named 'flax'"), 2, "scoregeo: No module named 'flax'\n"),
         (KeyboardInterrupt(), 130, "scoregeo: interrupted\n"),
         (KeyboardInterrupt("the last checkpoint is in x"), 130, "scoregeo: the last checkpoint is in x\n"),

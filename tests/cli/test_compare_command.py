@@ -10,8 +10,8 @@ from PIL import Image
 from scipy.linalg import sqrtm
 
 from scoregeo import RESULTS, SpectralNewton, SteinMetric, cli, pairwise_dist
-from scoregeo.cli import compare as compare_command
 from scoregeo.cli._geometry import Geometry, double_precision
+from scoregeo.cli.pairs import compare as compare_command
 from scoregeo.comparison import compare
 from scoregeo.diffusion import DiffusionModel
 from scoregeo.fisher_rao import (
@@ -236,8 +236,8 @@ def row_is_number(text):
         (["--sigma", "1e9"], "`--sigma` must be a noise level that the model knows"),
         (["--strengths", "1", "-1"], "`--strengths` must be non-negative numbers, got -1"),
         (["--strengths", "1", "1"], "`--strengths` must be different, got 1 1"),
-        (["--out", "table.txt"], "`--out` must end in .csv, got table.txt"),
-        (["--picture", "{folder}/nowhere/p.png"], "`--picture` must be a file in a folder that can be written"),
+        (["--out", "table.txt"], "`--out` must end in .csv, .parquet or .npz, got table.txt"),
+        (["--picture", "{folder}/points.npy/p.png"], "`--picture` must be in a folder that can be written"),
     ],
 )
 def test_mistakes_are_told_in_one_line(folder, capsys, arguments, message):

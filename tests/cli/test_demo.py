@@ -106,7 +106,10 @@ class TestDemo:
             (("--from", "0", "--to", tmp_path / "nan.npy"), "`--to` must be finite"),
             (("--from", "0", "--to", tmp_path / "garbage.npy"), "is not a .npy file of numbers"),
             (("--from", "0", "--to", tmp_path / "missing.npy"), "no such file"),
-            (("--from", "0", "--to", "x"), "`--to` must be an index or the path of a .npy file, got 'x'"),
+            (
+                ("--from", "0", "--to", "x"),
+                "`--to` must be an index or a file with one point, got 'x', which is no file",
+            ),
             (("--from", "0", "--to", "1", "--strength", "-1"), "`--strength` must be a non-negative number, got -1"),
             (("--from", "0", "--to", "1", "--sigma", "0"), "`--sigma` must be a positive number, got 0"),
             (("--from", "0", "--to", "1", "--sigma", "1e9"), "`--sigma` must be a noise level that the model knows"),

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from scoregeo import RESULTS, cli, pairwise_dist
-from scoregeo.cli import distance
 from scoregeo.cli._geometry import LENGTHS, Geometry, double_precision
+from scoregeo.cli.pairs import distance
 from scoregeo.diffusion import DiffusionModel
 
 TRAIN = ["--steps", "40", "--chunk-steps", "40", "--width", "16", "--depth", "2", "--warmup-steps", "4"]
@@ -52,7 +52,7 @@ def test_formats(folder, tmp_path, by_chords, suffix, capsys):
     out = tmp_path / f"d{suffix}"
     with pytest.raises(SystemExit) as stop:
         run(folder, out, "--batch-size", "4", "--checkpoint", str(tmp_path / "kept"))
-    assert stop.value.code == 2
+    assert stop.value.code == cli.FAILED
     assert by_chords == [(0.5, 4, tmp_path / "kept")]
     printed = capsys.readouterr()
     assert "1 of 10 distances could not be computed" in printed.err
@@ -97,7 +97,7 @@ def test_it_is_the_matrix_of_the_library_and_goes_on(folder, tmp_path, capsys):
     ("words", "message"),
     [
         (["--all", "{points}"], "`--all` needs `--out`"),
-        (["--all", "{points}", "--out", "d.txt"], "`--out` must end in .npy, .npz, .parquet, got d.txt"),
+        (["--all", "{points}", "--out", "d.txt"], "`--out` must end in .npy, .npz, .csv or .parquet, got d.txt"),
         (["--all", "{points}", "--out", "d.npy", "--from", "1"], "`--all` takes the place of `--from` and `--to`"),
         (["--all", "nothing.npy", "--out", "{out}", "--sigma", "0.5", "--strength", "1"], "nothing.npy"),
         (["--all", "{points}", "--out", "{out}"], "has no geometry.json; give --sigma and --strength"),

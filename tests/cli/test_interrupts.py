@@ -32,6 +32,7 @@ main()
 DEAF = """
 import sys, time
 from scoregeo import cli
+from scoregeo.cli._command import OutputOptions
 
 def run(*_):
     print("ready", file=sys.stderr, flush=True)
@@ -41,7 +42,7 @@ def run(*_):
         except BaseException:
             pass
 
-cli._read = lambda words: type("Deaf", (), {"run": run})()
+cli._read = lambda words: (type("Deaf", (), {"run": run})(), OutputOptions())
 print("some output")
 cli.main()
 """

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import tyro
 from PIL import Image
-from rich.console import Console
 
 from scoregeo import cli
 from scoregeo.cli._command import ARGUMENT_TYPES
 from scoregeo.cli._io import PointsOptions
+from scoregeo.cli._report import Report
 from scoregeo.cli.models.train import Train
 from scoregeo.diffusion import VP, DiffusionModel
 from scoregeo.diffusion.config import FitConfig
@@ -82,7 +82,7 @@ def test_divergence_is_told_in_one_line(folder, tmp_path, capsys):
     words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
     with pytest.raises(SystemExit) as stop:
         cli.main(["train", "--data", str(folder / "train.npy"), "--out", str(tmp_path / "m"), *words])
-    assert stop.value.code == 2
+    assert stop.value.code == cli.FAILED
     assert "the loss is not finite" in capsys.readouterr().err
 
 
@@ -163,22 +163,34 @@ def test_the_likelihood_of_one_point_has_no_error(folder, tmp_path, capsys):
     [
         (["train", "--data", "nothing.npy", "--out", "{out}"], "nothing.npy"),
         (["train", "--data", "{fresh}", "--out", "{fresh}/x"], "`--out` must be a folder"),
-        (["train", "--data", "{fresh}", "--out", "{out}", "--batch-size", "0"], "`batch_size` must be"),
-        (["train", "--data", "{fresh}", "--out", "{out}", "--key", "x"], "`key` is for .npz, .h5ad"),
+        (["train", "--data", "{fresh}", "--out", "{out}", "--batch-size", "0"], "`--batch-size` must be"),
+        (["train", "--data", "{fresh}", "--out", "{out}", "--key", "x"], "`--key` is for .npz, .h5ad"),
         (
             ["train", "--data", "{fresh}", "--out", "{out}", "--labels", "{wide}"],
             "`--labels` must hold an integer from 0",
         ),
         (["train", "--data", "{wide}", "--out", "{out}", "--labels", "nothing.npy"], "`--labels`: no such file"),
-        (["sample", "--model", "{out}", "--out", "x.npy"], "`--model` {out} cannot be used"),
-        (["sample", "--model", "{model}", "--out", "x.txt"], "`--out` must end in .npy"),
+        (
+            ["sample", "--model", "{out}", "--out", "x.npy"],
+            "`--model` {out} cannot be used: it does not exist, but must be a folder that",
+        ),
+        (
+            ["sample", "--model", "{model}", "--out", "x.txt"],
+            "`--out` must end in .npy, .npz, .csv or .parquet, got x.txt",
+        ),
         (["sample", "--model", "{model}", "--out", "x.npy", "--steps", "3"], "`--steps` is not for"),
         (["sample", "--model", "{model}", "--out", "{out}.npy", "--n", "0"], "`--n` must be at least 1"),
-        (["sample", "--model", "{model}", "--out", "{out}.npy", "--guidance", "2"], "`guidance` needs a `condition`"),
-        (["sample", "--model", "{model}", "--out", "{out}.npy", "--condition", "1"], "`condition` must be None"),
+        (
+            ["sample", "--model", "{model}", "--out", "{out}.npy", "--guidance", "2"],
+            "`--guidance` needs a `--condition`",
+        ),
+        (["sample", "--model", "{model}", "--out", "{out}.npy", "--condition", "1"], "`--condition` must be None"),
         (["likelihood", "--model", "{model}", "--data", "{wide}"], "must have points of dimension 2"),
         (["evaluate", "--model", "{model}", "--data", "{fresh}", "--sigmas", "0"], "positive noise levels"),
-        (["evaluate", "--model", "{model}", "--data", "{fresh}", "--picture", "x.pdf"], "`--picture` must end in .png"),
+        (
+            ["evaluate", "--model", "{model}", "--data", "{fresh}", "--picture", "x.jpg"],
+            "must end in .png, .pdf or .svg",
+        ),
         (["evaluate", "--model", "{model}", "--data", "{fresh}", "--samples", "-3"], "`--samples` must be at least 0"),
     ],
 )
@@ -195,8 +207,7 @@ def test_mistakes_are_told_in_one_line(folder, tmp_path, capsys, arguments, mess
     assert stop.value.code == 2
     error = capsys.readouterr().err
     assert message.format(**names) in error
-    # What the parser refuses stands in a box.
-    assert error.count("\n") == 1 or "Value error" in error
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -205,7 +216,7 @@ def test_mistakes_are_told_in_one_line(folder, tmp_path, capsys, arguments, mess
 def test_delimiters_by_name(tmp_path, word, character, capsys):
     points = np.arange(6.0).reshape(3, 2)
     np.savetxt(tmp_path / "t.csv", points, delimiter=character)
-    found = PointsOptions(delimiter=word).read(tmp_path / "t.csv", Console())
+    found = PointsOptions(delimiter=word).read(tmp_path / "t.csv", Report())
     np.testing.assert_array_equal(found.points, points)
     assert f"with delimiter {character!r} and no names in its first row" in " ".join(capsys.readouterr().out.split())
 
@@ -213,7 +224,7 @@ def test_delimiters_by_name(tmp_path, word, character, capsys):
 def test_settings_by_name_or_as_in_the_file():
     def config(*words):
         arguments = ["--data", "a.npy", "--out", "b", *words]
-        return tyro.cli(Train, args=arguments, registry=ARGUMENT_TYPES).config
+        return tyro.cli(Train, args=arguments, registry=ARGUMENT_TYPES, config=(tyro.conf.OmitArgPrefixes,)).training
 
     assert config() == FitConfig()
     assert config("--schedule", "VP").schedule == VP()

@@ -90,7 +90,9 @@ def test_embedding(folder, tmp_path, capsys):
         (["mean", "--n", "1"], "`--n` must be at least 2, got 1"),
         (["mean", "--sigma", "1e9"], "`--sigma` must be a noise level that the model knows"),
         (["mean", "--strength", "-1"], "`--strength` must be a non-negative number"),
-        (["mean", "--out", "mean.npy"], "`--out` must end in .npz"),
+        (["mean", "--out", "mean.txt"], "`--out` must end in .npy, .npz, .csv or .parquet, got mean.txt"),
+        (["mean", "--ratio", "10", "--strength", "1"], "`--strength` and `--ratio` both say"),
+        (["mean", "--ratio", "0.5"], "`--ratio` must be a number of at least 1, got 0.5"),
     ],
 )
 def test_mistakes(folder, capsys, words, message):

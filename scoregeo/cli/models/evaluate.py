@@ -2,18 +2,21 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any, ClassVar
 
 import jax
-from rich.console import Console
+import numpy as np
 
-from ..._atomic import write_figure, write_json
+from ..._atomic import write_json
 from ...diffusion import evaluate_held_out, memorization
 from .._command import Command
-from .._io import POINTS_FILE, PointsOptions, check_output, load_model, make_folder_of_output, training_points
+from .._io import POINTS_FILE, PointsOptions, load_model, training_points
+from .._output import PICTURES, check_output, write_picture
+from .._report import Report
 
 
-@dataclasses.dataclass(frozen=True)
-class Evaluate(PointsOptions, Command):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluate(Command):
     """The arguments of ``scoregeo evaluate``."""
 
     model: Path
@@ -27,39 +30,63 @@ class Evaluate(PointsOptions, Command):
     out: Path | None = None
     """A .json file for the numbers."""
     picture: Path | None = None
-    """A .png file: loss and calibration by noise level, and the memorisation gap."""
+    """A .png, .pdf or .svg file: loss and calibration by noise level, and the memorisation gap."""
     seed: int = 0
     """Seed of everything random."""
     condition: int | None = None
     """Label of a class that all points of --data are of; samples are too."""
 
-    def run(self, console: Console) -> None:
+    reading: PointsOptions = PointsOptions()
+
+    examples: ClassVar = (
+        "--model model --data held_out.csv",
+        "--model model --data held_out.csv --sigmas 0.1 0.3 1 --out report.json --picture report.png",
+    )
+
+    def run(self, report: Report) -> None:
         """Print, write and draw the report. Training points kept beside the model tell whether it repeats them."""
         if self.samples < 0:
             raise ValueError(f"`--samples` must be at least 0, got {self.samples}")
         model = load_model(self.model)
-        make_folder_of_output(self.out, ".json")
-        check_output("picture", self.picture, ".png")
-        points = self.points_for(model, self.data, console)
+        check_output("out", self.out, (".json",))
+        check_output("picture", self.picture, PICTURES)
+        points, kept = self.reading.points_for(model, self.data, report), training_points(model, self.model)
         units = "data" if model.standardization is None else "standardised"
+        values: dict[str, Any] = {"units": units}
+        if kept is not None:
+            values["training_points"] = self._say_known(points, kept, report)
         report_key, sample_key = jax.random.split(jax.random.key(self.seed))
-        report = evaluate_held_out(model, points, self.sigmas, key=report_key, condition=self.condition)
-        console.print(report)
-        console.print(f"noise levels and distances are in {units} units")
-        values = {"units": units, "held_out": report.to_dict()}
-        kept, found = training_points(model, self.model) if self.samples else None, None
+        with report.busy("the loss on held-out points"):
+            held_out = evaluate_held_out(model, points, self.sigmas, key=report_key, condition=self.condition)
+        report.say(held_out)
+        report.say(f"noise levels and distances are in {units} units")
+        values["held_out"], found = held_out.to_dict(), None
         if self.samples > 0 and kept is None:
-            console.print(f"no {POINTS_FILE} beside the model: samples are not compared with what it was trained on")
-        elif kept is not None:
-            samples = model.sample(sample_key, self.samples, condition=self.condition)
-            found = memorization(samples, kept, points)
-            console.print(found)
+            report.note(f"no {POINTS_FILE} beside the model: samples are not compared with what it was trained on")
+        elif self.samples > 0 and kept is not None:
+            with report.busy(f"{self.samples} samples, and their nearest training points"):
+                samples = model.sample(sample_key, self.samples, condition=self.condition)
+                found = memorization(samples, kept, points)
+            report.say(found)
             values["memorization"] = found.to_dict()
+        report.keep(**values)
         if self.out is not None:
             write_json(self.out, values)
-            console.print(f"wrote {self.out}")
+            report.wrote(self.out)
         if self.picture is not None:
             from ...plotting import evaluation_figure
 
-            write_figure(self.picture, evaluation_figure(report, found, units=units))
-            console.print(f"wrote {self.picture}")
+            write_picture(report, self.picture, evaluation_figure(held_out, found, units=units))
+
+    def _say_known(self, points: Any, kept: Any, report: Report) -> int:
+        """How many of the ``points`` are among those ``kept`` beside the model, which is told: the model was trained
+        on them, so that they say nothing about new ones."""
+        known = {row.tobytes() for row in np.asarray(kept, np.float32)}
+        count, n = sum(row.tobytes() in known for row in np.asarray(points, np.float32)), len(points)
+        if count:
+            which = "all" if count == n else f"{count} of the"
+            report.note(
+                f"{which} {n} points of {self.data} are points that the model was trained on: on these its loss is too "
+                "low; for what it does on new points give others"
+            )
+        return count

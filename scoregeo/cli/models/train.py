@@ -6,28 +6,29 @@ import json
 import shutil
 import typing
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import tyro
-from rich.console import Console
 
 from ..._atomic import make_writable, write_npy
 from ..._types import Points
 from ...datasets.files import FilePoints, name_of, standardized
 from ...diffusion import DiffusionModel, FitConfig, fit
+from ...diffusion.config import KINDS
 from .. import _interrupts
 from .._command import ARGUMENT_TYPES, Command
 from .._geometry import GEOMETRY_FILE, Geometry, double_precision
 from .._io import POINTS_FILE, PointsOptions, read_npy
 from .._network import NetworkOptions, keep_image_shape
+from .._report import Report
 
 # The word for the classes that the data have themselves.
 _OF_DATA = Path("data")
 
 
-@dataclasses.dataclass(frozen=True)
-class Train(NetworkOptions, PointsOptions, Command):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train(Command):
     """The arguments of ``scoregeo train``."""
 
     data: Path
@@ -37,29 +38,44 @@ class Train(NetworkOptions, PointsOptions, Command):
     labels: Path | None = None
     """A .npy file with a class for each point, integers 0, 1, ...: what --condition of the other commands can name; or
     data for the classes in the data themselves (sub-folders of images, the column that --label names)."""
-    config: tyro.conf.OmitArgPrefixes[FitConfig] = FitConfig()
-    """Settings of `fit`; schedule, weighting and levels by name, or as in config.json."""
+    training: FitConfig = FitConfig()
+    """Settings of `fit`; those called NAME by the name of their kind, or as in config.json."""
+    network: NetworkOptions = NetworkOptions()
+    reading: PointsOptions = PointsOptions()
 
-    def run(self, console: Console) -> None:
+    examples: ClassVar = (
+        "--data points.csv --out model",
+        "--data points.csv --columns x y --out model --steps 20000 --schedule VP --seed 1",
+        "--data images.npy --image-shape 28 28 --network unet --labels classes.npy --out model",
+    )
+
+    def run(self, report: Report) -> None:
         """Train and save the model; a run that was interrupted goes on where it was."""
-        found = self.read(self.data, console)
+        found = self.reading.read(self.data, report)
         data, labels = standardized(found, name_of(self.data)), self._labels(found)
         make_writable(self.out, "--out")
         checkpoint = self.out / "checkpoint"
-        dim, shape = data.points.shape[1], self.shape_of(found.points.shape[1], found.image_shape)
-        network = self.make(dim, shape, labels, self.config)
+        dim, shape = data.points.shape[1], self.network.shape_of(found.points.shape[1], found.image_shape)
+        network = self.network.make(dim, shape, labels, self.training)
         settings = {"standardization": data.standardization, "conditions": labels, "network": network}
-        with _interrupts.training(checkpoint, self.config.steps) as training:
-            model = fit(data.points, self.config, checkpoint_dir=checkpoint, callbacks=[training], **settings)
-            if self.compute_dtype is not None:  # geometry wants all digits
+        with _interrupts.training(checkpoint, self.training.steps) as training:
+            model = fit(
+                data.points,
+                self.training,
+                checkpoint_dir=checkpoint,
+                callbacks=[training],
+                progress=not report.quiet,
+                **settings,
+            )
+            if self.network.compute_dtype is not None:  # geometry wants all digits
                 model = model.with_compute_dtype(None)
-            self._save(model, found.points, checkpoint, console)
+            self._save(model, found.points, checkpoint, report)
             keep_image_shape(self.out, shape, None if labels is None else found.label_names)
-            self._recommend(model, data.points, shape, console)
+            self._recommend(model, data.points, shape, report)
 
     def _labels(self, found: FilePoints) -> np.ndarray | None:
         """The class of each point, if classes are asked for."""
-        if self.label is not None or self.labels == _OF_DATA:
+        if self.reading.label is not None or self.labels == _OF_DATA:
             if self.labels not in (None, _OF_DATA):
                 raise ValueError("`--labels` and `--label` must not both be given")
             if found.labels is None:
@@ -75,34 +91,35 @@ class Train(NetworkOptions, PointsOptions, Command):
             )
         return labels[found.rows]
 
-    def _save(self, model: DiffusionModel, points: np.ndarray, checkpoint: Path, console: Console) -> None:
+    def _save(self, model: DiffusionModel, points: np.ndarray, checkpoint: Path, report: Report) -> None:
         # A metric that is kept here belongs to a model that was here before.
         (self.out / GEOMETRY_FILE).unlink(missing_ok=True)
         model.save(self.out)
         write_npy(self.out / POINTS_FILE, points)
-        if self.config.ema.snapshots > 0:
-            console.print(f"kept {checkpoint} with the snapshots for posthoc_ema")
+        if self.training.ema.snapshots > 0:
+            report.say(f"kept {checkpoint} with the snapshots for posthoc_ema")
         else:  # the run is complete and needs its checkpoint no more
             shutil.rmtree(checkpoint, ignore_errors=True)
-        console.print(f"loss {model.history.train_loss[-1]:.4f}, held out {model.history.held_out_loss[-1]:.4f}")
-        console.print(f"wrote {self.out}")
+        report.say(f"loss {model.history.train_loss[-1]:.4f}, held out {model.history.held_out_loss[-1]:.4f}")
+        losses = {"train_loss": model.history.train_loss[-1], "held_out_loss": model.history.held_out_loss[-1]}
+        report.keep(**losses, steps=model.history.last_step, points=len(points), dimension=model.dim)
+        report.wrote(self.out)
 
-    def _recommend(
-        self, model: DiffusionModel, points: Points, shape: tuple[int, ...] | None, console: Console
-    ) -> None:
+    def _recommend(self, model: DiffusionModel, points: Points, shape: tuple[int, ...] | None, report: Report) -> None:
         """Keep a metric beside the model, so that the other commands have one."""
         try:
             with double_precision():
                 geometry = Geometry.recommended(model, points, shape)
         except ValueError as error:  # a network that knows no score without a condition
-            console.print(f"no metric is kept beside the model: {error}")
+            report.note(f"no metric is kept beside the model: {error}")
             return
         if not (np.isfinite(geometry.strength) and geometry.strength > 0):
-            console.print("no metric is kept beside the model: its score is zero or not finite at most of the points")
+            report.note("no metric is kept beside the model: its score is zero or not finite at most of the points")
             return
         geometry.save(self.out)
+        report.keep(geometry=geometry.about() | {"contrast": geometry.contrast})
         times = np.sqrt(1 + geometry.contrast)
-        console.print(
+        report.say(
             f"kept a metric beside it: noise level {geometry.sigma:g}, strength {geometry.strength:.3g} (on the data a "
             f"step along the score is {times:.1f} times as long as across it); --sigma and --strength choose another"
         )
@@ -128,6 +145,9 @@ def _settings_by_name(
         (text,) = words
         if text == "None":
             return None
+        known = KINDS[name].types
+        if not text.startswith("{") and text not in known:
+            raise ValueError(f"must be one of {', '.join(known)}, or as in config.json, got {text}")
         values = json.loads(text) if text.startswith("{") else {"kind": text}
         return getattr(FitConfig.from_dict({name: values}), name)
 

@@ -1,30 +1,29 @@
 """What commands about samples share: the points of a file, the metric of a saved model, what they write and draw."""
 
 import dataclasses
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
 
-from ..._atomic import write_figure, write_npz
 from ..._results import RESULTS, status_name
 from ..._types import Points
 from ...diffusion import DiffusionModel
-from ...metrics import SteinMetric
+from ...metrics import AbstractMetric
 from ...operations import pairwise_dist
 from ...statistics import graph_dist
 from .._command import Command, CommandError
-from .._geometry import LENGTHS, Geometry
-from .._io import PointsOptions, check_output, load_model, unit_of_length
-from .._pair import checked_geometry
+from .._geometry import Geometry, lengths_solver_for
+from .._io import PointsOptions, load_model, some_rows, unit_of_length
+from .._metric import MetricOptions
+from .._output import PICTURES, TABLES, check_output, write_picture, write_results
+from .._report import Report
 
 
-@dataclasses.dataclass(frozen=True)
-class SampleCommand(PointsOptions, Command):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SampleCommand(Command):
     """The arguments that commands about samples have."""
 
     model: Path
@@ -33,44 +32,48 @@ class SampleCommand(PointsOptions, Command):
     """A file of points, in the units of the data."""
     n: int = 100
     """How many points of the file to take, at random, if it has more."""
-    sigma: float | None = None
-    """Noise level of the score; by default the one kept with the model."""
-    strength: float | None = None
-    """Strength of the metric; by default the one kept with the model."""
     out: Path | None = None
-    """A .npz file for the results, in the units of the data, with the rows of the file that were taken."""
+    """A .npz file for all results, in the units of the data, with the rows of the file that were taken; or the main one
+    as .npy, or as a .csv or .parquet table."""
     picture: Path | None = None
-    """A .png file."""
+    """A .png, .pdf or .svg file."""
     seed: int = 0
     """Seed of the points drawn, and of what else is random."""
+    metric: MetricOptions = MetricOptions()
+    reading: PointsOptions = PointsOptions()
 
-    def read_sample(self, console: Console) -> "Sample":
+    def read_sample(self, report: Report) -> "Sample":
         """Read and check everything that the arguments name, before anything is computed."""
         model = load_model(self.model)
-        geometry = checked_geometry(self.model, model, self.sigma, self.strength)
-        check_output("out", self.out, ".npz")
-        check_output("picture", self.picture, ".png")
+        geometry = self.metric.of(self.model, model)
+        check_output("out", self.out, TABLES)
+        check_output("picture", self.picture, PICTURES)
         if self.n < 2:
             raise ValueError(f"`--n` must be at least 2, got {self.n}")
-        found = self.rows_for(model, self.data, console)
+        found = self.reading.rows_for(model, self.data, report)
         points = np.asarray(found.points, np.float64)
-        rows = np.arange(len(points))
         if len(points) < 2:
             raise ValueError(f"`--data` must have at least 2 points, got {len(points)}")
-        if len(points) > self.n:
-            rows = np.sort(np.random.default_rng(self.seed).choice(len(points), self.n, replace=False))
-            text = f"{self.n} of {len(points)} rows are taken at random, by --seed {self.seed}"
-            console.print(text, soft_wrap=True)
+        rows = some_rows(len(points), self.n, self.seed, report)
+        report.keep(**geometry.about(), units=unit_of_length(model))
         return Sample(model, geometry, found.rows[rows], points[rows])
 
-    def write(self, console: Console, figure: Any, **numbers: Any) -> None:
-        """Write what ``--out`` and ``--picture`` ask for."""
-        if self.out is not None:
-            write_npz(self.out, **{name: np.asarray(value) for name, value in numbers.items()})
-            console.print(f"wrote {self.out}")
-        if self.picture is not None and figure is not None:
-            write_figure(self.picture, figure)
-            console.print(f"wrote {self.picture}")
+    def write(
+        self,
+        report: Report,
+        figure: Any,
+        *,
+        array: str,
+        columns: Mapping[str, Any],
+        large: Mapping[str, Any] | None = None,
+        **numbers: Any,
+    ) -> None:
+        """Keep the ``numbers``, and write what ``--out`` and ``--picture`` ask for: see `write_results`. What is
+        ``large`` is in files only."""
+        report.keep(**numbers)
+        values = {name: np.asarray(value) for name, value in {**numbers, **(large or {})}.items()}
+        write_results(report, self.out, values, array=array, columns=columns)
+        write_picture(report, self.picture, figure)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +86,7 @@ class Sample:
     rows: np.ndarray
     coordinates: np.ndarray
 
-    def metric(self) -> SteinMetric:
+    def metric(self) -> AbstractMetric:
         """The metric asked for."""
         return self.geometry.metric(self.model)
 
@@ -103,23 +106,23 @@ class Sample:
 
     def unit(self) -> str:
         """In what distances are measured, and in which metric."""
-        return f"{unit_of_length(self.model)}; sigma {self.geometry.sigma:g}, strength {self.geometry.strength:g}"
+        return f"{unit_of_length(self.model)}; {self.geometry}"
 
-    def distances(self, console: Console, checkpoint: Path | None) -> np.ndarray:
+    def distances(self, report: Report, checkpoint: Path | None) -> np.ndarray:
         """All distances ``(n, n)``, with a bar on terminals; where a solve failed, the bound of `graph_dist`, and it
         says how many."""
         metric, points = self.metric(), self.points()
-        settings = {"solver": LENGTHS, "progress": sys.stderr.isatty(), "checkpoint": checkpoint}
-        lengths, results = pairwise_dist(metric, points, **settings)
+        settings = {"progress": report.shows_progress, "checkpoint": checkpoint}
+        report.announce_compiling()
+        lengths, results = pairwise_dist(metric, points, solver=lengths_solver_for(metric), **settings)
         matrix, failed = np.array(lengths), np.asarray(results != RESULTS.successful)
         if failed.any():
             near = min(10, len(np.unique(self.coordinates, axis=0)) - 1)
             bounds = graph_dist(metric, points, near).distances
             matrix[failed] = np.asarray(bounds)[failed]
             pairs = len(matrix) * (len(matrix) - 1) // 2
-            console.print(
-                f"{failed.sum() // 2} of {pairs} distances could not be solved: bounds by a graph stand for them",
-                soft_wrap=True,
+            report.note(
+                f"{failed.sum() // 2} of {pairs} distances could not be solved: bounds by a graph stand for them"
             )
         return matrix
 

@@ -8,29 +8,28 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from ..datasets import Standardization
-from ..diffusion import DiffusionModel
-from ..geodesics import Geodesic
-from ._command import Command, CommandError
-from ._geometry import GEOMETRY_FILE, Geometry, check_known_sigma, solve
-from ._io import POINTS_FILE, load_model, read_npy
-from ._network import kept_image_shape
+from ...datasets import Standardization
+from ...datasets.files import read_points
+from ...diffusion import DiffusionModel
+from ...geodesics import Geodesic
+from .._command import Command, CommandError
+from .._geometry import Geometry, solve
+from .._io import POINTS_FILE, load_model, naming, read_npy
+from .._metric import MetricOptions
+from .._report import Report
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class PairCommand(Command):
     """The arguments that both commands have."""
 
     model: Path
     """Folder of a saved model, such as scoregeo-demo/moons/model."""
     start: Annotated[str | None, tyro.conf.arg(name="from")]
-    """Index of a point of the data that the model was trained on, or a .npy file with one point."""
+    """Index of a point of the data that the model was trained on, or a file with one point."""
     end: Annotated[str | None, tyro.conf.arg(name="to")]
     """The other end, given in the same way. Points are in the units of the data."""
-    sigma: float | None = None
-    """Noise level of the score; by default the one kept with the model."""
-    strength: float | None = None
-    """Strength of the metric; by default the one kept with the model."""
+    metric: MetricOptions = MetricOptions()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +45,15 @@ class Problem:
         """The standardisation of the model."""
         return self.model.standardization
 
-    def solve(self) -> tuple[Geodesic, dict[str, Any]]:
+    def solve(self, report: Report) -> tuple[Geodesic, dict[str, Any]]:
         """The geodesic, in the coordinates of the model, and its record; call inside `double_precision`."""
         units = self.units()
         ends = [jnp.asarray(point) for point in (self.start, self.end)]
         x, y = (jnp.asarray(end if units is None else units.apply(end), jnp.float64) for end in ends)
-        return solve(self.geometry.metric(self.model), x, y)
+        # As measured on two cores, of the solver and of what verifies.
+        with report.busy("solving the geodesic", compiling=20):
+            path, record = solve(self.geometry.metric(self.model), x, y)
+        return path, record | self.geometry.about()
 
 
 def read_problem(arguments: PairCommand) -> Problem:
@@ -60,44 +62,23 @@ def read_problem(arguments: PairCommand) -> Problem:
         raise ValueError("`--from` and `--to` must both be given")
     folder = arguments.model
     model = load_model(folder)
-    geometry = checked_geometry(folder, model, arguments.sigma, arguments.strength)
-    start = _read_point(arguments.start, "from", folder, model.dim)
-    end = _read_point(arguments.end, "to", folder, model.dim)
+    geometry = arguments.metric.of(folder, model)
+    start = read_point(arguments.start, "from", folder, model.dim)
+    end = read_point(arguments.end, "to", folder, model.dim)
     return Problem(model, geometry, start, end)
 
 
-def checked_geometry(folder: Path, model: DiffusionModel, sigma: float | None, strength: float | None) -> Geometry:
-    """The metric kept beside the model, with the noise level and the strength that are given in place of its own.
-
-    Raises ``ValueError`` for a noise level that the model does not know, and a strength that is no number.
-    """
-    if sigma is not None and strength is not None and not (folder / GEOMETRY_FILE).exists():
-        geometry = Geometry(sigma, strength, float("nan"))
-    else:
-        geometry = Geometry.load(folder)
-    for name, value in {"sigma": sigma, "strength": strength}.items():
-        if value is not None:
-            geometry = dataclasses.replace(geometry, **{name: value})
-    if not geometry.sigma > 0 or not np.isfinite(geometry.sigma):
-        raise ValueError(f"`--sigma` must be a positive number, got {geometry.sigma}")
-    check_known_sigma(geometry.sigma, model)
-    if not geometry.strength >= 0 or not np.isfinite(geometry.strength):
-        raise ValueError(f"`--strength` must be a non-negative number, got {geometry.strength}")
-    if geometry.image_shape is None:
-        geometry = dataclasses.replace(geometry, image_shape=kept_image_shape(folder, model))
-    shape = geometry.image_shape
-    if shape is not None and (len(shape) not in (2, 3) or np.prod(shape) != model.dim):
-        raise ValueError(f"`--model` {folder} is damaged: images of shape {shape} in dimension {model.dim}")
-    return geometry
-
-
-def _read_point(value: str, name: str, folder: Path, dim: int) -> np.ndarray:
-    """The point that ``--from`` or ``--to`` names: an index into the saved data, or a .npy file; shape ``(dim,)``."""
+def read_point(value: str, name: str, folder: Path, dim: int) -> np.ndarray:
+    """The point that the option ``--name`` gives: an index into the saved data, or a file; shape ``(dim,)``."""
     if value.removeprefix("-").isdecimal():
         return _saved_point(int(value), name, folder, dim)
-    if not value.endswith(".npy"):
-        raise ValueError(f"`--{name}` must be an index or the path of a .npy file, got {value!r}")
-    point = read_npy(Path(value), name).astype(np.float64)
+    if value.endswith(".npy"):
+        point = read_npy(Path(value), name).astype(np.float64)
+    elif Path(value).exists():
+        with naming(name, Path(value)):
+            point = read_points(Path(value)).points
+    else:
+        raise ValueError(f"`--{name}` must be an index or a file with one point, got {value!r}, which is no file")
     if point.shape not in ((dim,), (1, dim)):
         raise ValueError(f"`--{name}` must hold one point of shape ({dim},), got shape {point.shape} in {value}")
     point = point.reshape(dim)
@@ -110,7 +91,7 @@ def _saved_point(index: int, name: str, folder: Path, dim: int) -> np.ndarray:
     """The point of this index among those that the model was trained on; shape ``(dim,)``."""
     path = folder / POINTS_FILE
     if not path.exists():
-        raise ValueError(f"`--{name}` {index}: the model in {folder} has no {POINTS_FILE}; give a .npy file instead")
+        raise ValueError(f"`--{name}` {index}: the model in {folder} has no {POINTS_FILE}; give a file instead")
     points = read_npy(path, name).astype(np.float64)
     if points.ndim != 2 or points.shape[1] != dim or not np.isfinite(points).all():
         raise ValueError(f"`--model` {folder} is damaged: {POINTS_FILE} must hold finite points of shape (n, {dim})")

@@ -2,23 +2,20 @@
 between normal distributions about those points."""
 
 import dataclasses
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
 
-from .._atomic import write_figure
-from .._results import RESULTS
-from .._types import Point, Points, Scalar
-from ..comparison import Comparison, Entry, compare
-from ..datasets.files import read_points
-from ..diffusion import DiffusionModel
-from ..fisher_rao import (
+from ..._results import RESULTS
+from ..._types import Point, Points, Scalar
+from ...comparison import Comparison, Entry, compare
+from ...datasets.files import read_points
+from ...diffusion import DiffusionModel
+from ...fisher_rao import (
     FibreSolver,
     FisherRaoMetric,
     FlatPriorStart,
@@ -29,11 +26,13 @@ from ..fisher_rao import (
     sqrt_jeffreys,
     wasserstein,
 )
-from ..geodesics import geodesic
-from ..metrics import AbstractMetric, SteinMetric
-from ._command import Command, CommandError
-from ._geometry import GEOMETRY_FILE, LENGTHS, SOLVER, Geometry, check_known_sigma, double_precision
-from ._io import PointsOptions, check_output, load_model, training_points, unit_of_length
+from ...geodesics import geodesic
+from ...metrics import AbstractMetric, SteinMetric
+from .._command import Command, CommandError
+from .._geometry import GEOMETRY_FILE, LENGTHS, SOLVER, Geometry, check_known_sigma, double_precision
+from .._io import PointsOptions, load_model, some_rows, training_points, unit_of_length
+from .._output import PICTURES, check_output, write_picture, write_results
+from .._report import Report
 
 # How many geodesics the picture shows.
 _DRAWN = 3
@@ -43,8 +42,8 @@ _TOGETHER = 256
 _Metric: TypeAlias = AbstractMetric | Callable[[Any, Any], Scalar] | Entry
 
 
-@dataclasses.dataclass(frozen=True)
-class Compare(PointsOptions, Command):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Compare(Command):
     """The arguments of ``scoregeo compare``."""
 
     model: Path
@@ -58,7 +57,7 @@ class Compare(PointsOptions, Command):
     sigma: float | None = None
     """Noise level of the score; by default the one kept with the model."""
     strengths: tuple[float, ...] = ()
-    """Strengths of the metric, one distance for each; by default the one kept with the model."""
+    """Strengths of the Stein metric, one distance for each; by default the one kept with the model."""
     log_snr: float | None = None
     """Also the diffusion edit distance of the model, with noise of this log signal-to-noise ratio at both ends."""
     covariances: Path | None = None
@@ -67,20 +66,28 @@ class Compare(PointsOptions, Command):
     to_covariances: Path | None = None
     """The same for the points of --to."""
     out: Path | None = None
-    """A .csv file for the distances and the status of every pair, with the rows of the files, counted from 0."""
+    """A .csv, .parquet or .npz file for the distances and the status of every pair, with the rows of the files, counted
+    from 0."""
     picture: Path | None = None
-    """A .png file: correlations, distances against each other, and in the plane the geodesics that bend most."""
+    """A .png, .pdf or .svg file: correlations, distances against each other, and in the plane the geodesics that bend
+    most."""
     seed: int = 0
     """Seed of the points drawn, and of the intervals."""
+    reading: PointsOptions = PointsOptions()
 
-    def run(self, console: Console) -> None:
+    examples: ClassVar = (
+        "--model model --data points.csv",
+        "--model model --data points.csv --strengths 0.1 1 10 --out distances.csv --picture distances.png",
+    )
+
+    def run(self, report: Report) -> None:
         """Print, write and draw the comparison; raises `CommandError` at the end if some solve failed."""
         model = load_model(self.model)
         sigma, strengths = _settings(self, model)
-        check_output("out", self.out, ".csv")
-        check_output("picture", self.picture, ".png")
+        check_output("out", self.out, (".csv", ".parquet", ".npz"))
+        check_output("picture", self.picture, PICTURES)
         with double_precision():
-            rows, sides = _sides(self, model, console)
+            rows, sides = _sides(self, model, report)
             xs, ys = sides[0].points, sides[1].points if len(sides) > 1 else None
             score = model.score_at(sigma)
             stein = {f"Stein {strength:g}": SteinMetric(score, strength) for strength in strengths}
@@ -89,24 +96,24 @@ class Compare(PointsOptions, Command):
                 metrics["spacetime"] = _spacetime(self.log_snr, model, sides)
             if self.covariances is not None:
                 metrics |= _between_normals(model.dim, sides)
-            settings = {"batch_size": max(1, _TOGETHER // model.dim), "progress": sys.stderr.isatty()}
+            settings = {"batch_size": max(1, _TOGETHER // model.dim), "progress": report.shows_progress}
+            report.announce_compiling()
             result = compare(xs, ys, metrics=metrics, solver=LENGTHS, seed=self.seed, **settings)
-            console.print(str(result), soft_wrap=True, markup=False, highlight=False)
+            report.say(str(result))
             with_units = "Euclidean, Stein" + (" and Wasserstein" if "Wasserstein" in metrics else "")
             units = f"{with_units} distances in {unit_of_length(model)}"
-            console.print(f"{units}; Stein at noise level {sigma:g}", soft_wrap=True)
+            report.say(f"{units}; Stein at noise level {sigma:g}")
+            table = _in_the_file(result, rows).table
+            columns = {name: table[name] for name in table.dtype.names or ()}
+            report.keep(sigma=sigma, strengths=strengths, failed=result.failed, pairs=columns)
             # Drawn before anything is written: if that fails, nothing is left behind.
             figure = None
             if self.picture is not None:
                 kept = training_points(model, self.model)
                 background = xs if kept is None else jnp.asarray(kept)
                 figure = _picture(result, xs, xs if ys is None else ys, stein, background)
-            if self.out is not None:
-                _in_the_file(result, rows).to_csv(self.out)
-                console.print(f"wrote {self.out}")
-            if self.picture is not None and figure is not None:
-                write_figure(self.picture, figure)
-                console.print(f"wrote {self.picture}")
+            write_results(report, self.out, columns, array="Euclidean", columns=columns)
+            write_picture(report, self.picture, figure)
         failed = sum(result.failed.values())
         if failed:
             advice = "see their status" if self.out is not None else "--out writes their status"
@@ -134,6 +141,8 @@ def _settings(arguments: Compare, model: DiffusionModel) -> tuple[float, tuple[f
         if not (folder / GEOMETRY_FILE).exists():
             raise ValueError(f"`--model` {folder} has no {GEOMETRY_FILE}; give --sigma and --strengths")
         kept = Geometry.load(folder)
+        if kept.kind != "stein" and not strengths:
+            raise ValueError(f"`--strengths` must be given: the metric kept in {folder} is {kept.kind}, not stein")
         sigma, strengths = kept.sigma if sigma is None else sigma, strengths or (kept.strength,)
     check_known_sigma(sigma, model)
     if len({f"{strength:g}" for strength in strengths}) < len(strengths):
@@ -144,14 +153,16 @@ def _settings(arguments: Compare, model: DiffusionModel) -> tuple[float, tuple[f
     return sigma, strengths
 
 
-def _sides(arguments: Compare, model: DiffusionModel, console: Console) -> tuple[np.ndarray, list[_Side]]:
+def _sides(arguments: Compare, model: DiffusionModel, report: Report) -> tuple[np.ndarray, list[_Side]]:
     """Which rows are taken, and what the files of --data and, if it is given, --to hold in them."""
     if arguments.to is None and arguments.to_covariances is not None:
         raise ValueError("`--to-covariances` must come with `--to`")
     if arguments.to is not None and (arguments.covariances is None) != (arguments.to_covariances is None):
         raise ValueError("`--covariances` and `--to-covariances` must both be given with `--to`, or neither")
     files = [path for path in (arguments.data, arguments.to) if path is not None]
-    found = [arguments.rows_for(model, path, console) for path in files]
+    found = [
+        arguments.reading.rows_for(model, path, report, name) for path, name in zip(files, ("data", "to"), strict=False)
+    ]
     n, kept, total = len(found[0].points), found[0].rows, found[0].total
     if found[-1].total != total:
         raise ValueError(f"`--to` must have as many points as `--data`, {total}, got {found[-1].total}")
@@ -161,10 +172,7 @@ def _sides(arguments: Compare, model: DiffusionModel, console: Console) -> tuple
         raise ValueError(f"`--data` must have at least 3 points, got {n}")
     if arguments.n < 3:
         raise ValueError(f"`--n` must be at least 3, got {arguments.n}")
-    rows = np.arange(n)
-    if n > arguments.n:
-        rows = np.sort(np.random.default_rng(arguments.seed).choice(n, arguments.n, replace=False))
-        console.print(f"{arguments.n} of {n} rows are taken at random, by --seed {arguments.seed}", soft_wrap=True)
+    rows = some_rows(n, arguments.n, arguments.seed, report)
     options = {"--covariances": arguments.covariances, "--to-covariances": arguments.to_covariances}
     sides = []
     for side, (option, path) in zip([part.points for part in found], options.items(), strict=False):
@@ -249,7 +257,7 @@ def _between_normals(dim: int, sides: list[_Side]) -> dict[str, Entry]:
 
 def _picture(result: Comparison, xs: Points, ys: Points, metrics: dict[str, SteinMetric], background: Points) -> Any:
     """Correlations and a scatter plot; in the plane also the geodesics that are longest for their straight line."""
-    from ..plotting import comparison_figure
+    from ...plotting import comparison_figure
 
     name, metric = list(metrics.items())[-1]
     if xs.shape[1] != 2:

@@ -1,0 +1,177 @@
+"""What a command tells: sentences and tables for people, or one JSON object for programs; and how far it is.
+
+Results go to standard output. Progress goes to standard error, and only on a terminal.
+"""
+
+import contextlib
+import json
+import math
+import pathlib
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from .._pairs.progress import progress_bar
+
+_Item = TypeVar("_Item")
+# Events of JAX: a program is about to be compiled, and it was. A large one takes so many seconds: others are arithmetic
+# on the way.
+_LOWERED, _COMPILED = "/jax/core/compile/jaxpr_to_mlir_module_duration", "/jax/core/compile/backend_compile_duration"
+_LARGE = 0.3
+
+
+class Report:
+    """Where a command tells what it does, and what the user's ``--json`` and ``--quiet`` make of it.
+
+    **Arguments**
+
+    - ``as_json``: print nothing but, in `finish`, one JSON object of what was kept.
+    - ``quiet``: print neither sentences and tables nor progress.
+    - ``console``, ``errors``: where results and progress go; by default standard output and standard error.
+    """
+
+    def __init__(
+        self,
+        *,
+        as_json: bool = False,
+        quiet: bool = False,
+        console: Console | None = None,
+        errors: Console | None = None,
+    ):
+        self._as_json, self._quiet = as_json, quiet
+        self._console = _wide(Console()) if console is None else console
+        self._errors = Console(stderr=True) if errors is None else errors
+        self._values: dict[str, Any] = {}
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether somebody sees a bar on standard error."""
+        return self._errors.is_terminal and not self._quiet
+
+    @property
+    def quiet(self) -> bool:
+        """Whether the user wants no progress, in whatever form."""
+        return self._quiet
+
+    def say(self, text: Any) -> None:
+        """Print a sentence, or a table of rich's."""
+        if self._as_json or self._quiet:
+            return
+        if isinstance(text, str):
+            self._console.print(text, soft_wrap=True, markup=False, highlight=False)
+        else:
+            self._console.print(text)
+
+    def rule(self, title: str) -> None:
+        """Print a line with a title."""
+        if not (self._as_json or self._quiet):
+            self._console.rule(title)
+
+    def note(self, sentence: str) -> None:
+        """Print a sentence that readers of the JSON object need too: it is among its ``notes``."""
+        self._values.setdefault("notes", []).append(sentence)
+        self.say(sentence)
+
+    def keep(self, **values: Any) -> None:
+        """Values of the JSON object: numbers, strings, arrays, and lists and dictionaries of them."""
+        self._values |= values
+
+    def wrote(self, path: pathlib.Path, what: str = "") -> None:
+        """Say that a file was written; ``what`` is in it. It is among the ``files`` of the JSON object."""
+        self._values.setdefault("files", []).append(str(path))
+        self.say(f"wrote {what} to {path}" if what else f"wrote {path}")
+
+    def finish(self, error: str | None = None) -> None:
+        """Print the JSON object, if that is asked for; with the ``error`` that the command ended with."""
+        if self._as_json:
+            values = self._values if error is None else self._values | {"error": error}
+            print(json.dumps(plain(values), allow_nan=False))
+
+    @contextlib.contextmanager
+    def busy(self, doing: str, compiling: float | None = None) -> Iterator[None]:
+        """While entered, say what is done and for how long, and when JAX compiles for it; ``compiling`` says how many
+        seconds that takes, about, the first time."""
+        if not self.shows_progress:
+            yield
+            return
+        from jax import monitoring
+
+        about = "" if compiling is None else f", about {compiling:g} s"
+        # Nobody knows yet whether there is something to compile: it may be kept from another time.
+        before = doing if compiling is None else f"{doing} (the first time it compiles{about})"
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        with Progress(*columns, console=self._errors, transient=True) as bar:
+            task, otherwise = bar.add_task(before), before
+
+            def phase(event: str, duration_secs: float, **kwargs: str | int) -> None:
+                nonlocal otherwise
+                if event == _LOWERED:
+                    bar.update(task, description=f"{doing}: compiling{about}")
+                elif event == _COMPILED:
+                    otherwise = doing if duration_secs >= _LARGE else otherwise
+                    bar.update(task, description=otherwise)
+
+            monitoring.register_event_duration_secs_listener(phase)
+            try:
+                yield
+            finally:
+                monitoring.unregister_event_duration_listener(phase)
+
+    def announce_compiling(self) -> None:
+        """Before a bar whose first step takes long because it compiles: say so on a terminal."""
+        if self.shows_progress:
+            self._errors.print("the first of them takes longest: it compiles, unless that was kept", style="dim")
+
+    @contextlib.contextmanager
+    def bar(self, total: int, doing: str, unit: str) -> Iterator[Callable[[int], None]]:
+        """While entered, a bar of how many of ``total`` are done, with their rate and the time that is left; gives a
+        function to call with how many more are."""
+        with progress_bar(total, shown=self.shows_progress, name=doing, unit=unit) as advance:
+            yield advance
+
+    def each(self, items: Iterable[_Item], doing: str, unit: str) -> Iterator[_Item]:
+        """The ``items``, with a `bar` of those that are done."""
+        items = list(items)
+        if len(items) == 1:
+            with self.busy(doing):
+                yield items[0]
+            return
+        with self.bar(len(items), doing, unit) as advance:
+            for item in items:
+                yield item
+                advance(1)
+
+
+def plain(value: Any) -> Any:
+    """``value`` as JSON has it: arrays are lists, paths strings, and what is not finite is null."""
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, pathlib.Path):
+        return str(value)
+    return plain(np.asarray(value).tolist())
+
+
+def say_warnings() -> None:
+    """From now on, warnings are lines on standard error, without the line of code that they came from."""
+    import warnings
+
+    def show(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
+        if issubclass(category, UserWarning):
+            print(f"scoregeo: warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+    warnings.showwarning = show
+
+
+def _wide(console: Console) -> Console:
+    # Off a terminal rich assumes 80 columns, which cuts tables.
+    return console if console.is_terminal else Console(width=110)

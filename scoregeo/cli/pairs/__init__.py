@@ -1,0 +1,1 @@
+"""Commands about pairs of points: ``geodesic``, ``distance``, ``compare``, one file for each."""
