@@ -41,18 +41,18 @@ paths = {
 for name, found in paths.items():
     print(f"lengths, {name:8}", *(f"{length:8.4f}" for length in found.length))
 
-figure = Figure(figsize=(7.5, 3.1), layout="constrained")
+figure = Figure(figsize=(7.5, 3.4), layout="constrained")
 limits = (-2.1, 2.1), (-1.5, 1.5)
 left, right = figure.subplots(1, 2)
 left.scatter(*np.asarray(data.points).T, s=1, color="#56B4E9", linewidths=0)
 plotting.score_field(left, scores["learned"], *limits, n=22, cmap="Greys", clim=(-4, 12))
-left.set_title("points, and the score learned", fontsize=11)
+left.set_title("points, and the score learned from them", fontsize=11)
 plotting.density(right, scores["learned"].log_prob, *limits)
 plotting.geodesics(
-    right, paths["true"], colors="#111111", straight=False, linewidths=4, label="geodesics of the true score"
+    right, paths["true"], colors="#111111", straight=False, linewidths=4, label="of the true score"
 )
-plotting.geodesics(right, paths["learned"], path_effects=None, label="of the learned score")
+plotting.geodesics(right, paths["learned"], label="geodesic", path_effects=None)
 right.set(xlim=limits[0], ylim=limits[1])
-right.set_title("the density learned", fontsize=11)
+right.set_title("the density learned, geodesics", fontsize=11)
 right.legend(loc="lower left", fontsize=8, framealpha=0.9)
 figure.savefig(options.out, dpi=150)
