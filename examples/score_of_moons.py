@@ -19,7 +19,7 @@ from scoregeo.diffusion import FitConfig, evaluate_score, fit
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--out", default="score_of_moons.png", help="the picture to write")
-parser.add_argument("--quick", action="store_true", help="300 steps of training in place of 3,000")
+parser.add_argument("--quick", action="store_true", help="300 steps of training in place of 3,000, rough solves")
 options = parser.parse_args()
 
 data = datasets.two_moons(jax.random.key(0), 4000)
@@ -33,7 +33,7 @@ metrics = {name: ConformalMetric.power(score, data.points, ratio=100.0) for name
 
 # Along one moon, and from one moon to the other.
 ends = jnp.array([[[-1.5, 0.1], [0.5, 0.1]], [[-0.7, 0.75], [0.7, -0.75]]])
-solver = SpectralNewton(rtol=1e-3, path_rtol=1e-1)
+solver = SpectralNewton(rtol=1e-3, path_rtol=1e-1, **({"max_elements": 1} if options.quick else {}))
 paths = {
     name: jax.vmap(lambda x, y, m=metric: geodesic(m, x, y, solver=solver, throw=False))(ends[:, 0], ends[:, 1])
     for name, metric in metrics.items()
@@ -48,9 +48,7 @@ left.scatter(*np.asarray(data.points).T, s=1, color="#56B4E9", linewidths=0)
 plotting.score_field(left, scores["learned"], *limits, n=22, cmap="Greys", clim=(-4, 12))
 left.set_title("points, and the score learned from them", fontsize=11)
 plotting.density(right, scores["learned"].log_prob, *limits)
-plotting.geodesics(
-    right, paths["true"], colors="#111111", straight=False, linewidths=4, label="of the true score"
-)
+plotting.geodesics(right, paths["true"], colors="#111111", straight=False, linewidths=4, label="of the true score")
 plotting.geodesics(right, paths["learned"], label="geodesic", path_effects=None)
 right.set(xlim=limits[0], ylim=limits[1])
 right.set_title("the density learned, geodesics", fontsize=11)
