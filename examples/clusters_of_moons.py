@@ -1,10 +1,12 @@
 """Clusters of two moons, which Euclid's k-means cannot tell apart: by geodesic means, medoids, and a spectral method.
 
-    python examples/clusters_of_moons.py
+    python examples/clusters_of_moons.py [--out clusters_of_moons.png]
 
-prints how well labels agree with the moons (adjusted Rand index: 1 is perfect, 0 is chance), and writes
-clusters_of_moons.png here.
+prints how well labels agree with the moons (adjusted Rand index: 1 is perfect, 0 is chance), and draws
+them.
 """
+
+import argparse
 
 import jax
 import numpy as np
@@ -15,6 +17,9 @@ from sklearn.metrics import adjusted_rand_score
 from scoregeo import ConformalMetric, SpectralNewton, datasets, plotting
 from scoregeo.statistics import affinity, graph_dist, kmeans, kmedoids
 
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--out", default="clusters_of_moons.png", help="the picture to write")
+options = parser.parse_args()
 jax.config.update("jax_enable_x64", True)
 key = jax.random.key(0)
 data = datasets.two_moons(key, 80)
@@ -46,4 +51,4 @@ for ax, name in zip(figure.subplots(1, 2), ("Euclid's k-means", "geodesic k-mean
     marked = {"Frechet means": found.centers} if name == "geodesic k-means" else None
     plotting.labelled_points(ax, points, labels[name], marked=marked)
     ax.set_title(name, fontsize=11)
-figure.savefig("clusters_of_moons.png", dpi=150)
+figure.savefig(options.out, dpi=150)

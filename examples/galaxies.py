@@ -1,13 +1,15 @@
 """Geodesics between galaxies, under the score of someone else's network.
 
     pip install galaxygrad==0.1.9
-    python examples/galaxies.py
+    python examples/galaxies.py [--out galaxies.png]
 
 galaxygrad (Sampson et al.) brings score networks of images of galaxies from the Hyper Suprime-Cam survey, as equinox
 modules; its package states no licence, so it is imported and nothing of it is here. The script draws two galaxies from
 the network of 32 x 32 pixels, prints what its Jacobian looks like there, and the lengths of geodesics between them
-under three metrics, and writes galaxies.png here: a row of images along each geodesic.
+under three metrics, and draws a row of images along each geodesic.
 """
+
+import argparse
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +23,10 @@ try:
     from galaxygrad.scorenet import HSC_32
 except ImportError as error:
     raise SystemExit("this example needs galaxygrad: pip install galaxygrad==0.1.9") from error
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--out", default="galaxies.png", help="the picture to write")
+options = parser.parse_args()
 
 SHAPE = (1, 32, 32)
 # The network says the score of exp(-t/2) x + sqrt(1 - exp(-t)) eps for t from 0 to 10.
@@ -77,4 +83,4 @@ for name, metric in metrics.items():
 
 figure = Figure(figsize=(8, 4), layout="constrained")
 plotting.image_strip(figure.subplots(), rows, SHAPE[1:])
-figure.savefig("galaxies.png", dpi=150)
+figure.savefig(options.out, dpi=150)

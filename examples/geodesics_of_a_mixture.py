@@ -1,9 +1,11 @@
 """Geodesics of a mixture of three Gaussians: exact score -> metric -> geodesics, checked and drawn.
 
-    python examples/geodesics_of_a_mixture.py
+    python examples/geodesics_of_a_mixture.py [--out geodesics_of_a_mixture.png]
 
-prints lengths with their error estimates and an independent check, and writes geodesics_of_a_mixture.png here.
+prints lengths with their error estimates and an independent check, and draws them.
 """
+
+import argparse
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,9 @@ from matplotlib.figure import Figure
 
 from scoregeo import SpectralNewton, SteinMetric, datasets, dist, geodesic, plotting, verify
 
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--out", default="geodesics_of_a_mixture.png", help="the picture to write")
+options = parser.parse_args()
 # Single precision is enough for a picture; eight correct digits need double. Before anything else runs.
 jax.config.update("jax_enable_x64", True)
 
@@ -56,4 +61,4 @@ ax.plot(*bent.T, ":", color="#0072B2", linewidth=1.2, label="the bent start")
 ax.set_xlim(*limits[0])
 ax.set_ylim(*limits[1])
 ax.legend(loc="upper right", fontsize=9)
-figure.savefig("geodesics_of_a_mixture.png", dpi=150)
+figure.savefig(options.out, dpi=150)

@@ -1,12 +1,14 @@
 """Six distances between the components of a Gaussian mixture fitted to real data, and how far they agree.
 
-    python examples/gmm_components.py
+    python examples/gmm_components.py [--out gmm_components.png]
 
 A component is two things at once: a place in data space (its mean) and a distribution (its mean and covariance). The
 score of the mixture bends data space, and Stein geodesics run between the means; Fisher information bends the space of
 normal distributions, and Fisher-Rao geodesics run between the components. Prints a table of both and of four other
-distances, and writes gmm_components.csv (every pair) and gmm_components.png here.
+distances, and writes gmm_components.csv (every pair) here, and a picture.
 """
+
+import argparse
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,9 @@ from scoregeo.fisher_rao import FibreSolver, FisherRaoMetric, MultivariateNormal
 from scoregeo.fisher_rao.normal_distances import hellinger, sqrt_jeffreys, wasserstein
 from scoregeo.plotting.comparison import comparison_figure
 
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--out", default="gmm_components.png", help="the picture to write")
+options = parser.parse_args()
 jax.config.update("jax_enable_x64", True)
 
 # 1,797 handwritten digits, in the plane of their first two principal components, in units of the first's deviation.
@@ -67,4 +72,4 @@ figure = comparison_figure(
     distributions=[Normal().geodesic(marginals[i], marginals[j]) for i, j in pairs],
     scatter=("Fisher-Rao", "Stein"),
 )
-figure.savefig("gmm_components.png", dpi=150)
+figure.savefig(options.out, dpi=150)

@@ -1,10 +1,12 @@
 """Means along the data: of handwritten digits, class by class, and of a letter seen under several angles.
 
-    python examples/means_of_digits.py
+    python examples/means_of_digits.py [--out means_of_digits.png]
 
-prints how far both means are from real images, and writes means_of_digits.png here: Frechet means above, the arithmetic
+prints how far both means are from real images, and draws them: Frechet means above, the arithmetic
 means below, which are superpositions of images and none themselves.
 """
+
+import argparse
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,9 @@ from scoregeo import ConformalMetric, SpectralNewton, datasets, plotting
 from scoregeo.diffusion import FitConfig, fit
 from scoregeo.statistics import frechet_mean
 
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--out", default="means_of_digits.png", help="the picture to write")
+options = parser.parse_args()
 jax.config.update("jax_enable_x64", True)
 # Pictures need two digits. Steps of a mean start from the geodesics of the step before.
 solver = SpectralNewton(rtol=1e-2, path_rtol=1e-1, max_elements=1, continuation=0)
@@ -59,4 +64,4 @@ for ax, rows, shape in zip(figure.subplots(1, 2), (of_digits, of_letters), ((8, 
     plotting.image_strip(ax, rows, shape)
     ax.set_xlabel("")
     ax.set_xticks([])
-figure.savefig("means_of_digits.png", dpi=150)
+figure.savefig(options.out, dpi=150)

@@ -2,7 +2,7 @@
 
 Each panel is one call of `scoregeo.plotting`: axes in, artist out.
 
-    uv run python examples/pictures_of_a_metric.py --out pictures.png
+    python examples/pictures_of_a_metric.py [--out pictures.png]
 """
 
 import argparse

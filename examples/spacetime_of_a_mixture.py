@@ -1,12 +1,12 @@
 """The spacetime of a diffusion model on a mixture of three Gaussians: a geodesic between noisy points, drawn.
 
-    python examples/spacetime_of_a_mixture.py [picture.png]
+    python examples/spacetime_of_a_mixture.py [--out spacetime_of_a_mixture.png]
 
-The one-dimensional example of Karczewski et al. 2026 (arXiv 2505.17517). Prints distances, and writes
-spacetime_of_a_mixture.png here, or what it is told to.
+The one-dimensional example of Karczewski et al. 2026 (arXiv 2505.17517). Prints distances, and
+draws the geodesic.
 """
 
-import sys
+import argparse
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,9 @@ from scoregeo import GaussianMixtureScore, geodesic
 from scoregeo.diffusion import VP
 from scoregeo.fisher_rao import FlatPriorStart, SpacetimeDescent, SpacetimeMetric
 
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--out", default="spacetime_of_a_mixture.png", help="the picture to write")
+options = parser.parse_args()
 jax.config.update("jax_enable_x64", True)
 
 # The density of the data, and its score with any amount of noise. Nothing is learned here; a trained DiffusionModel
@@ -62,4 +65,4 @@ for name, point, side in (("a", a, -1), ("b", b, 1)):
 ax.set(xlabel="noisy point $x_t$", ylabel="log SNR  (upwards: more noise)", xlim=(-4.2, 4.2), ylim=(6, -4))
 ax.set_title("A geodesic in the spacetime of a diffusion model")
 ax.legend(loc="upper left", framealpha=0.95)
-figure.savefig(sys.argv[1] if len(sys.argv) > 1 else "spacetime_of_a_mixture.png", dpi=150)
+figure.savefig(options.out, dpi=150)

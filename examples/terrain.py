@@ -1,9 +1,11 @@
 """Walking paths over real mountains: the Stein metric of a height is the land itself, made steeper.
 
-    python examples/terrain.py
+    python examples/terrain.py [--out terrain.png]
 
-prints lengths and climbs of geodesics and of straight lines, and writes terrain.png here.
+prints lengths and climbs of geodesics and of straight lines, and draws them.
 """
+
+import argparse
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +20,14 @@ from scipy.interpolate import RegularGridInterpolator
 
 from scoregeo import FunctionScore, GraphInit, SpectralNewton, SteinMetric, datasets, geodesic, verify
 
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--out", default="terrain.png", help="the picture to write")
+options = parser.parse_args()
 jax.config.update("jax_enable_x64", True)
 
 # Heights about the Jacksboro fault in Tennessee, which come with matplotlib: in km, means over 2 x 2 of its places.
 data = datasets.real("terrain")
-grid = np.asarray(data.undo(data.points)).reshape(344, 403, 3)[:, :402]
-grid = grid.reshape(172, 2, 201, 2, 3).mean((1, 3))
+grid = np.asarray(data.undo(data.points)).reshape(344, 403, 3)[:, :402].reshape(172, 2, 201, 2, 3).mean((1, 3))
 east, north, heights = jnp.asarray(grid[0, :, 0]), jnp.asarray(grid[:, 0, 1]), jnp.asarray(grid[..., 2])
 
 
@@ -53,7 +57,6 @@ PAIRS = {
 # Between mountains there are many geodesics. The shortest path along the edges of a grid leads to a short one.
 nodes = jnp.stack(jnp.meshgrid(jnp.arange(0.5, 29.5, 0.5), jnp.arange(0.5, 31.5, 0.5)), -1).reshape(-1, 2)
 start = GraphInit(nodes, neighbors=24)
-solver = SpectralNewton(max_elements=64)
 heights_at = jax.jit(jax.vmap(height, (0, None, None, None)))
 
 
@@ -68,12 +71,11 @@ def measured(places):
     return *(np.linalg.norm(step, axis=1).sum() for step in steps), 1000 * steps[1][:, 2].clip(0).sum()
 
 
-t = np.linspace(0, 1, 20_001)
-paths, straight, climbs = {}, {}, {}
+t, paths, straight, climbs = np.linspace(0, 1, 20_001), {}, {}, {}
 print("           geodesic                       straight line")
 print("   steeper   ground  climb      steeper   ground  climb     error    defect")
 for name, (x, y) in PAIRS.items():
-    path = geodesic(metric, jnp.array(x), jnp.array(y), solver=solver, init=start)
+    path = geodesic(metric, jnp.array(x), jnp.array(y), solver=SpectralNewton(max_elements=64), init=start)
     paths[name], straight[name] = np.asarray(path.evaluate(t)), x + t[:, None] * np.subtract(y, x)
     found, line = climbs[name] = measured(paths[name]), measured(straight[name])
     # Measured in space, step by step, the curve is as long as the solver says that the geodesic is. And diffrax, which
@@ -107,8 +109,7 @@ flat = {"rcount": 400, "ccount": 400, "shade": False, "linewidth": 0, "antialias
 ax.imshow(shaded, origin="lower", extent=(x[0], x[-1], y[0], y[-1]), interpolation="bilinear")
 ax.contour(x, y, land, levels=np.arange(0.3, 1.1, 0.1), colors="#4d4538", linewidths=0.4, alpha=0.6)
 view.plot_surface(*np.meshgrid(x, y), STEEPER * land, facecolors=shaded, **flat)
-low, high = 0.15 * STEEPER, 1.1 * STEEPER
-# The sides of the block, south and east.
+low, high = 0.15 * STEEPER, 1.1 * STEEPER  # the block, whose southern and eastern sides follow
 for (along, across), top, color in (((x, 0 * x), land[0], "#b5a994"), ((0 * y + x[-1], y), land[:, -1], "#c9bfab")):
     wall = [np.stack([along, along]), np.stack([across, across]), np.stack([0 * top + low, STEEPER * top])]
     view.plot_surface(*wall, color=color, **flat)
@@ -142,6 +143,6 @@ figure.text(0.445, 0.87, "the same paths on the land\nwith its heights eightfold
 for artist in (*view.collections, *view.lines):
     artist.set_clip_on(False)  # the corners of the land are outside of the panel
 figure.legend(handles=entries, loc="lower center", ncols=2, frameon=False)
-figure.savefig("terrain.png", dpi=100)
+figure.savefig(options.out, dpi=100)
 # Few colours: a third of the bytes.
-Image.open("terrain.png").convert("RGB").quantize(128).save("terrain.png", optimize=True)
+Image.open(options.out).convert("RGB").quantize(128).save(options.out, optimize=True)

@@ -3,9 +3,11 @@
 import os
 import pathlib
 import re
+import runpy
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,13 +16,37 @@ EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 DOCS = EXAMPLES.parent / "docs"
 
 
-def run(name, folder):
-    """What the script prints, run in ``folder``."""
+def run(name, folder, *options):
+    """What the script prints, run in ``folder``, by a Python of its own."""
     environment = {**os.environ, "MPLBACKEND": "Agg"}
-    command = [sys.executable, str(EXAMPLES / name)]
+    command = [sys.executable, str(EXAMPLES / name), *options]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@pytest.fixture
+def quick(tmp_path, monkeypatch, capsys):
+    """Runs a script with ``--quick`` in this process, which has imported what takes seconds: what it prints."""
+
+    def run_here(name):
+        picture = tmp_path / "picture.png"
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [name, "--quick", "--out", str(picture)])
+        with jax.enable_x64(True):
+            runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        assert picture.read_bytes().startswith(b"\x89PNG")
+        assert list(tmp_path.iterdir()) == [picture]
+        return capsys.readouterr().out
+
+    return run_here
+
+
+def numbers(pattern, text):
+    """The groups of the first match of ``pattern``, as numbers."""
+    found = re.search(pattern, text, re.MULTILINE)
+    assert found, text
+    return [float(word) for word in found.groups()]
 
 
 @pytest.mark.slow
@@ -80,7 +106,7 @@ def test_distance_as_a_loss(tmp_path):
     assert middles[-1] < 0.8 * middles[0]
     assert mismatches[-1] < 0.01 * mismatches[0]
     assert abs(float(re.search(r"strength (\d\S+)$", strength.strip()).group(1)) - 2) < 0.1
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["distance_as_a_loss.png"]
 
 
 @pytest.mark.slow
@@ -102,7 +128,7 @@ def test_gmm_components(tmp_path):
 def test_fisher_rao_means_of_data(tmp_path):
     out = run("fisher_rao_means_of_data.py", tmp_path)
     assert f"```text\n{out}```" in (DOCS / "examples.md").read_text()
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["fisher_rao_means_of_data.png"]
 
 
 @pytest.mark.slow
@@ -120,6 +146,7 @@ def test_geodesic_neighbours(tmp_path):
     rows = re.findall(r"^ +(\d+) +([\d.]+) +([\d.]+) +([\d.]+)$", run("geodesic_neighbours.py", tmp_path), re.MULTILINE)
     assert [int(count) for count, *_ in rows] == [2, 5, 20]
     assert all(float(accuracy) > 0.5 for _, *row in rows for accuracy in row)
+    assert (tmp_path / "geodesic_neighbours.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.slow
@@ -132,10 +159,137 @@ def test_means_of_digits(tmp_path):
     assert (tmp_path / "means_of_digits.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_every_example_is_shown():
+@pytest.mark.slow
+def test_gaussian_geodesic(quick):
+    """Stronger metrics bend more: longer paths that climb less, up to the level set."""
+    out = quick("gaussian_geodesic.py")
+    rows = np.array([line.split() for line in out.splitlines()[2:-1]], float)
+    level_set = numbers(r"^the level set between the points: (\S+)$", out)[0]
+    straight = numbers(r"^ +0 +(\S+)$", out)[0]
+    strength, length, walked, climb, error = rows.T
+    assert list(strength) == [0.5, 50.0]
+    assert straight < walked[0] < walked[1] < level_set
+    assert (walked < length).all()
+    assert (length < level_set).all()  # of which every metric has the same length: its geodesic is not longer
+    assert climb[1] < 0.1 * climb[0]
+    assert (error < 1e-6).all()
+
+
+@pytest.mark.slow
+def test_own_metric(quick):
+    out = quick("own_metric.py")
+    x, y, spread = numbers(r"^rays meet at \((\S+), (\S+)\), to (\S+)$", out)
+    assert max(abs(x - 1), abs(y), spread) < 1e-6
+    assert abs(numbers(r"^Gauss curvature at x (\S+)$", out)[0] - 1) < 1e-5
+    found, globe = numbers(r"^dist\(lens, x, y\) (\S+), on the globe (\S+)$", out)
+    assert abs(found - globe) < 1e-6
+
+
+@pytest.mark.slow
+def test_fisher_rao_half_plane(quick):
+    out = quick("fisher_rao_half_plane.py")
+    rows = re.findall(r"^N\(.*\) +(\S+) +(\S+) +(\S+)$", out, re.MULTILINE)
+    distances, off, widths = np.array(rows, float).T
+    assert (off < 1e-12).all()
+    # Normal distributions of one deviation s, a apart: cosh d/sqrt(2) = 1 + a^2 / (4 s^2).
+    np.testing.assert_allclose(distances[0], 2**0.5 * np.arccosh(1 + 16 / (4 * 0.16)), atol=1e-5)
+    assert widths[0] > 3 * 0.4
+
+
+@pytest.mark.slow
+def test_stein_against_fisher(quick):
+    out = quick("stein_against_fisher.py")
+    assert numbers(r"is I \+ strength F to (\S+)$", out)[0] < 1e-12
+    assert numbers(r"^Stein geodesic .* (\S+) off the straight line$", out)[0] > 0.2
+
+
+@pytest.mark.slow
+def test_curvature_map(quick):
+    """Gauss and Bonnet."""
+    out = quick("curvature_map.py")
+    for name, sign in (("over a mode", 1), ("over the saddle", -1)):
+        pattern = rf"^{name} +angles sum to 180 +(\S+) degrees; curvature inside +(\S+) degrees$"
+        excess, inside = numbers(pattern, out)
+        assert abs(excess - inside) < 0.01 * abs(excess)
+        assert sign * excess > 20
+
+
+@pytest.mark.slow
+def test_score_of_moons(quick):
+    out = quick("score_of_moons.py")
+    learned, true = (np.array(numbers(rf"^lengths, {name} +(\S+) +(\S+)$", out)) for name in ("learned", "true"))
+    assert (abs(learned / true - 1) < 0.5).all()
+
+
+@pytest.mark.slow
+def test_interpolate_digits(quick):
+    straight, geodesic = numbers(r"^3 to 8 +(\S+) +(\S+) ", quick("interpolate_digits.py"))
+    assert 0 < geodesic < 1.2 * straight
+
+
+@pytest.mark.slow
+def test_rotated_letters(quick):
+    out = quick("rotated_letters.py")
+    straight, geodesic = (numbers(rf"^{name} +(\S+) from", out)[0] for name in ("straight line", "geodesic"))
+    assert geodesic < 0.8 * straight
+
+
+@pytest.mark.slow
+def test_sharded_distances(tmp_path):
+    """In a Python of its own, which has four devices."""
+    out = run("sharded_distances.py", tmp_path, "--quick")
+    assert out.count("100.0% converged") == 2
+    assert numbers(r"^largest relative difference (\S+)$", out)[0] < 1e-6
+    assert (tmp_path / "sharded_distances.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_geodesic_loss(quick):
+    """To Euclid the best answer is inside of the ring, whose radius is 1: at the mean cosine of the error."""
+    out = quick("geodesic_loss.py")
+    names = "Euclid's loss", "geodesic, equinox"
+    euclid, along = (numbers(rf"^{name} +solved .* radius (\S+)", out)[0] for name in names)
+    assert abs(euclid - 0.78) < 0.06
+    assert along > euclid + 0.05
+    assert numbers(r"^geodesic, equinox +solved +(\S+)%", out)[0] > 90
+
+
+@pytest.mark.slow
+def test_torch_score(quick):
+    pytest.importorskip("torch", reason="pip install torch, which is large")
+    out = quick("torch_score.py")
+    learned, true = (numbers(rf"^{name} +Geodesic\(length (\S+)", out)[0] for name in ("learned by torch", "true"))
+    assert abs(learned / true - 1) < 0.2
+
+
+# Its networks have no licence, so that nothing made of them is here.
+WITHOUT_PICTURE = {"galaxies"}
+SCRIPTS = sorted(EXAMPLES.glob("*.py"))
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_every_example_is_in_the_gallery(path):
+    """With a section of its own: its picture, small enough for a page of many, and its script, short enough to read."""
     page = (DOCS / "examples.md").read_text()
-    for path in EXAMPLES.glob("*.py"):
-        assert f"../examples/{path.name}" in page, f"docs/examples.md does not show {path.name}"
+    sections = [part for part in page.split("\n## ")[1:] if f"../examples/{path.name}" in part]
+    assert len(sections) == 1, f"docs/examples.md has {len(sections)} sections with {path.name}"
+    assert len(path.read_text().splitlines()) < 150
+    assert '"--out"' in path.read_text()
+    picture = DOCS / "images" / "gallery" / f"{path.stem}.png"
+    if path.stem in WITHOUT_PICTURE:
+        assert not picture.exists()
+        return
+    assert f"(images/gallery/{path.stem}.png)" in sections[0]
+    assert f"images/gallery/{path.stem}.png\n" in page.split("\n## ")[0], "no thumbnail"
+    assert picture.stat().st_size < 60_000
+    with Image.open(picture) as image:
+        assert 400 <= image.width <= 1000
+
+
+def test_gallery_has_no_other_pictures():
+    pictures = {path.stem for path in (DOCS / "images" / "gallery").iterdir()}
+    assert pictures == {path.stem for path in SCRIPTS} - WITHOUT_PICTURE
+    assert sum(path.stat().st_size for path in (DOCS / "images" / "gallery").iterdir()) < 1_000_000
 
 
 @pytest.mark.slow
