@@ -16,7 +16,7 @@ from ..solution import Geodesic
 from ..starts import AbstractStart
 from .energy import PathEnergy
 from .legendre import Coefficients
-from .refinement import Settings, SolveState, advance, initial_state, prepare
+from .refinement import Settings, SolveState, advance, checked, initial_state, prepare, wants_check
 from .solver import SpectralNewton, starting_coefficients
 
 
@@ -66,6 +66,12 @@ def _next(solver: SpectralNewton, metric, x, y, start, state: SolveState, level:
     return advance(args, state, level, settings)
 
 
+@eqx.filter_jit
+@with_own_settings
+def _checked(solver: SpectralNewton, metric, x, y, start, state: SolveState, settings: Settings) -> SolveState:
+    return checked((PathEnergy(metric, x, y, solver.batch_size, solver.checkpoint), start), state, settings)
+
+
 def solve_history(
     metric: AbstractMetric,
     x: Point,
@@ -101,6 +107,10 @@ def solve_history(
             before = state
             state = _next(solver, metric, x, y, start, state, level, settings)
             entries.append(_entry(before, state, settings.elements[level]))
+    if bool(wants_check(state, settings)):
+        state = _checked(solver, metric, x, y, start, state, settings)
+        # What the error is in the end, and what it took to know.
+        entries[-1] = (*entries[-1][:6], float(state.best.error), *map(int, state.counts))
     columns = (np.asarray(column) for column in zip(*entries, strict=True))
     return SolveHistory(*columns, status=str(status_name(state.outcome)))
 

@@ -109,6 +109,7 @@ class SolveState(NamedTuple):
     passes: Array  # made through the last level
     unfinished: Array  # another level, or another pass through the last one, may improve the path
     unprepared: Array  # `work` has still to be made
+    unchecked: Array  # whether `checked` is still to be done
     outcome: RESULTS  # how the solve would be reported if it ended now, but for the accuracy of the best path
     counts: Counts
 
@@ -132,7 +133,7 @@ def initial_state(start: Coefficients, settings: Settings) -> SolveState:
     status = jax.tree.map(jnp.asarray, UNFINISHED)
     nothing = Candidate(path, zero, inf, status, inf, inf)
     counts = Counts(zero, zero, zero)
-    return SolveState(nothing, nothing, path, newton.init(start), zero, zero, zero, yes, yes, status, counts)
+    return SolveState(nothing, nothing, path, newton.init(start), zero, zero, zero, yes, yes, yes, status, counts)
 
 
 class Stage(NamedTuple):
@@ -293,8 +294,38 @@ def conclude(state: SolveState, verdict: Verdict, progress: Progress, level: int
         passes=state.passes + left if last else state.passes,
         unfinished=unfinished,
         unprepared=begins,
+        unchecked=state.unchecked,
         outcome=RESULTS.where(begins, UNFINISHED, status),
         counts=state.counts,
+    )
+
+
+def wants_check(state: SolveState, settings: Settings) -> Bool[Array, ""]:
+    """Whether the best path is one of the last level, which was judged on no more elements than it has itself."""
+    return state.unchecked & state.best.judged & (state.best.level == len(settings.elements) - 1)
+
+
+def checked(args: tuple[PathEnergy, Coefficients], state: SolveState, settings: Settings) -> SolveState:
+    """``state`` with errors that cover how much shorter the best path is than its energy says, by a denser quadrature
+    on its own elements.
+
+    That much is gained by going along the same path at constant speed. A Newton step does not see it where the speed
+    has peaks that no element is narrow enough for.
+    """
+    problem, _ = args
+    best = state.best
+    basis = Basis(best.path.breaks, settings.degree, (settings.quadrature + 1) * settings.degree)
+    shorter = basis.weights @ safe_sqrt(2 * problem.densities(basis, best.path.c))
+    length = safe_sqrt(2 * best.energy)
+    difference = jnp.where(jnp.isfinite(shorter), jnp.abs(length - shorter), jnp.inf).astype(length.dtype)
+    # A speed that varies by a fraction e, in the mean, makes the root of twice the energy longer by half of e squared.
+    deviation = safe_sqrt(2 * difference / jnp.where(length > 0, length, 1))
+    return state._replace(
+        best=best._replace(
+            error=jnp.maximum(best.error, difference), path_error=jnp.maximum(best.path_error, deviation)
+        ),
+        unchecked=jnp.zeros_like(state.unchecked),
+        counts=state.counts._replace(metric=state.counts.metric + basis.times.size),
     )
 
 
@@ -327,7 +358,15 @@ class Refinement(AbstractMinimiser):
                 numbers_per_lane=elements * settings.degree * settings.quadrature * start.shape[-1],
                 rare=Rare(lambda state: state.unprepared, partial(prepare, level=level, settings=settings)),
             )
-        return state
+        if settings.only_judges:
+            return state
+        return compacted_while_loop(
+            lambda state: wants_check(state, settings),
+            partial(checked, settings=settings),
+            state,
+            (problem, start),
+            numbers_per_lane=settings.elements[-1] * settings.degree * (settings.quadrature + 1) * start.shape[-1],
+        )
 
     def tangent(self, found: SolveState, problem: Linearisation, zeros: SolveState) -> SolveState:
         """Of the best path, on the elements of the level that found it."""

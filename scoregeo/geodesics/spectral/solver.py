@@ -12,7 +12,7 @@ Error of the length L on one level, from one evaluation on the next:
 
 the quadrature error, and what a Newton step with the other coefficients expects to gain (dE / L). For the last level,
 the evaluation is on as many elements across; the best path with these is about as far from the geodesic as the one that
-is judged, so that its error is twice (1).
+is judged, so that its error is twice (1), and no less than what going along it at constant speed would gain.
 """
 
 import functools
@@ -80,8 +80,8 @@ class SpectralNewton(AbstractBoundarySolver):
 
     The error estimate in `Geodesic.error` adds the change of the length in the quadrature of the next level to what a
     Newton step with its coefficients would gain (a hundred such steps, if the descent was stopped before its end, as
-    kinks of the metric do); for the last level, it is twice that on elements across. Under ``jax.vmap`` lanes that have
-    finished make room for others.
+    kinks of the metric do); for the last level, it is twice that on elements across, and no less than what the path
+    would gain at constant speed. Under ``jax.vmap`` lanes that have finished make room for others.
     """
 
     rtol: float | None = setting(None)
