@@ -4,6 +4,7 @@ import importlib
 import pathlib
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from scoregeo import EuclideanMetric, Georce, KernelDensityScore
 
 SCIENCE = pathlib.Path(__file__).parents[1] / "benchmarks" / "science"
 PAGES = sorted((SCIENCE.parents[1] / "docs" / "science").glob("*.md"))
-STUDIES = ("ucg_wcg", "codimension", "two_scores")
+STUDIES = ("ucg_wcg", "codimension", "two_scores", "rotated_characters")
 
 
 @pytest.fixture
@@ -113,6 +114,54 @@ def test_the_score_of_weighted_gaussians(modules):
     assert np.isclose(density.score.log_prob(x), np.log(kernels.sum()), rtol=1e-12)
     assert np.allclose(density.score(x), -(kernels @ differences) / kernels.sum(), rtol=1e-10)
     assert np.allclose(density.score(x), jax.grad(density.score.log_prob)(x), rtol=1e-10)
+
+
+@pytest.fixture
+def turning():
+    """Codes of two characters that turn on circles of radius 3 about different centres, as `_codes.Characters`."""
+    angle = np.deg2rad(np.arange(720) / 2)
+    codes = np.zeros((2, 720, 64))
+    codes[..., 0], codes[..., 1] = 3 * np.cos(angle), 3 * np.sin(angle)
+    codes[1, :, 2] = 10.0
+    return types.SimpleNamespace(codes=codes, data=codes[:, ::2].reshape(-1, 64))
+
+
+@pytest.mark.parametrize("ends", ["data", "between", "noisy"])
+def test_the_distances_of_paths_of_characters(ends, modules, turning):
+    study = modules("rotated_characters")
+    pairs = study.Pairs(turning, 0, ends, "reported", 5)
+    steps = np.linalg.norm(pairs.xs - pairs.ys, axis=1)
+    if ends == "noisy":  # 64 entries of noise at each end, of a quarter of the deviation of all codes
+        off = np.linalg.norm(pairs.xs - pairs.rotation[:, 0], axis=1) / (0.25 * turning.data.std() * 8)
+        assert (np.abs(off - 1) < 0.5).all()
+    else:
+        assert np.allclose(steps, 6 * np.sin(np.deg2rad(pairs.turn) / 2))
+        distance = np.linalg.norm(pairs.xs[:, None] - turning.data, axis=-1).min(1)
+        assert np.allclose(distance, 0 if ends == "data" else 6 * np.sin(np.deg2rad(0.25)))
+    # Everything moves by 2 off the planes of the circles.
+    away = pairs.rotation + 2.0 * (np.arange(64) == 5)
+    figures = pairs.figures(away)
+    assert np.allclose(figures["to_rotation"], 2)
+    assert np.allclose(figures["to_data"], 2, atol=1e-3)
+    assert (figures["astray"] == 1).all()
+    assert (pairs.figures(pairs.rotation)["astray"] == 0).all()
+
+
+def test_pairs_of_characters_are_the_first_of_the_same_ones(modules, turning):
+    study = modules("rotated_characters")
+    few, many, other = (
+        study.Pairs(turning, 0, "noisy", *rest) for rest in (("reported", 3), ("reported", 9), ("tuning", 9))
+    )
+    assert np.array_equal(few.xs, many.xs[:3])
+    assert not np.isin(many.turn, other.turn).all()
+
+
+def test_polylines_of_characters_pass_their_nodes(modules):
+    points = np.random.default_rng(0).normal(size=(2, 12, 3))
+    found = modules("rotated_characters").upsampled(points)
+    assert found.shape == (2, 100, 3)
+    assert np.allclose(found[:, ::9], points)
+    assert np.allclose(found[:, 3], (2 * points[:, 0] + points[:, 1]) / 3)
 
 
 @pytest.mark.slow
