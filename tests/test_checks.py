@@ -143,6 +143,7 @@ class TestIntegers:
             assert values.dtype == (np.float64 if wide else np.float32)
             np.testing.assert_array_equal(values, [2.0**32, 3 * 2.0**40, 7.0])
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("wide", [True, False])
     def test_distance(self, wide):
         with jax.enable_x64(wide):

@@ -63,6 +63,7 @@ def test_solving_an_ill_conditioned_system_is_as_good_as_lapack(seed):
     assert ours <= 20 * lapack + 1e-13 * np.linalg.norm(matrix) * np.linalg.norm(x)
 
 
+@pytest.mark.slow
 def test_derivatives_in_both_modes_and_twice():
     matrix, b = jnp.asarray(positive(4, 3)), jnp.arange(1.0, 5.0)
 

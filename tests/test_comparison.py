@@ -45,6 +45,7 @@ def among_points():
     return xs, compare(xs, metrics=metrics, solver=SOLVER, resamples=200)
 
 
+@pytest.mark.slow
 def test_all_pairs(among_points, tmp_path):
     xs, result = among_points
     table = result.table

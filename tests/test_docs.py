@@ -110,6 +110,7 @@ def test_slow_examples_exist():
     assert all(">>>" in (PACKAGE / name).read_text() for name in SLOW_EXAMPLES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WITH_EXAMPLES)
 def test_examples_of_docstrings(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

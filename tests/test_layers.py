@@ -20,8 +20,7 @@ FOUNDATION = {
     "_cholesky",
     "_traces",
     "_graphs",
-    "_html",
-    "_progress",
+    "_display",
 }
 ALLOWED = {
     "_types": set(),
@@ -33,8 +32,7 @@ ALLOWED = {
     "_cholesky": set(),
     "_traces": {"_types", "_checks"},
     "_graphs": set(),
-    "_html": set(),
-    "_progress": set(),
+    "_display": set(),
     "_results": {"_checks"},
     "_atomic": set(),
     "scores": FOUNDATION,

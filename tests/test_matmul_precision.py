@@ -117,6 +117,7 @@ def in_double(text):
     return [line for line in text.splitlines() if "xf64>" in line and not re.search(handed_on, line)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("metric", [LEARNED, MIXTURE], ids=["learned", "mixture"])
 def test_every_product_has_full_precision(name, metric):

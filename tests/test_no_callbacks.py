@@ -64,6 +64,7 @@ OPERATIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_no_callback_is_lowered(name):
     text = jax.jit(lambda x, y: OPERATIONS[name](METRIC, x, y)).lower(X, Y).as_text()
@@ -72,6 +73,7 @@ def test_no_callback_is_lowered(name):
     assert ("lapack" in text) == (name == "shooting")
 
 
+@pytest.mark.slow
 def test_called_plainly_a_failure_raises_and_inside_a_trace_it_is_nan():
     far = jnp.array([3.0, 0.0])
     with pytest.raises(RuntimeError, match="NaN or infinity"):
@@ -92,6 +94,7 @@ def test_a_lane_that_fails_costs_the_others_nothing():
         np.testing.assert_array_equal(jnp.isnan(numbers.reshape(3, -1)).all(1), [False, True, False])
 
 
+@pytest.mark.slow
 def test_a_loss_masks_what_failed():
     """Its gradient is that of the lanes which did not fail."""
     ends = jnp.stack([Y, jnp.array([1.0, 30.0])])

@@ -64,6 +64,7 @@ def test_traced_and_differentiable():
     np.testing.assert_allclose(slope, (total(0.5 + h, 6) - total(0.5 - h, 6)) / (2 * h), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_bad_pair_spoils_no_other():
     xs = np.concatenate([points(4), [[4.0, 0.0]]])
     matrix, results = pairwise_dist(METRIC, xs, solver=SOLVER)
@@ -75,6 +76,7 @@ def test_a_bad_pair_spoils_no_other():
     assert not np.isfinite(matrix[4, :4]).any()
 
 
+@pytest.mark.slow
 def test_points_outside_the_domain():
     xs = np.array([[0.0, 1.0], [0.5, 2.0], [0.3, -1.0]])
     matrix, results = pairwise_dist(models.HyperbolicHalfSpace(), xs, solver=SOLVER)

@@ -8,8 +8,8 @@ import types
 import pytest
 import rich.console
 
+from scoregeo._display import live_console
 from scoregeo._pairs.progress import progress_bar
-from scoregeo._progress import live_console
 
 
 @pytest.fixture

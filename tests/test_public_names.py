@@ -51,6 +51,7 @@ def test_unknown_name(module):
         exec(f"from {module.__name__} import geodesik")
 
 
+@pytest.mark.slow
 def test_what_is_loaded_when():
     """Heavy libraries are loaded by the programs that need them. A process of its own, because here all are loaded."""
     program = """

@@ -18,6 +18,7 @@ def study(monkeypatch):
     return importlib.import_module("reliability")
 
 
+@pytest.mark.slow
 def test_the_judge_measures_length_and_defect(study):
     path = geodesic(
         EuclideanMetric(),

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 
-from .._progress import live_console
+from .._display import live_console
 
 # Batches may take minutes each: the rate is that of the last half hour.
 _SECONDS = 1800

@@ -29,7 +29,7 @@ from scipy import stats
 
 from .._atomic import replacing
 from .._checks import as_arrays, as_points, check_count
-from .._html import grid, points_svg
+from .._display import grid, points_svg
 from .._results import RESULTS
 from .._types import Points, Scalar
 from ..geodesics import AbstractBoundarySolver, AbstractStart, geodesic

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._html import line_svg, page
+from .._display import line_svg, page
 from .._numerics import is_traced
 
 

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
 from .._checks import is_concrete
-from .._html import curves_svg, page
+from .._display import curves_svg, page
 from .._numerics import frozen, safe_sqrt
 from .._results import RESULTS, raise_if_failed, status_name
 from .._types import Point, Points, Scalar

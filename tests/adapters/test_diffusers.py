@@ -309,6 +309,7 @@ def autoencoder():
     return load_autoencoder(PLACE / "autoencoder")
 
 
+@pytest.mark.slow
 def test_autoencoder_is_that_of_torch(autoencoder):
     expected = load_file(PLACE / "autoencoder" / "expected.safetensors")
     network = nnx.merge(autoencoder.graphdef, autoencoder.weights)

@@ -105,6 +105,7 @@ def test_values_are_means_over_all_pairs_and_pruned_ones_over_the_first_batches(
         np.testing.assert_allclose(again.trials[0].value, found.trials[0].value, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_search_of_metrics_goes_on_and_refuses_another(tmp_path):
     path = tmp_path / "arc.db"
     found = search_metric(**SEARCH, n_trials=3, storage=path)

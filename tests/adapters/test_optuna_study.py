@@ -48,6 +48,7 @@ class Interrupted:
         return bowl(trial)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("k", "seed"), [(3, 0), (10, 1)])
 def test_an_interrupted_search_goes_on_as_if_it_had_not_been(tmp_path, k, seed):
     """In the random trials, and in those that TPE proposes; with the same number in all."""

@@ -38,6 +38,7 @@ class Straight(AbstractBoundarySolver):
         return sg.Geodesic.from_curve(curve, ts, measure, ends=(x, y), energy=energy, stats={}, causes=failures)
 
 
+@pytest.mark.slow
 def test_means_of_normals():
     estimator = FrechetMean(NORMALS).fit(XS)
     expected = frechet_mean(NORMALS, XS)

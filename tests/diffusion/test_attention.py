@@ -79,6 +79,7 @@ def test_work_grows_with_the_number_of_tokens(form):
     assert growth > 10 if form == "softmax" else growth < 4.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["linear", "focus"])
 def test_derivatives_of_a_network(form):
     """Second derivatives, which geodesics take, against central differences."""

@@ -48,6 +48,7 @@ def test_units_change_nothing(data, plain, unit):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_likelihood_and_evaluation(data, plain):
     mean, scale = UNITS["kelvin"]
     model = fit(data[0], CONFIG, conditions=mean + scale * data[1], progress=False)

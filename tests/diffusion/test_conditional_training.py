@@ -76,6 +76,7 @@ def test_conditions_compile_once_and_survive_a_file(model, tmp_path):
     np.testing.assert_array_equal(DiffusionModel.load(tmp_path).score_at(0.3, 1)(x), model.score_at(0.3, 1)(x))
 
 
+@pytest.mark.slow
 def test_vectors_as_conditions(two_classes):
     vectors = np.eye(2, dtype=np.float32)[two_classes[1]]
     model = fit(two_classes[0], QUICK, conditions=vectors, progress=False)

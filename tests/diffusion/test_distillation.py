@@ -116,6 +116,7 @@ def test_noise_is_added_to_an_exact_score_once():
     np.testing.assert_allclose(found, jnp.mean(error**2), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_its_own_teacher_only(trained, modes, tmp_path):
     points = modes[0][:200]
     whole = distill(trained, points, QUICK, progress=False)

@@ -126,6 +126,7 @@ class TestPostHoc:
             assert np.linalg.norm(factors @ averages - direct) <= max(0.1 * nearest, 1e-8), width
         assert combination(kept, 0.01, steps)[1] > 0.2  # too narrow for so few: and known to be
 
+    @pytest.mark.slow
     def test_a_run_gives_any_width(self, run, tmp_path):
         """The training is the same whatever is averaged, so a run with another average says what is right."""
         model, folder = run[0], shutil.copytree(run[1], tmp_path / "run")

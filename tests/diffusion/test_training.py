@@ -167,6 +167,7 @@ class TestLosses:
         assert (ours.score_error < 0.8 * plain.score_error).all()
         assert (ours.jvp_error < 0.8 * plain.jvp_error).all()
 
+    @pytest.mark.slow
     def test_the_asymmetry_penalty_makes_a_free_network_more_of_a_gradient(self, modes):
         config = FitConfig(steps=600, batch_size=128, width=32, depth=2, potential=False)
         free, penalised = (

@@ -39,6 +39,7 @@ def mapped(tmp_path):
 
 
 class TestFiles:
+    @pytest.mark.slow
     def test_they_train_as_arrays_do(self, mapped, tmp_path, monkeypatch, interrupt_after):
         """The same points in every step, in blocks that divide nothing; resumed bit for bit."""
         monkeypatch.setattr(rows, "_BLOCK", 64)

@@ -28,6 +28,7 @@ def page():
     return explore.score_page(mixture(), points(), noise_levels=SIGMAS, resolution=80, references=0, title="a < b & c")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["score", "normals"])
 def test_a_page_needs_nothing_else(page, kind):
     text = page if kind == "score" else explore.normals_page()

@@ -29,6 +29,7 @@ def quadrature(score):
     return jnp.sum(jax.vmap(weighted)(grid), 0) * (side[1] - side[0]) ** 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gaussian", "mixture"])
 def test_location_fisher(name):
     score = GAUSSIAN if name == "gaussian" else MIXTURE
@@ -51,6 +52,7 @@ def test_location_fisher(name):
     np.testing.assert_allclose(single.matrix, location_fisher(score, samples).matrix, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_warnings_and_bad_input():
     with pytest.warns(UserWarning, match=r"5 samples are few: the estimate of E\[s s\^T\] has the standard error \d"):
         location_fisher(GAUSSIAN, GAUSSIAN.sample(jax.random.key(0), 5))

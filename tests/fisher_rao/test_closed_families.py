@@ -193,6 +193,7 @@ def from_geomstats(name, points):
     return points
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in FAMILIES if n not in ("laplace", "cauchy", "weibull")])
 def test_geomstats(name):
     a, b, f = pair_facts(name)
@@ -280,6 +281,7 @@ def test_functions_of_matrices():
     np.testing.assert_allclose(back, direction, rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_ends_of_families():
     """Distributions that are certain of their outcome are at finite distances; beyond them there is nothing."""
     bernoulli, poisson, geometric, categorical = Bernoulli(), Poisson(), Geometric(), Categorical(3)
@@ -490,6 +492,7 @@ def test_exponential_family(name):
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9, err_msg=key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["normal", "centered", "geometric", "multinomial", "weibull"])
 def test_single_precision(name):
     family = FAMILIES[name]

@@ -86,6 +86,7 @@ SLOW = [pytest.param(family, marks=pytest.mark.slow) for family in FAMILIES if i
 FAST = [family for family in FAMILIES if not isinstance(family, Beta | VonMises)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAST + SLOW, ids=lambda family: type(family).__name__)
 def test_families_answer_alike(family):
     a, b = pair(family)
@@ -131,6 +132,7 @@ def test_errors_are_alike(family):
         family.exp(a, jnp.ones(9))
 
 
+@pytest.mark.slow
 def test_default_solver_of_a_family():
     """Without a closed form the default solver is taken: Gamma has no other."""
     family = Gamma()
@@ -142,6 +144,7 @@ def test_default_solver_of_a_family():
         family.dist(a, -b)
 
 
+@pytest.mark.slow
 def test_failed_solves_are_nan():
     """Where a solve fails a family raises, or with `throw=False` says NaN, and keeps the code in `geodesic`."""
     family, hopeless = Gamma(), SpectralNewton(degree=3, max_elements=1, max_steps=1)
@@ -165,6 +168,7 @@ def test_coordinates_without_geodesics():
             method(a, a)
 
 
+@pytest.mark.slow
 def test_a_family_of_the_user_answers():
     family = ParametricFamily(
         lambda theta, x: jax.scipy.stats.expon.logpdf(x, scale=1 / theta[0]),

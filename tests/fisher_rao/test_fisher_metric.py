@@ -225,6 +225,7 @@ def test_default_solvers():
     assert type(default_solver(FisherRaoMetric(Special()))) is EnergyDescent
 
 
+@pytest.mark.slow
 def test_closed_form_is_the_default():
     family, metric = Normal(), FisherRaoMetric(Normal())
     a, b = family.pack(0.0, 1.0), family.pack(1.0, 2.0)

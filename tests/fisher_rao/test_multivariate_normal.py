@@ -189,6 +189,7 @@ def known(d):
     return speeds, shot, lower, upper
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("d", "n"), [(1, 100), (2, 100), (3, 100), (5, 400), (10, 20)])
 def test_geodesics_between_random_normals(d, n):
     """Condition numbers up to 1e3, means many standard deviations apart: every target of the issue. With those there
@@ -291,6 +292,7 @@ def test_the_spectral_solver_and_diffrax_agree():
 
 
 # Derivatives.
+@pytest.mark.slow
 def test_derivatives_against_finite_differences():
     family = MultivariateNormal(3)
     a, b = (jnp.asarray(points(3, 1, seed=s, condition=5.0, spread=1.0)[0]) for s in (30, 31))
@@ -333,6 +335,7 @@ def test_derivatives_against_finite_differences():
     np.testing.assert_allclose(ga @ da + gb @ db, jnp.sum(forward), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_coincident_points_and_close_ones():
     family = MultivariateNormal(3)
     a = jnp.asarray(points(3, 1, seed=40)[0])
@@ -384,6 +387,7 @@ def test_float32():
             assert (np.abs(found.length - expected) < 3 * expected**2 + rounding).all(), size
 
 
+@pytest.mark.slow
 def test_distances_that_rounding_does_not_allow_say_so():
     """A hundred standard deviations apart is a distance of 13; a million is one of 38, beyond double precision."""
     family = MultivariateNormal(2)

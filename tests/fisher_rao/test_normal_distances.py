@@ -79,6 +79,7 @@ def test_random_pairs_against_scipy(name):
     np.testing.assert_allclose(single, expected, rtol=2e-4)
 
 
+@pytest.mark.slow
 def test_their_definitions_by_quadrature_and_monte_carlo():
     """One dimension by integrals; the Wasserstein distance there by quantiles; three dimensions by samples."""
     m1, s1, m2, s2 = 0.3, 0.8, -0.9, 1.7

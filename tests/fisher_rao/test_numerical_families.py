@@ -277,6 +277,7 @@ def test_distances(name):
         np.testing.assert_allclose(value, geomstats_dist(name)(a, b), rtol=2e-3)
 
 
+@pytest.mark.slow
 def test_unconstrained_and_gradient():
     """Beta: the metric in logarithmic coordinates; distances agree with geomstats; their gradients agree with finite
     differences, and vanish at coincident points."""

@@ -85,6 +85,7 @@ def test_quadrature(name):
     np.testing.assert_allclose(single, expected, rtol=2e-3 if name == "beta" else 1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_quadrature_of_vectors():
     """Two correlated normal numbers; and a normal, a gamma and a beta distributed one, each on its own interval."""
 
@@ -115,6 +116,7 @@ def test_quadrature_of_vectors():
     np.testing.assert_allclose(family.fisher(jnp.array([0.4, 2.5, 1.5])), expected, rtol=2e-5, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_exact_sum():
     """Binomial, and categorical with its simplex, where impossible outcomes do not spoil the sum."""
     n = 7
@@ -143,6 +145,7 @@ def test_exact_sum():
     np.testing.assert_allclose(logits, (np.diag(p) - np.outer(p, p))[:2, :2], rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.slow
 def test_monte_carlo():
     """Samples of more than one dimension: the estimate is deterministic and smooth, and its standard error is honest:
     normalised errors over many keys have a standard deviation of about one."""
@@ -193,6 +196,7 @@ def test_monte_carlo():
         np.testing.assert_allclose(gradient[i], slope, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_normal_through_the_solver():
     """Distances with quadrature are those of the half-plane."""
     solver = SpectralNewton(degree=24, max_elements=1, path_rtol=1.0)
@@ -220,6 +224,7 @@ def test_empirical_fisher():
     assert np.isfinite(jax.jit(lambda x: empirical_fisher(family, theta, x))(data)).all()
 
 
+@pytest.mark.slow
 def test_bad_input():
     quadrature = Quadrature()
 

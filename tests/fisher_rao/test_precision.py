@@ -319,6 +319,7 @@ def clairaut_distance(low, high, rise):
     return along(least, lambda k: 1)
 
 
+@pytest.mark.slow
 def test_shapes_of_very_different_size():
     """Beta(a, b) for large b is Gamma(a) in units of 1 / b. In float32 its distances came out with a negative error."""
     family = Beta()

@@ -64,6 +64,7 @@ def random_points(metric, d, n, seed, spread):
     return jax.vmap(metric.point)(clean, jax.random.uniform(keys[1], (n,), minval=0.0, maxval=4.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("d", "variance", "schedule"), CASES, ids=lambda v: type(v).__name__)
 def test_metric_of_an_isotropic_gaussian(d, variance, schedule):
     score = GaussianScore(jnp.zeros(d), variance * jnp.eye(d))
@@ -94,6 +95,7 @@ def test_metric_of_an_isotropic_gaussian(d, variance, schedule):
         np.testing.assert_allclose(single[0], want, rtol=1e-4, atol=1e-4 * abs(want).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("d", "schedule", "probes"), [(1, VP(), None), (2, EDM(), None), (20, RectifiedFlow(), 1)])
 def test_distances_of_an_isotropic_gaussian(d, schedule, probes):
     # Random signs give the exact trace of a multiple of the identity, with a single probe.
@@ -130,6 +132,7 @@ def test_distances_of_an_isotropic_gaussian(d, schedule, probes):
         assert (slope == 0).all()
 
 
+@pytest.mark.slow
 def test_spectral_solver_and_shooting():
     metric = SpacetimeMetric(isotropic(1.0), EDM())
     a, b = jnp.array([-0.7, 3.0]), jnp.array([0.8, 2.0])
@@ -221,6 +224,7 @@ def test_mixture_against_its_posterior():
     np.testing.assert_allclose(np.array(errors[:-1]) / np.array(errors[1:]), 4, rtol=0.1)
 
 
+@pytest.mark.slow
 def test_learned_denoiser():
     """A network is no posterior mean: the definition (d eta)^T (d mu) is not symmetric, its symmetric part is taken."""
     d = 3
@@ -270,6 +274,7 @@ def test_learned_denoiser():
     np.testing.assert_allclose(there, back, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_what_is_no_metric():
     """Denoisers of no data: squared lengths below zero, or all zero. Rounding between close points is neither."""
     solver = SpacetimeDescent(nodes=9)

@@ -40,6 +40,7 @@ def solve(solver, metric):
     return geodesic(metric, X, Y, solver=solver, throw=False)
 
 
+@pytest.mark.slow
 def test_anneals_to_a_geodesic_of_the_metric_itself():
     found = solve(Anneal([0.9, 0.6], QUICK), ring_metric())
     assert found.result == RESULTS.successful
@@ -48,6 +49,7 @@ def test_anneals_to_a_geodesic_of_the_metric_itself():
     assert float(found.length) == pytest.approx(float(again.length), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_new_levels_do_not_compile_again():
     traces = []
 
@@ -92,6 +94,7 @@ def test_power_metrics_on_moons():
 # --- Scores and metrics at another level ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_scores_at_another_level():
     x = jnp.array([0.4, -0.3])
     mixture = GaussianMixtureScore(np.ones(2) / 2, RING[:2], np.tile(0.04 * np.eye(2), (2, 1, 1)))

@@ -68,6 +68,7 @@ def test_denoised_is_the_posterior_mean():
         Denoised(noised)
 
 
+@pytest.mark.slow
 def test_latents_of_a_gaussian():
     """The flow of a normal distribution is linear: z = (x - m)/sqrt(C + t_min^2) up to the noise that is left."""
     mean, variance, schedule = jnp.array([1.0, -2.0]), jnp.array([4.0, 0.25]), EDM()
@@ -86,6 +87,7 @@ def test_latents_of_a_gaussian():
     np.testing.assert_array_equal(curve(0.0)[0], x)
 
 
+@pytest.mark.slow
 def test_latents_there_and_back():
     schedule = VP()
     mixture = GaussianMixtureScore(

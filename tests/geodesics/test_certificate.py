@@ -114,6 +114,7 @@ def test_exp_looks_between_its_ends():
         exp(strip(base, bump), jnp.asarray(X), jnp.asarray(Y) - jnp.asarray(X))
 
 
+@pytest.mark.slow
 def test_metric_of_a_mixture_that_is_indefinite_between_its_modes():
     """I + 10 (I - D), with D the derivative of the denoised point: had length 0 and error 0, successfully."""
     sigma = 0.5
@@ -287,6 +288,7 @@ def test_from_curve():
     assert made(jnp.array([3000.0, 390.0]), failures=[(True, RESULTS.stalled)]).result == RESULTS.stalled
 
 
+@pytest.mark.slow
 def test_reverse():
     metric = SteinMetric(lambda x: -x)
     path = geodesic(metric, jnp.array([0.0, 1.0]), jnp.array([1.0, 0.5]), ts=(0.0, 0.25, 1.0))

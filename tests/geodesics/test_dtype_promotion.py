@@ -23,6 +23,7 @@ OPERATIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "x64", "dtype"), CASES)
 def test_operations(name, x64, dtype):
     with jax.enable_x64(x64), jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):

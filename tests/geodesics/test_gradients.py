@@ -32,6 +32,7 @@ def gradients():
     return jax.jit(jax.grad(distance, argnums=(0, 1, 2, 3)))(*ARGS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("argnum", range(4), ids=["x", "y", "strength", "weights"])
 def test_dist(gradients, argnum):
     np.testing.assert_allclose(gradients[argnum], central_differences(distance, ARGS, argnum), atol=1e-7)
@@ -45,6 +46,7 @@ def test_dist_envelope_formula(gradients):
     np.testing.assert_allclose(gradients[1], metric.at(Y).mv(result.velocities[-1]) / result.length, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jacobian", [jax.jacfwd, jax.jacrev])
 def test_log(jacobian):
     actual = jax.jit(jacobian(logarithm, argnums=(0, 1, 2, 3)))(*ARGS)
@@ -52,6 +54,7 @@ def test_log(jacobian):
         np.testing.assert_allclose(actual[argnum], central_differences(logarithm, ARGS, argnum), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_path_points():
     @jax.jit
     def middle(x, y, strength, w):
@@ -71,6 +74,7 @@ def test_second_derivative():
     np.testing.assert_allclose(hessian, hessian.T, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_batched_gradient(gradients):
     xs = jnp.stack([X, X + 0.1, Y - 0.3])
     batched = jax.jit(jax.vmap(jax.grad(distance), in_axes=(0, None, None, None)))(xs, Y, STRENGTH, W)
@@ -97,6 +101,7 @@ def test_closure_over_traced_weights(gradients):
     np.testing.assert_allclose(jax.jit(jax.grad(loss))(W), gradients[3], atol=1e-12)
 
 
+@pytest.mark.slow
 def test_float32():
     args = tuple(a.astype(jnp.float32) for a in ARGS)
     solver = SpectralNewton(degree=16, max_elements=1)

@@ -20,6 +20,7 @@ def history():
     return solve_history(METRIC, *ENDS, solver=SOLVER)
 
 
+@pytest.mark.slow
 def test_it_ends_where_the_solve_ends(history):
     path = geodesic(METRIC, *ENDS, solver=SOLVER)
     assert history.status == "converged"

@@ -113,6 +113,7 @@ def gaussian_metric(rng, d, variance, strength, variances=None):
 DIMENSIONS = (1, 2, 5, 100)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("d", DIMENSIONS)
 def test_gaussian_radial_distance(d):
     """Along one ray, from the centre, and through the centre (|c r| < 1.5: further, the diameter is no minimum)."""
@@ -184,6 +185,7 @@ def test_strength_zero_is_euclid(d):
         np.testing.assert_allclose(distance(EuclideanMetric(), x, y), np.linalg.norm(x - y), rtol=1e-14)
 
 
+@pytest.mark.slow
 def test_clairaut_relation_along_geodesics():
     """r^2 theta' = x1 v2 - x2 v1 is constant along a geodesic of N(0, sigma^2 I), whether solved for or shot."""
     metric = SteinMetric(GaussianScore(jnp.zeros(2), 0.8 * jnp.eye(2)), 2.0)
@@ -229,6 +231,7 @@ def linear(x, s):
     return s @ x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strength", [0.0, 0.1, 1.0, 1000.0])
 def test_linear_log_density_is_flat(strength):
     """d^2 = dx^T (I + lam s s^T) dx, along straight lines."""
@@ -246,6 +249,7 @@ def score_jacobian(x, score):
     return jacobian.T @ jacobian
 
 
+@pytest.mark.slow
 def test_score_jacobian_of_a_gaussian():
     """G = J^T J with J = -Sigma^-1: d = |Sigma^-1 (x - y)|."""
     rng = np.random.default_rng(3)
@@ -260,6 +264,7 @@ def power_law(x, a):
     return (x @ x) ** a * jnp.eye(x.size)
 
 
+@pytest.mark.slow
 def test_power_law_is_a_flat_cone():
     """p = r^-a, G = p^-2 I: rho = r^(1+a)/(1+a) and angle (1+a) theta are polar coordinates of the plane."""
     for a, r1, r2, angle in [(0.5, 1.0, 1.5, 1.0), (0.5, 1.0, 0.4, 1.2), (1.0, 1.0, 2.0, 0.9), (-0.3, 0.7, 1.5, 2.0)]:
@@ -294,6 +299,7 @@ SPACES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(SPACES))
 def test_model_spaces(name):
     """Closed distances: p^-2 I with p = (1 - |x|^2)/2 is the Poincare ball; stereographic sphere; half-space."""
@@ -487,6 +493,7 @@ def test_triangle_inequality(make, d):
     assert min(slack) < 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "d"), CASES)
 def test_exp_undoes_log(make, d):
     """exp_x(log_x(y)) = y, |log_x(y)| = d(x, y); `log` is the initial velocity of `geodesic`."""
@@ -568,6 +575,7 @@ def test_distance_grows_with_the_strength(make, d):
             assert length <= straight * (1 + 1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "d"), CASES)
 def test_pairwise_dist_is_dist_pair_by_pair(make, d):
     points = random_points(d)
@@ -586,6 +594,7 @@ def test_pairwise_dist_is_dist_pair_by_pair(make, d):
     np.testing.assert_allclose(np.ravel(matrix), expected, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "d"), CASES)
 def test_dist_and_its_square_are_the_length(make, d):
     length, (x, y) = paths(make, d)[0, 1].length, random_points(d)[:2]
@@ -665,6 +674,7 @@ def test_an_independent_solver_finds_the_same_geodesics():
 # --- The three-mode reference problem ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_three_mode_reference_problem():
     """Length 5.05502938; a worse local geodesic has 7.70. Also by the lift to the graph, in NumPy."""
     covs = jnp.stack([MODES_SD**2 * jnp.eye(2)] * 3)
@@ -680,6 +690,7 @@ def test_three_mode_reference_problem():
 # --- float32 ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_gaussian_in_float32():
     """Radial and Clairaut distances to 1e-4, d = 5, with the default solver's float32 tolerances."""
     rng = np.random.default_rng(3)

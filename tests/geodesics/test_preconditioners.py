@@ -132,6 +132,7 @@ def test_georce_solves_the_energy_of_velocities(name):
     np.testing.assert_allclose(*directions, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rank three", "scaled", "sum"])
 def test_structure_does_not_change_the_geodesic(name):
     """Against the same metric as a matrix, and against diffrax."""
@@ -237,6 +238,7 @@ def test_structure_is_served_wherever_it_comes_from(metric, d, kind):
     assert type(solved) is kind
 
 
+@pytest.mark.slow
 def test_a_declared_diagonal_solves():
     x, y = ends(8)
     found = geodesic(StripedMetric(), x, y, solver=SMALL)
@@ -244,6 +246,7 @@ def test_a_declared_diagonal_solves():
     np.testing.assert_allclose(found.length, as_matrix.length, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_products_alone_solve_in_high_dimension():
     """Of a metric that gives `at`, with `mv` alone: preconditioned by conjugate gradients, nothing d x d."""
     d, solver = 70, SpectralNewton(max_elements=1)

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import rich.console
 
 from scoregeo import EuclideanMetric, SpectralNewton, geodesic, shoot
@@ -43,6 +44,7 @@ def test_stopped():
     )
 
 
+@pytest.mark.slow
 def test_batch():
     batch = jax.vmap(solve, in_axes=(None, 0))(X, jnp.stack([Y, 2 * Y, Y * jnp.nan]))
     assert repr(batch) == "Geodesic(batch (3,), 2 converged, 1 metric_nonfinite, lengths 5 to 10)"

@@ -99,6 +99,7 @@ class TestEvents:
         a, b, c = v @ v, 2 * x @ v, x @ x - radius**2
         return (-b + jnp.sqrt(b**2 - 4 * a * c)) / (2 * a)
 
+    @pytest.mark.slow
     def test_exact_time(self):
         result = stopped(self.flat, self.x, self.v, sphere_of(2.0))
         t = float(self.exit_time(self.x, self.v, 2.0))

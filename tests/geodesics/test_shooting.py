@@ -96,6 +96,7 @@ def solved(solve):
 
 
 class TestAgreement:
+    @pytest.mark.slow
     def test_verified(self, solved):
         assert solved.result == RESULTS.successful
         assert float(verify(tanh_metric(*ARGS[2:]), solved)) < 1e-10

@@ -83,6 +83,7 @@ def test_lengths(solver, problem):
     np.testing.assert_allclose(result.energy, result.length**2 / 2, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_equal_end_points(solver):
     _, solve = solver
     result = solve(MODES, MODES_SD, 1.0, X, X)

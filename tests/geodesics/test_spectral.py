@@ -73,6 +73,7 @@ class TestBasis:
         np.testing.assert_allclose(energy, 0.5 * jnp.sum((y - x) ** 2) + 0.5 * jnp.sum(c**2), rtol=1e-13)
         np.testing.assert_allclose(basis.weights @ velocities, y - x, atol=1e-13)
 
+    @pytest.mark.slow
     def test_points_are_the_integral_of_velocities(self):
         basis, x, y = Basis(BREAKS, 5, 10), jnp.array([1.0, 2.0]), jnp.array([-1.0, 0.5])
         c = random_path(BREAKS, 5, 2)
@@ -118,6 +119,7 @@ class TestBasis:
         # The way back divides the quadrature points of an element between several polynomials: these are one.
         np.testing.assert_allclose(transfer(Path(fine, finer.breaks), coarse), c, atol=1e-12)
 
+    @pytest.mark.slow
     def test_transfer_to_elements_across(self):
         """Of a smooth path: nearly exact, and it ends where it should."""
         t = Basis(jnp.linspace(0, 1, 13), 16, 32)
@@ -196,6 +198,7 @@ def test_stein_preconditioners_are_the_gauss_newton_hessian(d):
     np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("structure", ["diagonal", "dense"])
 def test_velocity_preconditioner_inverts_the_energy_of_velocities(structure):
     """int c'^T G c' for a metric that changes with time alone: with one element the inverse is exact only for constant
@@ -314,6 +317,7 @@ class TestGeodesic:
             assert levels.elements == expected
             assert levels.only_judges == (elements == 1)
 
+    @pytest.mark.slow
     def test_verify_exposes_a_wrong_curve(self, curved):
         metric, result = curved
         other = SteinMetric(metric.score, 3.0)
@@ -330,6 +334,7 @@ class TestGeodesic:
         assert float(verify(wrong, result)) > 1e-3
         assert float(shoot(wrong, X, Y - X).residual) < 1e-8
 
+    @pytest.mark.slow
     def test_times(self, curved):
         metric, result = curved
         sampled = geodesic(metric, X, Y, solver=SMALL, ts=[0.0, 0.25, 1.0])

@@ -85,6 +85,7 @@ def test_isometry_and_the_velocity_is_parallel(metric, d, dtype, tol):
     assert float(jnp.abs(vectors[1, -1] - ws[0]).max()) > 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", [SteinMetric(swirl), models.HyperbolicHalfSpace()])
 def test_scipy_with_christoffel_symbols_agrees(metric):
     x, v, w, _ = start(2)
@@ -133,6 +134,7 @@ def test_linear_log_density_transports_nothing():
     np.testing.assert_allclose(vectors, jnp.broadcast_to(w, vectors.shape), rtol=1e-13)
 
 
+@pytest.mark.slow
 def test_holonomy_of_a_spherical_triangle():
     """Round a geodesic triangle, vectors turn by its area (Gauss-Bonnet)."""
     sphere = models.Sphere()

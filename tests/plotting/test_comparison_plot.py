@@ -54,6 +54,7 @@ def test_half_plane(ax, laws):
     assert ax.get_aspect() == 1
 
 
+@pytest.mark.slow
 def test_half_plane_without_distributions(ax):
     below = Normal().geodesic(jnp.array([0.0, 1.0]), jnp.array([1.0, 1.0]))
     points = type(below)(**{**vars(below), "curve": None, "points": below.points - jnp.array([0.0, 2.0])})

@@ -37,6 +37,7 @@ def round_the_mean():
     return geodesic(metric, jnp.array([-1.0, 0.5]), jnp.array([1.0, 0.7]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draw", [draw_density, draw_plane])
 def test_curl_is_warned_of_once(draw):
     with pytest.warns(UserWarning, match=r"log p depends on the path.* [\d.]+ nats") as caught:

@@ -63,6 +63,7 @@ def bent(x, y):
     return Geodesic(ts, points, velocities, zero, zero, zero, zero, RESULTS.successful, {}, curve)
 
 
+@pytest.mark.slow
 def test_geodesics_and_batches_of_them(ax):
     starts, end = jnp.array([[-1.0, 0.5], [-1.0, 0.6], [-1.0, 0.7]]), jnp.array([1.0, 0.7])
     batch = jax.vmap(bent, in_axes=(0, None))(starts, end)

@@ -24,6 +24,7 @@ def gaussian(d):
     return SteinMetric(GaussianScore(jnp.zeros(d), jnp.eye(d)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("d", [2, 12])
 def test_explain(d, tmp_path):
     metric, x = gaussian(d), jnp.linspace(-1.0, 1.0, d)

@@ -10,6 +10,7 @@ from scoregeo.plotting import pictures
 from scoregeo.scores import GaussianScore
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dim", "image_shape", "name"), [(4, (2, 2), "strips"), (2, None, "metric"), (3, None, "projection")]
 )

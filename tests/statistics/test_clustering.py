@@ -43,6 +43,7 @@ def same_partition(a, b):
     return len(pairs) == len(np.unique(a)) == len(np.unique(b))
 
 
+@pytest.mark.slow
 def test_lumps_of_normals():
     xs, labels = lumps()
     weights = jnp.linspace(1.0, 2.0, 12)

@@ -44,6 +44,7 @@ def mean_of_normals(xs, weights=None):
     return frechet_mean(NORMALS, xs, weights, throw=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [0.01, 1.0, 3.0])
 def test_mean_of_normals(spread):
     xs, weights = normals(spread=spread), jnp.arange(1.0, 13.0)
@@ -83,6 +84,7 @@ def test_one_point_and_equal_points_are_their_mean():
         np.testing.assert_allclose(found.variance, 0, atol=1e-15)
 
 
+@pytest.mark.slow
 def test_implicit_derivatives():
     xs, weights = normals(2), jnp.linspace(0.5, 2.0, 12)
 

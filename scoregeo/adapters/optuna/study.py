@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from ..._checks import check_count, is_number
+from ..._display import live_console
 from ..._pairs.identity import describe, differences
-from ..._progress import live_console
 from .report import TrialRecord, show, show_value
 
 _NAME = "scoregeo"

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._checks import as_points, check_count
-from ..._html import grid
+from ..._display import grid
 from ..._numerics import minus
 from ..._protocols import CentredModel, ScoreModel
 from ..._types import Points, Scalar

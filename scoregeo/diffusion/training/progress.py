@@ -4,7 +4,7 @@ import math
 import sys
 import time
 
-from ..._progress import live_console
+from ..._display import live_console
 from ..history import TrainingHistory
 
 _SECONDS_BETWEEN_LINES = 5.0

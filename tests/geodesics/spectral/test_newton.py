@@ -37,6 +37,7 @@ def search(problem, c, **changed):
     raise AssertionError("the search did not end")
 
 
+@pytest.mark.slow
 def test_euclid_takes_one_step():
     """The energy is quadratic with the identity for a Hessian: from anywhere, one step and a look at its end."""
     state, progress, calls = search(PathEnergy(EuclideanMetric(), X, Y), random_path())

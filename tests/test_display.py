@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scoregeo import EuclideanMetric, SpectralNewton, _html, geodesic
+from scoregeo import EuclideanMetric, SpectralNewton, _display, geodesic
 from scoregeo.comparison import compare
 from scoregeo.diffusion import FitConfig, evaluate_score, fit
 from scoregeo.scores import GaussianScore
@@ -30,6 +30,7 @@ def polylines(found: str) -> list[np.ndarray]:
     return [np.array([p.split(",") for p in line.get("points").split()], float) for line in lines]
 
 
+@pytest.mark.slow
 def test_a_geodesic_shows_its_length_and_its_path():
     path = geodesic(EuclideanMetric(), jnp.zeros(2), jnp.array([3.0, 4.0]), solver=SOLVER)
     shown = path._repr_html_()
@@ -42,13 +43,14 @@ def test_a_geodesic_shows_its_length_and_its_path():
     np.testing.assert_allclose(curve[[0, -1]], straight, atol=0.2)
 
 
+@pytest.mark.slow
 def test_a_batch_dashes_what_failed_and_names_how_it_ended():
     ys = jnp.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [jnp.nan, 0.0, 0.0]])
     paths = jax.vmap(lambda y: geodesic(EuclideanMetric(), jnp.zeros(3), y, solver=SOLVER, throw=False))(ys)
     shown = paths._repr_html_()
     assert "2 converged" in texts(shown)
     assert len(polylines(shown)) == 4
-    dashes = _html.curves_svg(np.random.default_rng(0).normal(size=(2, 5, 2)), np.array([True, False]))
+    dashes = _display.curves_svg(np.random.default_rng(0).normal(size=(2, 5, 2)), np.array([True, False]))
     assert dashes.count('stroke-dasharray="4 3"') == 1
 
 
@@ -69,7 +71,7 @@ def test_under_jit_there_is_no_picture():
 @pytest.mark.parametrize("d", [1, 2, 3, 50])
 def test_curves_of_any_dimension(d):
     curves = np.random.default_rng(d).normal(size=(60, 200, d))
-    found = _html.curves_svg(curves)
+    found = _display.curves_svg(curves)
     if d == 1:
         assert found == ""
     else:
@@ -80,14 +82,14 @@ def test_curves_of_any_dimension(d):
 
 
 def test_points_that_are_not_finite_are_left_out():
-    assert _html.curves_svg(np.full((1, 3, 2), np.nan)) == ""
-    assert _html.points_svg(np.array([[0.0, 1.0], [np.nan, 1.0]]), "some") == ""
-    found = _html.points_svg(np.array([[0.0, 1.0], [np.inf, 1.0], [2.0, 3.0]]), "a < b")
+    assert _display.curves_svg(np.full((1, 3, 2), np.nan)) == ""
+    assert _display.points_svg(np.array([[0.0, 1.0], [np.nan, 1.0]]), "some") == ""
+    found = _display.points_svg(np.array([[0.0, 1.0], [np.inf, 1.0], [2.0, 3.0]]), "a < b")
     assert len(list(parsed(found).iter("{http://www.w3.org/2000/svg}circle"))) == 2
 
 
 def test_names_are_text_not_markup():
-    shown = _html.grid("<b>", ["", "x & y"], [["<i>", "1"]], caption="a > b")
+    shown = _display.grid("<b>", ["", "x & y"], [["<i>", "1"]], caption="a > b")
     assert texts(shown).split() == ["<b>", "x", "&", "y", "<i>", "1", "a", ">", "b"]
 
 

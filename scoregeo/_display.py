@@ -1,7 +1,11 @@
-"""What a notebook shows of a result: a small table, and beside it a small picture, as HTML that needs nothing else."""
+"""What notebooks and terminals show: of a result a small table and a small picture, as HTML that needs nothing else; of
+work that takes long, a bar."""
 
 import html
+import importlib.util
+import sys
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -112,3 +116,14 @@ def _svg(parts: Sequence[str], label: str) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_SIZE}" height="{_SIZE}" viewBox="0 0 {_SIZE} {_SIZE}" '
         f'role="img" aria-label="{html.escape(label)}">{"".join(parts)}</svg>'
     )
+
+
+def live_console() -> Any:
+    """The ``rich.console.Console`` on which a bar can move: standard error, if that is a terminal, or the cell of a
+    notebook. ``None`` elsewhere, and in a notebook without ipywidgets, where ``rich`` would show nothing."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if console.is_jupyter:
+        return console if importlib.util.find_spec("ipywidgets") else None
+    return console if sys.stderr.isatty() else None
