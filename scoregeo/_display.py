@@ -127,3 +127,17 @@ def live_console() -> Any:
     if console.is_jupyter:
         return console if importlib.util.find_spec("ipywidgets") else None
     return console if sys.stderr.isatty() else None
+
+
+def live_bar(name: str, total: int, told: str) -> tuple[Any, Any] | None:
+    """A bar of ``rich`` that has begun, with ``told`` beside it, and its task: ``bar.update(task, completed=...,
+    told=...)``, and ``bar.stop()``. ``None`` where no bar can move."""
+    if (console := live_console()) is None:
+        return None
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = [TextColumn(name), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[told]}")]
+    bar = Progress(*columns, TimeRemainingColumn(), console=console)
+    task = bar.add_task(name, total=total, told=told)
+    bar.start()
+    return bar, task

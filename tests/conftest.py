@@ -1,6 +1,7 @@
 """Tests run in float64 with strict dtype promotion off the beaten path; float32 is tested by passing float32 arrays."""
 
 import gc
+import importlib
 import os
 import pathlib
 import signal
@@ -47,3 +48,10 @@ def _release_programs():
     yield
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.fixture
+def science(monkeypatch):
+    """A function from their names to the modules of the studies, which are scripts beside each other."""
+    monkeypatch.syspath_prepend(pathlib.Path(__file__).parents[1] / "benchmarks" / "science")
+    return importlib.import_module

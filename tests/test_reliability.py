@@ -1,21 +1,15 @@
 """Of the study of reliability: its judge sees what is wrong, and what it once found does not come back."""
 
-import importlib
-import pathlib
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from scoregeo import EuclideanMetric, SpectralNewton, geodesic
 
-SCIENCE = pathlib.Path(__file__).parents[1] / "benchmarks" / "science"
-
 
 @pytest.fixture
-def study(monkeypatch):
-    monkeypatch.syspath_prepend(SCIENCE)
-    return importlib.import_module("reliability")
+def study(science):
+    return science("reliability")
 
 
 @pytest.mark.slow

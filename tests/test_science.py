@@ -1,6 +1,5 @@
 """The pages on science quote what their tables hold, and the studies run."""
 
-import importlib
 import pathlib
 import subprocess
 import sys
@@ -15,26 +14,19 @@ from scoregeo import EuclideanMetric, Georce, KernelDensityScore
 
 SCIENCE = pathlib.Path(__file__).parents[1] / "benchmarks" / "science"
 PAGES = sorted((SCIENCE.parents[1] / "docs" / "science").glob("*.md"))
-STUDIES = ("ucg_wcg", "codimension", "two_scores", "rotated_characters")
-
-
-@pytest.fixture
-def modules(monkeypatch):
-    """The modules of the studies, which are scripts beside each other."""
-    monkeypatch.syspath_prepend(SCIENCE)
-    return lambda name: importlib.import_module(name)
+STUDIES = ("ucg_wcg", "codimension", "two_scores", "rotated_characters", "intrinsic_dimension", "path_density")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_every_number_of_a_page_has_a_row(page, modules):
-    pages = modules("pages")
+def test_every_number_of_a_page_has_a_row(page, science):
+    pages = science("pages")
     text = page.read_text()
     assert pages.unquoted(text) == []
     assert pages.rebuilt(text) == text
 
 
-def test_a_wrong_number_is_noticed(modules, tmp_path):
-    pages, study = modules("pages"), modules("_study")
+def test_a_wrong_number_is_noticed(science, tmp_path):
+    pages, study = science("pages"), science("_study")
     study.Table(tmp_path / "some.csv", 0).add(
         "a/b", {"share": np.array([0.2, 0.4]), "loss": np.array([-0.123, -0.125])}, converged=1.0, seconds=0.0
     )
@@ -49,8 +41,8 @@ def test_a_wrong_number_is_noticed(modules, tmp_path):
         pages.rebuilt(text.replace("a/b", "a/c"), tmp_path)
 
 
-def test_a_table_goes_on_where_it_was(modules, tmp_path):
-    study = modules("_study")
+def test_a_table_goes_on_where_it_was(science, tmp_path):
+    study = science("_study")
     table = study.Table(tmp_path / "some.csv", 7)
     table.add("a", {"x": np.array([1.0, 2.0, 3.0])}, converged=0.5, seconds=0.25, setting="b 1, c", split=study.TUNING)
     again = study.Table(tmp_path / "some.csv", 7)
@@ -67,8 +59,8 @@ def test_a_table_goes_on_where_it_was(modules, tmp_path):
         again.add("b", {"x": np.ones(3)}, converged=1.0, seconds=0.0)
 
 
-def test_batches_leave_no_pair_out(modules):
-    study = modules("_study")
+def test_batches_leave_no_pair_out(science):
+    study = science("_study")
     xs, ys = np.random.default_rng(0).normal(size=(2, 7, 2))
     solver = Georce(nodes=9, rtol=0.1)
     paths = study.solve(EuclideanMetric(), xs, ys, solver=solver, batch=3, times=9)
@@ -81,9 +73,9 @@ def test_batches_leave_no_pair_out(modules):
 
 
 @pytest.mark.parametrize("name", ["helix", "trefoil", "sphere", "torus", "swiss_roll"])
-def test_the_scores_of_shapes_are_those_of_their_points(name, modules):
+def test_the_scores_of_shapes_are_those_of_their_points(name, science):
     """Against a kernel density of many points, in R^5."""
-    shape = modules("_shapes").SHAPES[name]()
+    shape = science("_shapes").SHAPES[name]()
     random, sigma = np.random.default_rng(1), 0.3
     points = np.pad(shape.sample(random, 40_000), ((0, 0), (0, 2)))
     assert shape.off(points).max() < 2e-3
@@ -97,8 +89,8 @@ def test_the_scores_of_shapes_are_those_of_their_points(name, modules):
 @pytest.mark.parametrize(
     "name", ["helix", "trefoil", "sphere", pytest.param("torus", marks=pytest.mark.slow), "swiss_roll"]
 )
-def test_the_arcs_of_shapes_are_no_shorter_than_chords(name, modules):
-    shape = modules("_shapes").SHAPES[name]()
+def test_the_arcs_of_shapes_are_no_shorter_than_chords(name, science):
+    shape = science("_shapes").SHAPES[name]()
     pairs = shape.pairs(np.random.default_rng(0), 8)
     chords = np.linalg.norm(pairs.ys - pairs.xs, axis=1)
     assert shape.off(np.concatenate([pairs.xs, pairs.ys])).max() < 2e-3
@@ -106,8 +98,8 @@ def test_the_arcs_of_shapes_are_no_shorter_than_chords(name, modules):
     assert (pairs.arcs < np.pi * chords).all()
 
 
-def test_the_score_of_weighted_gaussians(modules):
-    density = modules("ucg_wcg").Density("WCG")
+def test_the_score_of_weighted_gaussians(science):
+    density = science("ucg_wcg").Density("WCG")
     x = jnp.array([3.0, 7.5])
     differences = x - density.means
     kernels = density.weights * np.exp(-0.5 * np.sum(differences**2, 1)) / (2 * np.pi)
@@ -127,8 +119,8 @@ def turning():
 
 
 @pytest.mark.parametrize("ends", ["data", "between", "noisy"])
-def test_the_distances_of_paths_of_characters(ends, modules, turning):
-    study = modules("rotated_characters")
+def test_the_distances_of_paths_of_characters(ends, science, turning):
+    study = science("rotated_characters")
     pairs = study.Pairs(turning, 0, ends, "reported", 5)
     steps = np.linalg.norm(pairs.xs - pairs.ys, axis=1)
     if ends == "noisy":  # 64 entries of noise at each end, of a quarter of the deviation of all codes
@@ -147,8 +139,8 @@ def test_the_distances_of_paths_of_characters(ends, modules, turning):
     assert (pairs.figures(pairs.rotation)["astray"] == 0).all()
 
 
-def test_pairs_of_characters_are_the_first_of_the_same_ones(modules, turning):
-    study = modules("rotated_characters")
+def test_pairs_of_characters_are_the_first_of_the_same_ones(science, turning):
+    study = science("rotated_characters")
     few, many, other = (
         study.Pairs(turning, 0, "noisy", *rest) for rest in (("reported", 3), ("reported", 9), ("tuning", 9))
     )
@@ -156,9 +148,9 @@ def test_pairs_of_characters_are_the_first_of_the_same_ones(modules, turning):
     assert not np.isin(many.turn, other.turn).all()
 
 
-def test_polylines_of_characters_pass_their_nodes(modules):
+def test_polylines_of_characters_pass_their_nodes(science):
     points = np.random.default_rng(0).normal(size=(2, 12, 3))
-    found = modules("rotated_characters").upsampled(points)
+    found = science("rotated_characters").upsampled(points)
     assert found.shape == (2, 100, 3)
     assert np.allclose(found[:, ::9], points)
     assert np.allclose(found[:, 3], (2 * points[:, 0] + points[:, 1]) / 3)
@@ -166,11 +158,11 @@ def test_polylines_of_characters_pass_their_nodes(modules):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("study", STUDIES)
-def test_the_studies_run(study, tmp_path, modules):
+def test_the_studies_run(study, tmp_path, science):
     out = tmp_path / "rows.csv"
     command = [sys.executable, str(SCIENCE / f"{study}.py"), "--quick", "--out", str(out)]
     subprocess.run(command, check=True, capture_output=True, timeout=600)
-    rows = modules("_study").read(out)
+    rows = science("_study").read(out)
     assert rows
     assert all(float(row["mean"]) == float(row["mean"]) for row in rows)
     assert out.with_suffix(".png").stat().st_size > 1000

@@ -1,10 +1,5 @@
 """The studies of intrinsic dimension and of the density of paths: exact scores, estimates, choices."""
 
-import importlib
-import pathlib
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,19 +7,10 @@ import pytest
 
 from scoregeo import KernelDensityScore
 
-SCIENCE = pathlib.Path(__file__).parents[1] / "benchmarks" / "science"
 
-
-@pytest.fixture
-def modules(monkeypatch):
-    """The modules of the studies, which are scripts beside each other."""
-    monkeypatch.syspath_prepend(SCIENCE)
-    return lambda name: importlib.import_module(name)
-
-
-def test_the_score_of_a_sphere_is_that_of_its_points(modules):
+def test_the_score_of_a_sphere_is_that_of_its_points(science):
     """Against a kernel density of many points: those of the 2-sphere in R^4, with noise of their own."""
-    data = modules("_dimensions").sphere(2, dim=4, tau=0.2)
+    data = science("_dimensions").sphere(2, dim=4, tau=0.2)
     random, sigma = np.random.default_rng(1), 0.4
     points = random.normal(size=(40_000, 3))
     points = np.pad(np.sqrt(3) * points / np.linalg.norm(points, axis=1, keepdims=True), ((0, 0), (0, 1)))
@@ -36,12 +22,12 @@ def test_the_score_of_a_sphere_is_that_of_its_points(modules):
     assert errors.max() < 0.2
 
 
-def test_the_score_of_a_sphere_in_many_dimensions(modules):
+def test_the_score_of_a_sphere_in_many_dimensions(science):
     """Its normaliser is a Bessel function: the derivative of log(I_nu(t) t^-nu) is I_(nu + 1) / I_nu."""
     from scipy.special import ive
 
     k, sigma = 10, 0.9
-    data, radius = modules("_dimensions").sphere(k, dim=14, tau=1e-9), np.sqrt(k + 1)
+    data, radius = science("_dimensions").sphere(k, dim=14, tau=1e-9), np.sqrt(k + 1)
     x = np.random.default_rng(0).normal(size=14)
     y, length = x[: k + 1], np.linalg.norm(x[: k + 1])
     nu, t = (k - 1) / 2, length * radius / sigma**2
@@ -53,8 +39,8 @@ def test_the_score_of_a_sphere_in_many_dimensions(modules):
 @pytest.mark.parametrize(
     ("name", "part", "dimension"), [("subspace", "", 3), ("lollipop", "disk", 2), ("lollipop", "stick", 1)]
 )
-def test_exact_scores_know_the_dimension(name, part, dimension, modules):
-    dimensions, study = modules("_dimensions"), modules("intrinsic_dimension")
+def test_exact_scores_know_the_dimension(name, part, dimension, science):
+    dimensions, study = science("_dimensions"), science("intrinsic_dimension")
     data = dimensions.subspace(3, dim=9) if name == "subspace" else dimensions.lollipop()
     sample = data.reported
     assert (sample.dimensions[sample.parts == part] == dimension).all()
@@ -64,16 +50,16 @@ def test_exact_scores_know_the_dimension(name, part, dimension, modules):
     assert abs(study.estimate(data.exact, 0.2, x, "FLIPD")[0] - dimension) < 0.15
 
 
-def test_points_that_settings_are_chosen_on_are_not_reported(modules):
-    data = modules("_dimensions").subspace(2, dim=3)
+def test_points_that_settings_are_chosen_on_are_not_reported(science):
+    data = science("_dimensions").subspace(2, dim=3)
     parts = [data.tuning.points, data.reported.points, data.train]
     assert np.array_equal(np.concatenate(parts), data.everything)
     assert len(np.unique(data.everything, axis=0)) == len(data.everything)
 
 
-def test_sectional_curvatures_of_a_sphere(modules):
-    curvatures = modules("_curvatures")
-    data = modules("_dimensions").sphere(2, dim=4, tau=1e-3)
+def test_sectional_curvatures_of_a_sphere(science):
+    curvatures = science("_curvatures")
+    data = science("_dimensions").sphere(2, dim=4, tau=1e-3)
     x = jnp.asarray([[np.sqrt(3.0), 0, 0, 0], [0, 1.0, np.sqrt(2.0), 0]])
     found = np.asarray(curvatures.sectional(data.exact(0.1), jnp.asarray(0.1), x, 2))
     assert np.allclose(found[:, 0, 1], 1 / 3, rtol=0.03)  # the error is of the order of sigma^2
@@ -81,9 +67,9 @@ def test_sectional_curvatures_of_a_sphere(modules):
     assert np.isclose(curvatures.radius(data), np.sqrt(3.0), rtol=0.01)
 
 
-def test_the_jackknife_of_a_mean_is_its_standard_error(modules, monkeypatch, tmp_path):
-    neighbours, study = modules("_neighbours"), modules("_study")
-    data = modules("_dimensions").subspace(1, dim=2, tau=0.5)
+def test_the_jackknife_of_a_mean_is_its_standard_error(science, monkeypatch, tmp_path):
+    neighbours, study = science("_neighbours"), science("_study")
+    data = science("_dimensions").subspace(1, dim=2, tau=0.5)
     monkeypatch.setattr(neighbours, "LOCAL", ())
     monkeypatch.setattr(neighbours, "GLOBAL", ("first_coordinate",))
     monkeypatch.setattr(neighbours, "_global", lambda name, points: points[:, 0].mean())
@@ -96,8 +82,8 @@ def test_the_jackknife_of_a_mean_is_its_standard_error(modules, monkeypatch, tmp
     assert exact / 2.2 < error < 2.2 * exact
 
 
-def test_densities_of_paths(modules):
-    study = modules("path_density")
+def test_densities_of_paths(science):
+    study = science("path_density")
     density = study.Density("checkerboard", points=50, pairs=2)
     # In the middle of a dark square the eighth part of a unit of probability has an area of one; light ones are empty.
     middles = jnp.array([[-1.5, -1.5], [0.5, 0.5], [0.5, 1.5], [-0.5, 0.5]])
@@ -115,21 +101,9 @@ def test_densities_of_paths(modules):
 
 
 @pytest.mark.parametrize("name", ["moons", "checkerboard", "sinus"])
-def test_places_are_nearer_than_the_noise(name, modules):
-    study = modules("path_density")
+def test_places_are_nearer_than_the_noise(name, science):
+    study = science("path_density")
     where = study.places(name)
     assert where.shape == (800, 2)
     distances = np.linalg.norm(where[:, None] - where, axis=-1) + 10 * np.eye(800)
     assert distances.min(1).max() <= study.NOISE * (1 + 1e-9)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("study", ["intrinsic_dimension", "path_density"])
-def test_the_studies_run(study, tmp_path, modules):
-    out = tmp_path / "rows.csv"
-    command = [sys.executable, str(SCIENCE / f"{study}.py"), "--quick", "--out", str(out)]
-    subprocess.run(command, check=True, capture_output=True, timeout=600)
-    rows = modules("_study").read(out)
-    assert rows
-    assert all(float(row["mean"]) == float(row["mean"]) for row in rows)
-    assert out.with_suffix(".png").stat().st_size > 1000

@@ -6,7 +6,7 @@ import json
 import pathlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from rich.table import Table
 
 from .._atomic import write_json
 from .._results import RESULTS, status_name
-from .._types import Point, Points, Scalar
+from .._types import Point, Points
 from ..diffusion import DiffusionModel
 from ..geodesics import AbstractBoundarySolver, Geodesic, SpectralNewton, geodesic, verify
 from ..geodesics.base import default_solver
@@ -189,9 +189,7 @@ def calibrate(score: AbstractScore, points: Points, contrast: float) -> float:
 
 def known_sigmas(model: DiffusionModel) -> tuple[float, float]:
     """The least and the largest noise level that ``model`` was trained at."""
-    # A Python number, which schedules take too: a float32 array would move the ends by its rounding.
-    ends = cast(tuple[Scalar, Scalar], (model.schedule.t_min, model.schedule.t_max))
-    least, most = (float(model.schedule.noise_level(t)) for t in ends)
+    least, most = map(float, model.schedule.noise_range())
     return least, most
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..._checks import check_count, is_number
-from ..._display import live_console
+from ..._display import live_bar
 from ..._pairs.identity import describe, differences
 from .report import TrialRecord, show, show_value
 
@@ -285,13 +285,8 @@ class _Progress:
         self._trials, self._enabled, self._bar = trials, enabled, None
 
     def __enter__(self) -> "_Progress":
-        if self._enabled and (console := live_console()) is not None:
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-            columns = [TextColumn("trials"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[best]}")]
-            self._bar = Progress(*columns, TimeRemainingColumn(), console=console)
-            self._task = self._bar.add_task("trials", total=self._trials, best="")
-            self._bar.start()
+        if self._enabled and (begun := live_bar("trials", self._trials, "")) is not None:
+            self._bar, self._task = begun
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -304,7 +299,7 @@ class _Progress:
         least = min(complete, key=lambda trial: trial.value) if complete else None
         best = "" if least is None else f"best {show_value(least.value)} ({show(least.settings)})"
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, best=best)
+            self._bar.update(self._task, completed=done, told=best)
         elif self._enabled and new:
             last = records[-1]
             told = f"trial {done}/{self._trials}: {show(last.settings)}: {show_value(last.value)} {last.state}"

@@ -67,8 +67,11 @@ class AbstractSchedule(eqx.Module):
         return self.time_at(jnp.exp(-0.5 * jnp.asarray(log_snr)))
 
     def noise_range(self, dtype: Any = None) -> tuple[Scalar, Scalar]:
-        """The least and the largest noise level, those of ``t_min`` and ``t_max``."""
-        return self.noise_level(jnp.asarray(self.t_min, dtype)), self.noise_level(jnp.asarray(self.t_max, dtype))
+        """The least and the largest noise level, those of ``t_min`` and ``t_max``, in ``dtype`` if that is given."""
+        # By default as they are: times in float32 would move the ends by their rounding.
+        ends: Any = (self.t_min, self.t_max) if dtype is None else jnp.asarray([self.t_min, self.t_max], dtype)
+        least, most = ends
+        return self.noise_level(least), self.noise_level(most)
 
     def noise_level(self, t: Scalar) -> Scalar:
         """``sigma(t)/alpha(t)``: the noise on the data, in units of the data."""

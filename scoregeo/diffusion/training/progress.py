@@ -4,7 +4,7 @@ import math
 import sys
 import time
 
-from ..._display import live_console
+from ..._display import live_bar
 from ..history import TrainingHistory
 
 _SECONDS_BETWEEN_LINES = 5.0
@@ -21,13 +21,8 @@ class Progress:
         self._started = self._shown = time.monotonic()
 
     def __enter__(self) -> "Progress":
-        if self._enabled and (console := live_console()) is not None:
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-            columns = [TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[losses]}")]
-            self._bar = Progress(*columns, TimeRemainingColumn(), console=console)
-            self._task = self._bar.add_task("training", total=self._steps, losses="compiling")
-            self._bar.start()
+        if self._enabled and (begun := live_bar("training", self._steps, "compiling")) is not None:
+            self._bar, self._task = begun
         return self
 
     def __exit__(self, *_) -> None:
@@ -39,7 +34,7 @@ class Progress:
         step, losses = history.last_step, _losses(history, levels=self._bar is None or self._bar.console.width >= _WIDE)
         now = time.monotonic()
         if self._bar is not None:
-            self._bar.update(self._task, completed=step, losses=losses)
+            self._bar.update(self._task, completed=step, told=losses)
         elif self._enabled and (now - self._shown >= _SECONDS_BETWEEN_LINES or step >= self._steps):
             self._shown = now
             print(f"step {step}/{self._steps}: {losses} ({now - self._started:.0f} s)", file=sys.stderr, flush=True)
