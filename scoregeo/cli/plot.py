@@ -121,7 +121,7 @@ class Plot(Command):
         return _Scene(plane, points, shown[:: -(-len(shown) // _SHOWN)], at, (low[0], high[0]), (low[1], high[1]))
 
     def _animate(self, sweep: str, scene: "_Scene", geometry: Geometry, model: DiffusionModel, report: Report) -> None:
-        from ..plotting import write_animation
+        from ..plotting import pictures, write_animation
 
         values = self.values or tuple(float(value) for value in self._default_values(sweep, geometry, model))
         # What else says how strong the metric is makes room for what is swept.
@@ -138,7 +138,7 @@ class Plot(Command):
                 advance(1)
 
             pairs = list(zip(values, frames, strict=True))
-            write_animation(self.out, draw, pairs, figsize=(5.2 * len(self.show), 4.4), fps=_FPS)
+            write_animation(self.out, draw, pairs, figsize=pictures.panels_size(len(self.show)), fps=_FPS)
         report.wrote(self.out)
 
     def _default_values(self, sweep: str, geometry: Geometry, model: DiffusionModel) -> np.ndarray:

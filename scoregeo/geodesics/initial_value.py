@@ -96,6 +96,32 @@ def integrate(
         )
 
 
+def end_state(
+    metric: Accelerates,
+    x: Point,
+    v: Vector,
+    t0: Scalar,
+    t1: Scalar,
+    *,
+    adjoint: diffrax.AbstractAdjoint,
+    max_steps: int,
+) -> tuple[tuple[Point, Vector], Bool[Array, ""]]:
+    """Point and velocity at ``t1``, by Tsit5 at the default tolerances, and whether it got there."""
+    solution = integrate(
+        metric,
+        x,
+        v,
+        t0,
+        t1,
+        saveat=diffrax.SaveAt(t1=True),
+        solver=diffrax.Tsit5(),
+        stepsize_controller=default_controller(x.dtype),
+        adjoint=adjoint,
+        max_steps=max_steps,
+    )
+    return jax.tree.map(lambda a: a[0], solution.ys), solution.result == diffrax.RESULTS.successful
+
+
 class Stops(eqx.Module):
     """What ends a geodesic before t = 1, as one condition for diffrax: positive at the start, zero where it stops.
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from .._numerics import with_own_settings
 from .._types import Scalar
 from ..metrics import AbstractMetric
-from .initial_value import default_controller, integrate
+from .initial_value import end_state
 from .solution import Geodesic
 
 
@@ -31,24 +31,11 @@ def verify(metric: AbstractMetric, geodesic: Geodesic, *, max_steps: int = 1024)
         raise ValueError(f"`geodesic` must have at least two samples, got ts of shape {geodesic.ts.shape}")
 
     def defect(t0, t1, x, v, x_next, v_next):
-        solution = integrate(
-            metric,
-            x,
-            v,
-            t0,
-            t1,
-            saveat=diffrax.SaveAt(t1=True),
-            solver=diffrax.Tsit5(),
-            stepsize_controller=default_controller(x.dtype),
-            adjoint=diffrax.DirectAdjoint(),
-            max_steps=max_steps,
-        )
-        x_end, v_end = jax.tree.map(lambda a: a[0], solution.ys)
+        adjoint = diffrax.DirectAdjoint()
+        (x_end, v_end), solved = end_state(metric, x, v, t0, t1, adjoint=adjoint, max_steps=max_steps)
         inner_product = metric.at(x_next)
         difference = jnp.maximum(inner_product.norm(x_end - x_next), inner_product.norm(v_end - v_next))
-        return jnp.where(
-            (solution.result == diffrax.RESULTS.successful) & jnp.isfinite(difference), difference, jnp.inf
-        )
+        return jnp.where(solved & jnp.isfinite(difference), difference, jnp.inf)
 
     ts, points, velocities = geodesic.ts, geodesic.points, geodesic.velocities
     defects = jax.vmap(defect)(ts[:-1], ts[1:], points[:-1], velocities[:-1], points[1:], velocities[1:])

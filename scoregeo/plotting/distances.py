@@ -126,7 +126,7 @@ def grid_distances(
     places = np.asarray(as_points(sources, name, dim=2), np.float64)
     low, high = points.min(0), points.max(0)
     check_values(((places >= low) & (places <= high)).all(-1), places, f"`{name}` must lie within `xlim` and `ylim`")
-    everywhere = metric_matrices(metric, np.concatenate([points, places]))
+    everywhere, _, _ = metric_matrices(metric, np.concatenate([points, places]))
     matrices, here = everywhere[: len(points)], everywhere[len(points) :]
     spacing = np.array([tick[1] - tick[0] for tick in ticks])
     steps = points - places[:, None]

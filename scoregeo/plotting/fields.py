@@ -138,7 +138,7 @@ def tissot(
     """
     check_axes(ax)
     _, centres = grid(xlim, ylim, n, "n", inset=True)
-    eigenvalues, eigenvectors = np.linalg.eigh(metric_matrices(metric, centres))
+    _, eigenvalues, eigenvectors = metric_matrices(metric, centres)
     size = 0.46 * spacing(xlim, ylim, n) * np.sqrt(eigenvalues.min()) if radius is None else radius
     if not (np.isfinite(size) and size > 0):
         raise ValueError(f"`radius` must be a positive number, got {size!r}")
@@ -234,12 +234,14 @@ def log_density(log_prob: Callable[[Point], Scalar], points: np.ndarray) -> np.n
     return values
 
 
-def metric_matrices(metric: AbstractMetric, points: np.ndarray) -> np.ndarray:
-    """G ``(n, 2, 2)`` at all ``points``; raises ``ValueError`` if it is not finite and positive definite there."""
+def metric_matrices(metric: AbstractMetric, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """G ``(n, 2, 2)`` at all ``points``, its eigenvalues ``(n, 2)``, the smaller one first, and its eigenvectors
+    ``(n, 2, 2)`` in columns; raises ``ValueError`` if it is not finite and positive definite there."""
     matrices = evaluate(lambda x: metric.at(x).matrix(2), points, (2, 2), "metric")
     check_values(np.isfinite(matrices).all((-2, -1)), points, "`metric` must be finite")
-    check_values(np.linalg.eigvalsh(matrices)[:, 0] > 0, points, "`metric` must be positive definite")
-    return matrices
+    eigenvalues, eigenvectors = np.linalg.eigh(matrices)
+    check_values(eigenvalues[:, 0] > 0, points, "`metric` must be positive definite")
+    return matrices, eigenvalues, eigenvectors
 
 
 def check_values(good: np.ndarray | np.bool, points: np.ndarray, requirement: str) -> None:

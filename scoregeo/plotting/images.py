@@ -50,18 +50,12 @@ def image_strip(
     """
     check_axes(ax)
     rows = {name: np.asarray(points, np.float64) for name, points in paths.items()}
-    shape = tuple(int(side) for side in image_shape)
-    if len(shape) not in (2, 3) or min(shape) < 1 or (len(shape) == 3 and shape[2] not in (1, 3, 4)):
-        raise ValueError(f"`image_shape` must be (height, width) with 1, 3 or 4 channels or none, got {shape}")
+    shape = check_image_shape(image_shape)
     if not rows:
         raise ValueError("`paths` must hold at least one path, got none")
     columns = len(next(iter(rows.values())))
     for name, points in rows.items():
-        if columns == 0 or points.shape != (columns, np.prod(shape)):
-            expected = (columns or "n", int(np.prod(shape)))
-            raise ValueError(f"`paths[{name!r}]` must have shape {expected} for images {shape}, got {points.shape}")
-        if not np.isfinite(points).all():
-            raise ValueError(f"`paths[{name!r}]` must be finite, got NaN or infinite values")
+        check_images(f"paths[{name!r}]", points, columns, shape)
     times = np.linspace(0, 1, columns) if ts is None else np.asarray(ts, np.float64)
     if times.shape != (columns,):
         raise ValueError(f"`ts` must have shape ({columns},) to match `paths`, got {times.shape}")
@@ -117,6 +111,23 @@ def image_grid(
     image_strip(ax, {str(i): row for i, row in enumerate(whole)}, image_shape, limits=limits)
     ax.set_axis_off()
     return figure
+
+
+def check_image_shape(image_shape: Sequence[int]) -> tuple[int, ...]:
+    """``(height, width)`` or ``(height, width, channels)``; raises ``ValueError`` for what no image has."""
+    shape = tuple(int(side) for side in image_shape)
+    if len(shape) not in (2, 3) or min(shape) < 1 or (len(shape) == 3 and shape[2] not in (1, 3, 4)):
+        raise ValueError(f"`image_shape` must be (height, width) with 1, 3 or 4 channels or none, got {shape}")
+    return shape
+
+
+def check_images(name: str, points: np.ndarray, n: int, shape: tuple[int, ...]) -> None:
+    """Raise ``ValueError`` unless ``points`` are ``n`` images of ``shape``, one at least, and finite."""
+    expected = (n or "n", int(np.prod(shape)))
+    if points.shape != expected:
+        raise ValueError(f"`{name}` must have shape {expected} for images {shape}, got {points.shape}")
+    if not np.isfinite(points).all():
+        raise ValueError(f"`{name}` must be finite, got NaN or infinite values")
 
 
 def _mosaic(images: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from matplotlib.image import AxesImage
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
 from .fields import check_axes
+from .images import check_image_shape, check_images
 
 
 def leaf_order(distances: Any) -> np.ndarray:
@@ -83,15 +84,14 @@ def thumbnails(
     - ``zoom``: points (1/72 inch) per pixel of an image.
     - ``**style``: passed on to ``OffsetImage``, over the defaults here.
 
-    Raises ``ValueError`` for shapes that do not agree.
+    Raises ``ValueError`` for shapes that do not agree, and values that are not finite.
     """
     check_axes(ax)
     places, images = np.asarray(places, np.float64), np.asarray(images, np.float64)
-    shape = tuple(int(side) for side in image_shape)
+    shape = check_image_shape(image_shape)
     if places.ndim != 2 or places.shape[1] != 2 or not len(places):
         raise ValueError(f"`places` must have shape (n, 2) with n >= 1, got {places.shape}")
-    if images.shape != (len(places), int(np.prod(shape))):
-        raise ValueError(f"`images` must have shape {(len(places), int(np.prod(shape)))}, got {images.shape}")
+    check_images("images", images, len(places), shape)
     low, high = images.min(), images.max()
     images = ((images - low) / (high - low if high > low else 1.0)).reshape(-1, *shape)
     boxes = []

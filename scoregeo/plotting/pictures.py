@@ -44,9 +44,14 @@ def suitable(
     return "projection", projection(dataset, paths)
 
 
+def panels_size(n: int) -> tuple[float, float]:
+    """Width and height of a figure of ``n`` axes side by side, in inches."""
+    return 5.2 * n, 4.4
+
+
 def panels(n: int = 1) -> tuple[Figure, list[Axes]]:
     """A figure with ``n`` axes side by side, for pictures that a command composes."""
-    figure = Figure(figsize=(5.2 * n, 4.4), layout="constrained")
+    figure = Figure(figsize=panels_size(n), layout="constrained")
     return figure, list(figure.subplots(1, n, squeeze=False)[0])
 
 

@@ -105,7 +105,7 @@ def test_thumbnails(tmp_path):
     # All images have one scale.
     assert {box.offsetbox.image.get_clim() for box in boxes} == {(0.0, 1.0)}
     ax.figure.savefig(tmp_path / "map.png")
-    with pytest.raises(ValueError, match=r"`images` must have shape \(2, 16\), got \(2, 9\)"):
+    with pytest.raises(ValueError, match=r"`images` must have shape \(2, 16\) for images \(4, 4\), got \(2, 9\)"):
         thumbnails(ax, [[0.0, 0.0], [5.0, 1.0]], np.zeros((2, 9)), (4, 4))
 
 

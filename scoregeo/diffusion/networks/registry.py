@@ -10,7 +10,7 @@ from . import Network
 from .conditioning import ConditionalNetwork
 from .dit import DiT
 from .mlp import MLP
-from .potential import Potential
+from .potential import Potential, without_potential
 from .unet import UNet
 
 _KINDS = {kind.__name__: kind for kind in (MLP, UNet, DiT)}
@@ -26,8 +26,7 @@ def describe_network(network: Network) -> dict[str, Any] | None:
 
 def takes_conditions(network: Network) -> bool:
     """Whether a network of this package was made to take conditions."""
-    while type(network) is Potential:
-        network = network.net
+    network = without_potential(network)
     return getattr(network, "classes", None) is not None or getattr(network, "condition_dim", None) is not None
 
 

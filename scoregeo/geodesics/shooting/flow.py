@@ -15,7 +15,7 @@ from ..._results import RESULTS, first_failure
 from ..._types import Point, Points, Scalar, Vector
 from ...metrics import AbstractMetric
 from ..curves import AbstractCurve
-from ..initial_value import default_controller, geodesic_equation, integrate
+from ..initial_value import end_state, geodesic_equation, integrate
 
 # Quadrature points on a step of the integrator, for the derivative of the energy.
 _GAUSS = 4
@@ -216,18 +216,6 @@ def bare_end_point(metric: AbstractMetric, x: Point, v: Vector, max_steps: int =
     integration that fails or ends outside of the domain."""
     # Of the type of the point: diffrax would promote it to that of the times.
     t0, t1 = jnp.asarray([0, 1], x.dtype)
-    solved = integrate(
-        metric,
-        x,
-        v,
-        t0,
-        t1,
-        saveat=diffrax.SaveAt(t1=True),
-        solver=diffrax.Tsit5(),
-        stepsize_controller=default_controller(x.dtype),
-        adjoint=diffrax.RecursiveCheckpointAdjoint(),
-        max_steps=max_steps,
-    )
-    assert solved.ys is not None  # saved at the end
-    end = solved.ys[0][-1]
-    return jnp.where((solved.result == diffrax.RESULTS.successful) & (metric.domain(end) > 0), end, jnp.nan)
+    adjoint = diffrax.RecursiveCheckpointAdjoint()
+    (end, _), solved = end_state(metric, x, v, t0, t1, adjoint=adjoint, max_steps=max_steps)
+    return jnp.where(solved & (metric.domain(end) > 0), end, jnp.nan)
