@@ -8,6 +8,7 @@ for more imports. Everything flows to the right, or the tests of layers fail; le
 
 import ast
 import collections
+import io
 import pathlib
 import textwrap
 
@@ -16,27 +17,29 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from PIL import Image
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parent / "scoregeo"
 
 # Centre (x, y) and width of every part; what is missing here is left out of the picture.
 PLACES = {
-    "scores": (1.0, 3.0, 2.0),
-    "metrics": (3.6, 3.0, 2.2),
-    "geodesics": (6.5, 3.0, 2.6),
-    "operations": (9.3, 3.0, 2.0),
-    "fisher_rao": (12.0, 3.0, 2.4),
-    "comparison": (14.6, 3.0, 1.9),
-    "manifold": (8.6, 5.4, 2.6),
-    "curvature": (12.2, 5.4, 2.4),
-    "statistics": (14.9, 5.4, 1.8),
-    "datasets": (1.0, 0.6, 2.0),
-    "diffusion": (3.6, 0.6, 2.4),
-    "plotting": (7.1, 0.55, 2.3),
-    "explore": (9.6, 0.55, 2.1),
-    "adapters": (11.95, 0.55, 2.0),
-    "cli": (14.4, 0.55, 2.4),
+    "scores": (1.0, 3.0, 2.1),
+    "metrics": (3.6, 3.0, 2.3),
+    "geodesics": (6.45, 3.0, 2.6),
+    "_pairs": (9.05, 3.0, 1.8),
+    "operations": (11.4, 3.0, 2.1),
+    "fisher_rao": (14.1, 3.0, 2.5),
+    "comparison": (16.8, 3.0, 2.0),
+    "manifold": (9.0, 5.4, 2.8),
+    "curvature": (12.9, 5.4, 2.5),
+    "statistics": (16.7, 5.4, 2.4),
+    "datasets": (1.0, 0.55, 2.1),
+    "diffusion": (3.7, 0.55, 2.5),
+    "plotting": (8.0, 0.5, 2.5),
+    "explore": (10.85, 0.5, 2.4),
+    "adapters": (13.5, 0.5, 2.1),
+    "cli": (16.2, 0.5, 2.6),
 }
 LEAVES = ("plotting", "explore", "adapters", "cli")
 COLOURS = {"datasets": "#d9e6f2", "diffusion": "#d9e6f2"} | dict.fromkeys(LEAVES, "#e7e7e7")
@@ -59,9 +62,10 @@ def imported_parts(path: pathlib.Path):
 
 
 def summary(name: str) -> str:
-    """The first line of the docstring of a part."""
+    """The first line of the docstring of a part; of a sentence that goes on below it, what stands before its colon."""
     path = ROOT / name / "__init__.py" if (ROOT / name).is_dir() else ROOT / f"{name}.py"
-    return ast.get_docstring(ast.parse(path.read_text())).split("\n")[0].rstrip(".").replace("`", "")
+    line = ast.get_docstring(ast.parse(path.read_text())).split("\n")[0].replace("`", "")
+    return line.rstrip(".") if line.endswith(".") else line.split(":")[0]
 
 
 def contents(name: str) -> str:
@@ -76,8 +80,8 @@ def contents(name: str) -> str:
 
 def box(ax, name, x, y, width):
     """A part with its name, what it is and what it holds; returns its half height."""
-    said = textwrap.wrap(summary(name), int(width * 12.5))
-    held = textwrap.wrap(contents(name), int(width * 14.5))
+    said = textwrap.wrap(summary(name), int(width * 11.5))
+    held = textwrap.wrap(contents(name), int(width * 13.5))
     height = 0.42 + 0.2 * len(said) + 0.17 * len(held)
     colour = COLOURS.get(name, GEOMETRY)
     corner = (x - width / 2, y - height / 2)
@@ -110,18 +114,22 @@ def main() -> None:
     counts = collections.Counter()
     for path in ROOT.rglob("*.py"):
         counts.update((part, part_of(path)) for part in imported_parts(path) if part != part_of(path))
-    fig, ax = plt.subplots(figsize=(14, 6.5), layout="constrained")
+    fig, ax = plt.subplots(figsize=(15.5, 6.5), layout="constrained")
     halves = {name: box(ax, name, *place) for name, place in PLACES.items()}
     for (source, target), count in counts.items():
         if source in halves and target in halves and target not in LEAVES:
             arrow(ax, source, target, halves, count)
     foundation = sorted(p.stem for p in ROOT.glob("_*.py") if not p.stem.startswith("__"))
     ax.text(0, 6.55, "Below all of it: " + ", ".join(foundation), fontsize=9.5, va="top")
-    ax.text(10.8, 1.62, "Leaves: they import anything, nothing imports them.", fontsize=9.5, ha="center")
-    ax.set(xlim=(-0.15, 16.2), ylim=(-0.6, 6.7))
+    ax.text(12.0, 1.62, "Leaves: they import anything, nothing imports them.", fontsize=9.5, ha="center")
+    ax.set(xlim=(-0.15, 18.0), ylim=(-0.6, 6.7))
     ax.set_aspect("equal")
     ax.axis("off")
-    fig.savefig(HERE / "images" / "house.png", dpi=90)
+    with io.BytesIO() as drawn:
+        fig.savefig(drawn, dpi=90)
+        # In few colours, so that the page loads quickly.
+        picture = Image.open(drawn).convert("RGB").quantize(64, dither=Image.Dither.NONE)
+        picture.save(HERE / "images" / "house.png", optimize=True)
     plt.close(fig)
 
 
