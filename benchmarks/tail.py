@@ -8,6 +8,7 @@ dimension the share that converged and the median, 95th percentile and maximum o
 
 import argparse
 import contextlib
+import pathlib
 import subprocess
 import sys
 import time
@@ -19,15 +20,16 @@ import numpy as np
 from scoregeo import RESULTS, GaussianMixtureScore, SpectralNewton, SteinMetric, geodesic
 from scoregeo.geodesics.base import default_solver
 
+sys.path.append(str(pathlib.Path(__file__).parent / "science"))
+from reliability import four_normals
+
 jax.config.update("jax_enable_x64", True)
 
 
 def random_problem(d: int, seed: int) -> tuple[SteinMetric, jax.Array, jax.Array]:
-    """A metric and two points: means about 3 apart, covariances .2 I + A A^T / d with A of standard normals."""
+    """The metric of a mixture of `four_normals`, and two points."""
     random = np.random.default_rng((d, seed))
-    means = 1.5 * (2 / d) ** 0.5 * random.standard_normal((4, d))
-    factors = random.standard_normal((4, d, d)) / d**0.5
-    covariances = 0.2 * np.eye(d) + factors @ factors.swapaxes(1, 2)
+    means, covariances = four_normals(d, random)
     ends = [random.multivariate_normal(means[i], covariances[i]) for i in random.integers(4, size=2)]
     strength = 10 ** random.uniform(-2, 2.5)
     weights = random.dirichlet(np.full(4, 3.0))

@@ -120,11 +120,17 @@ METRICS: dict[str, Callable[[Problem], AbstractMetric]] = {
 SCORELESS = {"graph", "pull-back", "LAND", "RBF"}
 
 
-def mixture(d: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weights, means about 3 apart, and covariances .2 I + A A^T / d with A of standard normals, of four Gaussians."""
+def four_normals(d: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Means about 3 apart, and covariances .2 I + A A^T / d with A of standard normals."""
     means = 1.5 * (2 / d) ** 0.5 * random.standard_normal((4, d))
     factors = random.standard_normal((4, d, d)) / d**0.5
-    return random.dirichlet(np.full(4, 3.0)), means, 0.2 * np.eye(d) + factors @ factors.swapaxes(1, 2)
+    return means, 0.2 * np.eye(d) + factors @ factors.swapaxes(1, 2)
+
+
+def mixture(d: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weights, means and covariances of a mixture of `four_normals`."""
+    means, covariances = four_normals(d, random)
+    return random.dirichlet(np.full(4, 3.0)), means, covariances
 
 
 def draw(parts: tuple[np.ndarray, np.ndarray, np.ndarray], n: int, random: np.random.Generator) -> np.ndarray:
