@@ -48,12 +48,17 @@ def as_native(x: Any, where: str, refusal: type[Exception] = TypeError) -> np.nd
     return values.astype(dtype, copy=False)
 
 
+def is_real(dtype: Any) -> bool:
+    """Whether arrays of ``dtype`` hold real numbers, integers or floating-point ones, and not truth values."""
+    return jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.floating)
+
+
 def as_numbers(x: Any, where: str, refusal: type[Exception] = TypeError) -> np.ndarray:
     """`as_native` for real numbers, integers or floating-point ones; raises ``refusal`` for other dtypes."""
     values = as_native(x, where, refusal)
     if values.dtype.kind in "USMm":  # text and dates
         raise refusal(f"{where} must be an array of numbers, got {type(x).__name__} of dtype {values.dtype}")
-    if not (jnp.issubdtype(values.dtype, jnp.integer) or jnp.issubdtype(values.dtype, jnp.floating)):
+    if not is_real(values.dtype):
         raise refusal(f"{where} must be an array of real numbers, got dtype {values.dtype}")
     return values
 
@@ -218,6 +223,13 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
     """``value`` as a Python integer; raises ``ValueError`` naming the argument unless it is at least ``least``."""
     if not is_integer(value) or value < least:
         raise ValueError(f"`{name}` must be an integer of at least {least}, got {value!r}")
+    return int(value)
+
+
+def check_fewer(name: str, value: Any, n: int, things: str = "points") -> int:
+    """``value`` as a Python integer from 1 to ``n - 1``; raises ``ValueError`` that says how many ``things`` are n."""
+    if not (is_integer(value) and 1 <= value < n):
+        raise ValueError(f"`{name}` must be an integer from 1 to {n - 1} for {n} {things}, got {value!r}")
     return int(value)
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .._checks import as_array, as_float, as_native, as_point, as_points, check_finite, is_concrete, is_integer
+from .._checks import as_array, as_float, as_native, as_point, as_points, check_finite, is_concrete, is_integer, is_real
 from .._numerics import as_double, is_traced, warn_if_unresolved
 from .._types import Point, Points, Scalar
 from ..scores import AbstractScore
@@ -244,7 +244,7 @@ def as_float64(x: Any, where: str) -> np.ndarray:
     """``x`` in float64 on the host. Raises ``ValueError`` that begins with ``where`` for text, complex, boolean and
     other dtypes, and for masked entries."""
     x = as_native(x, where, ValueError)
-    if not (np.issubdtype(x.dtype, np.floating) or np.issubdtype(x.dtype, np.integer)):
+    if not is_real(x.dtype):
         raise ValueError(f"{where} must hold real numbers, got dtype {x.dtype}")
     return x.astype(np.float64)
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .._checks import as_point, as_points, is_concrete, is_integer
+from .._checks import as_point, as_points, check_fewer, is_concrete
 from .._graphs import along, as_sparse, neighbor_pairs, route, shortest
 from .._numerics import frozen, safe_sqrt
 from .._types import Point, Points, Vector
@@ -94,11 +94,7 @@ class GraphInit(AbstractStart):
         # Duplicates are dropped: the nearest neighbours of a point would be its own copies.
         values = np.unique(np.asarray(self.points), axis=0)
         self.points, n = jnp.asarray(values), len(values)
-        if not (is_integer(neighbors) and 1 <= neighbors < n):
-            raise ValueError(
-                f"`neighbors` must be an integer from 1 to {n - 1} for {n} different points, got {neighbors!r}"
-            )
-        self.neighbors = int(neighbors)
+        self.neighbors = check_fewer("neighbors", neighbors, n, "different points")
         self.edges = jnp.asarray(neighbor_pairs(values, self.neighbors), jnp.int32)
 
     def check(self, dim: int) -> None:

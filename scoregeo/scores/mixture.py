@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._checks import as_float, as_points, check_finite, is_concrete
+from .._checks import as_float, as_points, check_count, check_finite, is_concrete
 from .._types import Point, Points, Scalar, Vector
 from .base import AbstractScore, at_noise_level, highest_log_prob
 from .gaussian import check_noise, whitening
@@ -133,13 +133,11 @@ class GaussianMixtureScore(AbstractScore):
         [-5, 5]
         """
         data = as_points(data, "data")
-        if max_steps < 1:
-            raise ValueError(f"`max_steps` must be at least 1, got {max_steps}")
+        max_steps = check_count("max_steps", max_steps)
         for name, value in (("tolerance", tolerance), ("floor", floor)):
             if not 0 <= value < np.inf:
                 raise ValueError(f"`{name}` must be non-negative and finite, got {value}")
-        if isinstance(n_components, bool) or not isinstance(n_components, int | np.integer) or n_components < 1:
-            raise ValueError(f"`n_components` must be a positive integer, got {n_components!r}")
+        n_components = check_count("n_components", n_components)
         distinct = len(np.unique(np.asarray(data), axis=0))
         if distinct < n_components:
             raise ValueError(f"`data` must have at least n_components={n_components} distinct points, got {distinct}")

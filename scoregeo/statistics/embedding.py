@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .._checks import as_float, check_count, is_concrete, is_integer, is_number, setting
+from .._checks import as_float, check_count, check_fewer, is_concrete, is_number, setting
 from .._types import Scalar
 from ._matrices import check_distances
 
@@ -29,7 +29,7 @@ def nearest_neighbors(
     [[1], [0], [1]]
     """
     matrix = check_distances(distances)
-    k = _check_fewer("k", k, matrix.shape[0])
+    k = check_fewer("k", k, matrix.shape[0])
     # Not by its distance: a copy of a point may be as near as the point itself.
     others = jnp.where(jnp.eye(matrix.shape[0], dtype=bool), jnp.inf, matrix)
     indices = jnp.argsort(others, 1)[:, :k].astype(jnp.int32)
@@ -58,7 +58,7 @@ def affinity(
         if not (is_number(bandwidth) and bandwidth > 0):
             raise ValueError(f"`bandwidth` must be a positive number, got {bandwidth!r}")
         return jnp.exp(-((matrix / bandwidth) ** 2))
-    nth = _check_fewer("neighbors", neighbors, matrix.shape[0])
+    nth = check_fewer("neighbors", neighbors, matrix.shape[0])
     scales = jnp.sort(matrix, 1)[:, nth]
     # Copies of a point, more than neighbours, have no scale of their own: the least that there is, and where all points
     # have so many copies, the least distance.
@@ -170,7 +170,7 @@ def embed(
     if not is_concrete(matrix):
         raise TypeError("`distances` must be concrete: embed runs on the host, outside `jit`, `vmap` and `grad`")
     matrix = check_distances(matrix, least=2)
-    k = _check_fewer("k", k, matrix.shape[0])
+    k = check_fewer("k", k, matrix.shape[0])
     method = ClassicalScaling() if method is None else method
     if not isinstance(method, AbstractEmbedding):
         raise TypeError(f"`method` must be an embedding such as ClassicalScaling(), got {type(method).__name__}")
@@ -194,10 +194,3 @@ def _stress(distances: np.ndarray, points: np.ndarray) -> float:
         return 0.0
     factor = np.sum(found * distances) / size if size > 0 else 0.0
     return float(np.sqrt(np.sum((factor * found - distances) ** 2) / total))
-
-
-def _check_fewer(name: str, value: int, n: int) -> int:
-    """``value`` as a count that is less than ``n`` points."""
-    if not (is_integer(value) and 1 <= value < n):
-        raise ValueError(f"`{name}` must be an integer from 1 to {n - 1} for {n} points, got {value!r}")
-    return int(value)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .._checks import as_points, check_count, is_integer, is_number
+from .._checks import as_points, check_count, check_fewer, is_integer, is_number
 from .._graphs import along, as_sparse, bridges, neighbor_pairs, route, shortest
 from .._numerics import is_traced, with_own_settings
 from .._pairs.progress import progress_bar
@@ -229,14 +229,10 @@ def metric_graph(metric: AbstractMetric, xs: Points, neighbors: int, rtol: float
     # The nearest neighbours of a point would be its own copies.
     _, first, inverse = np.unique(values, axis=0, return_index=True, return_inverse=True)
     inverse = inverse.reshape(-1)
-    if neighbors >= len(first) and len(first) > 1:
-        raise ValueError(
-            f"`neighbors` must be an integer from 1 to {len(first) - 1} for {len(first)} different points, got "
-            f"{neighbors!r}"
-        )
     joined = np.zeros((0, 2), int)
     added = joined
     if len(first) > 1:
+        check_fewer("neighbors", neighbors, len(first), "different points")
         joined = neighbor_pairs(values[first], int(neighbors))
         added = bridges(values[first], joined)
     edges = first[np.concatenate([joined, added])]

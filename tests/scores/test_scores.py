@@ -227,7 +227,7 @@ class TestFit:
             GaussianMixtureScore.fit(data, 1, key=jax.random.key(0))
         with pytest.raises(ValueError, match=r"`data` must have at least n_components=2 distinct points, got 1"):
             GaussianMixtureScore.fit(data, 2, key=jax.random.key(0))
-        with pytest.raises(ValueError, match=r"`n_components` must be a positive integer, got 0"):
+        with pytest.raises(ValueError, match=r"`n_components` must be an integer of at least 1, got 0"):
             GaussianMixtureScore.fit(data, 0, key=jax.random.key(0))
         with pytest.raises(ValueError, match=r"`data` must be finite, but 1 of 20 entries.*\(3, 1\)"):
             GaussianMixtureScore.fit(data.at[3, 1].set(jnp.nan), 1, key=jax.random.key(0))

@@ -29,7 +29,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
-import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._checks import check_count, check_counts, check_number, is_concrete
@@ -173,8 +172,7 @@ def sample_path(
     The start is ``alpha mean + sigma eps`` at ``t_max``; ``mean``, the mean of the data, also sets dimension and dtype.
     Under ``jit``, samples whose integration failed are NaN; outside, any such sample raises ``RuntimeError``.
     """
-    n = n.item() if isinstance(n, np.integer) else n
-    check_count("n", n)
+    n = check_count("n", n)
     samples, failed = _sample(sampler, score, schedule, mean, key, n)
     if is_concrete(failed) and bool(failed.any()):
         raise RuntimeError(
