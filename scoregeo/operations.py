@@ -17,7 +17,7 @@ from ._pairs.checkpoint import Block
 from ._pairs.stream import Pairs, Problem, as_results, rows_in_order, solve_in_order
 from ._results import RESULTS
 from ._types import Point, Points, Vector
-from .geodesics import AbstractBoundarySolver, AbstractStart, Geodesic, geodesic
+from .geodesics import AbstractBoundarySolver, AbstractCurve, AbstractStart, Geodesic, geodesic
 from .geodesics.base import default_solver
 from .geodesics.checks import check_metric, check_rule, check_solver
 from .geodesics.initial_value import end_point
@@ -49,7 +49,7 @@ def log(
     y: Point,
     *,
     solver: AbstractBoundarySolver | None = None,
-    init: AbstractStart | Geodesic | Points | None = None,
+    init: AbstractStart | AbstractCurve | Geodesic | Points | None = None,
     throw: bool = True,
     with_result: bool = False,
 ) -> Any:
@@ -68,7 +68,7 @@ def dist(
     y: Point,
     *,
     solver: AbstractBoundarySolver | None = None,
-    init: AbstractStart | Geodesic | Points | None = None,
+    init: AbstractStart | AbstractCurve | Geodesic | Points | None = None,
     throw: bool = True,
     with_result: bool = False,
 ) -> Any:
@@ -103,7 +103,7 @@ def squared_dist(
     y: Point,
     *,
     solver: AbstractBoundarySolver | None = None,
-    init: AbstractStart | Geodesic | Points | None = None,
+    init: AbstractStart | AbstractCurve | Geodesic | Points | None = None,
     throw: bool = True,
     with_result: bool = False,
 ) -> Any:

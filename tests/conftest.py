@@ -27,6 +27,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_threa
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import jax
+import jaxtyping
 import pytest
 
 from scoregeo.cli._cache import program_folder
@@ -37,6 +38,12 @@ if "SCOREGEO_TEST_CACHE" not in os.environ:
     os.environ["SCOREGEO_TEST_CACHE"] = str(program_folder(pathlib.Path(tempfile.gettempdir())))
 jax.config.update("jax_compilation_cache_dir", os.environ["SCOREGEO_TEST_CACHE"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def pytest_configure(config):
+    """Annotations are checked in the fast tests, which meet nearly every function, and where both kinds run: in those
+    that take seconds, the checks of every call in every trace would take more."""
+    jaxtyping.config.update("jaxtyping_disable", config.option.markexpr == "slow")
 
 
 @pytest.fixture(scope="module", autouse=True)

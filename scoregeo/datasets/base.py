@@ -193,7 +193,7 @@ class Dataset(eqx.Module):
         standardization: Standardization | None = None,
         image_shape: Sequence[int] | None = None,
         feature_names: Sequence | None = None,
-        label_names: Sequence | None = None,
+        label_names: Sequence | np.ndarray | None = None,
     ):
         self.points = as_points(points, "points")
         if self.points.dtype == np.float32 and not is_traced(points):

@@ -147,7 +147,7 @@ def _made(
     name: str,
     feature_names: Sequence[str],
     labels: np.ndarray | None = None,
-    label_names: Sequence[str] | None = None,
+    label_names: Sequence[str] | np.ndarray | None = None,
     *,
     per_feature: bool = True,
 ) -> Dataset:

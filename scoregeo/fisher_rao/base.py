@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Num, PRNGKeyArray
 from .._numerics import with_own_settings
 from .._results import RESULTS
 from .._types import Point, Points, Scalar, Vector
-from ..geodesics import AbstractBoundarySolver, AbstractStart, Geodesic, geodesic
+from ..geodesics import AbstractBoundarySolver, AbstractCurve, AbstractStart, Geodesic, geodesic
 from ..geodesics.base import default_solver
 from ..operations import exp
 from .fitting import LogLikelihood, fit, minimise
@@ -108,7 +108,7 @@ class AbstractFamily(AbstractParameterSpace):
         b: Point,
         *,
         solver: AbstractBoundarySolver | None = None,
-        init: AbstractStart | Geodesic | Points | None = None,
+        init: AbstractStart | AbstractCurve | Geodesic | Points | None = None,
         throw: bool = True,
     ) -> Vector:
         """The logarithmic map: the velocity at ``a`` of the geodesic to ``b``, shape ``(size,)``. Arguments as in
@@ -122,7 +122,7 @@ class AbstractFamily(AbstractParameterSpace):
         b: Point,
         *,
         solver: AbstractBoundarySolver | None = None,
-        init: AbstractStart | Geodesic | Points | None = None,
+        init: AbstractStart | AbstractCurve | Geodesic | Points | None = None,
         throw: bool = True,
     ) -> Scalar:
         """The Fisher-Rao distance, the length of the geodesic from ``a`` to ``b``; its gradient at coincident points is
@@ -143,7 +143,7 @@ class AbstractFamily(AbstractParameterSpace):
         b: Point,
         *,
         solver: AbstractBoundarySolver | None = None,
-        init: AbstractStart | Geodesic | Points | None = None,
+        init: AbstractStart | AbstractCurve | Geodesic | Points | None = None,
         throw: bool = True,
     ) -> Scalar:
         """The square of `dist`, smooth at coincident points, where its Hessian is twice the Fisher information.
@@ -158,7 +158,7 @@ class AbstractFamily(AbstractParameterSpace):
         ts: Float[Array, " n"] | Sequence[float] | None = None,
         *,
         solver: AbstractBoundarySolver | None = None,
-        init: AbstractStart | Geodesic | Points | None = None,
+        init: AbstractStart | AbstractCurve | Geodesic | Points | None = None,
         throw: bool = True,
     ) -> Geodesic:
         """The geodesic from ``a`` to ``b``, sampled at ``ts`` (default 65 equal times).
@@ -169,7 +169,7 @@ class AbstractFamily(AbstractParameterSpace):
         a, b = self.check_pair(a, b)
         return geodesic(FisherRaoMetric(self), a, b, solver=solver, init=init, ts=ts, throw=throw)
 
-    def _ends(self, a: Point, b: Point, solver: Any, init: Any, throw: bool) -> Geodesic:
+    def _ends(self, a: Any, b: Any, solver: Any, init: Any, throw: bool) -> Geodesic:
         """The geodesic at its two ends, by a solver that aims at the length alone unless one is given."""
         solver = default_solver(FisherRaoMetric(self), length_only=True) if solver is None else solver
         return self.geodesic(a, b, (0.0, 1.0), solver=solver, init=init, throw=throw)

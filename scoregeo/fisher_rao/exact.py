@@ -53,7 +53,7 @@ class AbstractExactFamily(AbstractFamily):
         b: Point,
         *,
         solver: AbstractBoundarySolver | None = None,
-        init: AbstractStart | Geodesic | Points | None = None,
+        init: AbstractStart | AbstractCurve | Geodesic | Points | None = None,
         throw: bool = True,
     ) -> Scalar:
         """The square of `dist`: smooth at coincident points too, where its Hessian is twice the Fisher information. NaN
@@ -74,7 +74,7 @@ class AbstractExactFamily(AbstractFamily):
         b: Point,
         *,
         solver: AbstractBoundarySolver | None = None,
-        init: AbstractStart | Geodesic | Points | None = None,
+        init: AbstractStart | AbstractCurve | Geodesic | Points | None = None,
         throw: bool = True,
     ) -> Scalar:
         """The Fisher-Rao distance; its gradient at coincident points is zero. NaN outside the family. A ``solver``
@@ -90,7 +90,7 @@ class AbstractExactFamily(AbstractFamily):
         b: Point,
         *,
         solver: AbstractBoundarySolver | None = None,
-        init: AbstractStart | Geodesic | Points | None = None,
+        init: AbstractStart | AbstractCurve | Geodesic | Points | None = None,
         throw: bool = True,
     ) -> Vector:
         """The logarithmic map: the velocity at ``a`` of the geodesic to ``b``; NaN where ``a`` is on the boundary of
@@ -113,7 +113,7 @@ class AbstractExactFamily(AbstractFamily):
         ts: Float[Array, " n"] | Sequence[float] | None = None,
         *,
         solver: AbstractBoundarySolver | None = None,
-        init: AbstractStart | Geodesic | Points | None = None,
+        init: AbstractStart | AbstractCurve | Geodesic | Points | None = None,
         throw: bool = True,
     ) -> Geodesic:
         """The geodesic from ``a`` to ``b``, sampled at ``ts`` (default 65 equal times), as solvers return it.

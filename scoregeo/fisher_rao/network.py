@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._checks import as_float, check_count, is_concrete
 from .._function import TracedFunction
-from .._results import RESULTS, raise_if_failed
+from .._results import RESULTS, first_failure, raise_if_failed
 from .._types import Scalar
 
 _ADVICE = (
@@ -172,8 +172,7 @@ class NetworkFisher(eqx.Module):
         residual = _norm(jax.tree.map(jnp.subtract, self.mv(direction), gradient)) / jnp.where(norm > 0, norm, 1)
         # To a type checker, codes that are inherited belong to the class of optimistix alone.
         steps_reached, nonfinite = cast(tuple[RESULTS, RESULTS], (RESULTS.max_steps_reached, RESULTS.nonfinite))
-        result = RESULTS.where(residual <= rtol, RESULTS.successful, steps_reached)
-        result = RESULTS.where(jnp.isfinite(residual), result, nonfinite)
+        result = first_failure([(~jnp.isfinite(residual), nonfinite), (residual > rtol, steps_reached)])
         if throw:
             direction = raise_if_failed(direction, result, _ADVICE)
         return NaturalGradient(direction, residual, result)

@@ -13,7 +13,7 @@ Reverse-mode derivatives of `jeffreys` and `calvo_oller` for thousands of pairs 
 0.10 on CPU with several threads; ``NPROC=1`` in the environment, one thread for XLA, avoids it.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,7 @@ class _Pair(NamedTuple):
         return self.gap - self.inverse_gap.T
 
 
-def _pair(mean1: Point, cov1: Matrix, mean2: Point, cov2: Matrix) -> _Pair:
+def _pair(mean1: Any, cov1: Any, mean2: Any, cov2: Any) -> _Pair:
     mean1 = as_point(mean1, "mean1")
     mean2 = as_point(mean2, "mean2", dim=mean1.size)
     support = PositiveDefinite(mean1.size)

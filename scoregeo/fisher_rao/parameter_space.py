@@ -18,7 +18,7 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from .._checks import as_point, is_concrete
 from .._types import Matrix, Point, Scalar, Vector
@@ -116,11 +116,11 @@ class AbstractParameterSpace(eqx.Module):
         """Positive where all parameters are inside their domains, zero at the boundary, negative outside."""
         return jnp.min(jnp.stack([s.margin(c) for s, c in self._parts(theta)]))
 
-    def to_unconstrained(self, theta: Point) -> Vector:
+    def to_unconstrained(self, theta: Point) -> Float[Array, " dof"]:
         """Coordinates ``(dof,)`` in which every vector is allowed: logarithms, logits, log-Cholesky factors."""
         return jnp.concatenate([s.to_unconstrained(c) for s, c in self._parts(theta)])
 
-    def from_unconstrained(self, u: Vector) -> Point:
+    def from_unconstrained(self, u: Float[Array, " dof"]) -> Point:
         """The inverse of `to_unconstrained`."""
         supports = list(self.parameters.values())
         cuts = np.cumsum([s.free for s in supports])[:-1]
@@ -128,7 +128,7 @@ class AbstractParameterSpace(eqx.Module):
             [s.from_unconstrained(part) for s, part in zip(supports, jnp.split(u, cuts), strict=True)]
         )
 
-    def _parts(self, theta: Point) -> list[tuple[AbstractSupport, Vector]]:
+    def _parts(self, theta: Point | Float[np.ndarray, " d"]) -> list[tuple[AbstractSupport, Float[Array, " _"]]]:
         supports = list(self.parameters.values())
         cuts = np.cumsum([s.size for s in supports])[:-1]
         return list(zip(supports, jnp.split(theta, cuts), strict=True))

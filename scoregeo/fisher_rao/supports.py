@@ -7,7 +7,7 @@ R^m is allowed.
 
 import abc
 import math
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -64,14 +64,14 @@ class AbstractSupport(eqx.Module):
         """Positive inside the set, zero on its boundary, negative outside; continuous."""
 
     @abc.abstractmethod
-    def to_unconstrained(self, coordinates: Vector) -> Vector:
+    def to_unconstrained(self, coordinates: Vector) -> Float[Array, " free"]:
         """Unconstrained coordinates ``(free,)`` of a point inside."""
 
     @abc.abstractmethod
-    def from_unconstrained(self, u: Vector) -> Vector:
+    def from_unconstrained(self, u: Float[Array, " free"]) -> Vector:
         """The coordinates ``(size,)`` of an unconstrained point: the inverse of `to_unconstrained`."""
 
-    def check(self, value: Array, name: str) -> Array:
+    def check(self, value: Any, name: str) -> Array:
         """``value`` as a floating-point array of shape ``shape``; raises ``ValueError`` if it is not in the set."""
         value = as_float(value, name)
         if value.shape != self.shape:
@@ -254,12 +254,12 @@ class Simplex(AbstractSupport):
         """The smallest probability. Their sum is left out: it is one on the simplex and has no inside to measure."""
         return jnp.min(coordinates)
 
-    def to_unconstrained(self, coordinates: Vector) -> Vector:
+    def to_unconstrained(self, coordinates: Vector) -> Float[Array, " d-1"]:
         """``log(p_i / p_last)``."""
         logs = jnp.log(coordinates)
         return logs[:-1] - logs[-1]
 
-    def from_unconstrained(self, u: Vector) -> Vector:
+    def from_unconstrained(self, u: Vector) -> Float[Array, " d+1"]:
         """The softmax of ``u``, with zero appended as the last entry."""
         return jax.nn.softmax(jnp.append(u, 0.0))
 

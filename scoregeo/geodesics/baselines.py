@@ -4,7 +4,7 @@ Each is a start like those of `starts`: it gives a curve for two end points, ``S
 passed as ``init``. None of them looks at the metric. `StraightLine` is the first of the family.
 """
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -122,6 +122,7 @@ class Denoised(AbstractStart):
         return _between(points + self.noise_level.astype(x.dtype) ** 2 * jax.vmap(self.score)(points), x, y)
 
 
+@runtime_checkable
 class LatentModel(Protocol):
     """What `Latent` asks for: a map to latents and its inverse, of one point each."""
 

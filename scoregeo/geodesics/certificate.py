@@ -79,7 +79,7 @@ def measure_path(
     *,
     mean: Scalar | None = None,
     finite: Bool[Array, ""] | bool = True,
-    visited: Points | None = None,
+    visited: Float[Array, "k d"] | None = None,
 ) -> Measurement:
     """Measure a path from ``problem.x`` to ``problem.y`` at its samples ``points`` and ``velocities``, ``(n, d)``.
 

@@ -25,7 +25,7 @@ class AbstractCurve(eqx.Module):
     """A curve gamma : [0, 1] -> R^d with its velocity."""
 
     @abc.abstractmethod
-    def __call__(self, t: Scalar) -> tuple[Point, Vector]:
+    def __call__(self, t: Scalar | float) -> tuple[Point, Vector]:
         """Point and velocity at time ``t``."""
 
     @abc.abstractmethod
@@ -38,7 +38,7 @@ class Polyline(AbstractCurve):
 
     nodes: Points
 
-    def __call__(self, t: Scalar) -> tuple[Point, Vector]:
+    def __call__(self, t: Scalar | float) -> tuple[Point, Vector]:
         segments = self.nodes.shape[0] - 1
         i = jnp.clip(jnp.floor(t * segments).astype(jnp.int32), 0, segments - 1)
         start, end = self.nodes[i], self.nodes[i + 1]
@@ -60,7 +60,7 @@ class PiecewisePolynomial(AbstractCurve):
     velocities: Float[Array, "k m d"]
     backwards: bool = eqx.field(static=True, default=False)
 
-    def __call__(self, t: Scalar) -> tuple[Point, Vector]:
+    def __call__(self, t: Scalar | float) -> tuple[Point, Vector]:
         t = 1 - t if self.backwards else t
         e = jnp.sum(self.breaks[1:-1] < t)
         h = self.breaks[e + 1] - self.breaks[e]
@@ -78,7 +78,7 @@ class IntegratedCurve(AbstractCurve):
     dense: diffrax.DenseInterpolation
     backwards: bool = eqx.field(static=True, default=False)
 
-    def __call__(self, t: Scalar) -> tuple[Point, Vector]:
+    def __call__(self, t: Scalar | float) -> tuple[Point, Vector]:
         x, v = self.dense.evaluate(1 - t if self.backwards else t)
         return x, -v if self.backwards else v
 

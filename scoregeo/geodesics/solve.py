@@ -7,6 +7,7 @@ from .._types import Point, Points
 from ..metrics import AbstractMetric
 from .base import AbstractBoundarySolver, default_solver
 from .checks import Times, check_end_points, check_solver, check_start, check_times
+from .curves import AbstractCurve
 from .solution import Geodesic, raise_unless_successful
 from .starts import AbstractStart
 
@@ -24,7 +25,7 @@ def geodesic(
     y: Point,
     *,
     solver: AbstractBoundarySolver | None = None,
-    init: AbstractStart | Geodesic | Points | None = None,
+    init: AbstractStart | AbstractCurve | Geodesic | Points | None = None,
     ts: Times | None = None,
     throw: bool = True,
 ) -> Geodesic:

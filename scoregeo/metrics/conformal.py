@@ -84,7 +84,7 @@ def _(inner_product: ConformalInnerProduct) -> Vector:
 
 
 @scale.register
-def _(thing: ConformalInnerProduct, factor: Scalar) -> ConformalInnerProduct:
+def _(thing: ConformalInnerProduct, factor: Scalar | float) -> ConformalInnerProduct:
     # The logarithm of a factor that is not positive is NaN, or has no finite inverse: neither passes for a metric.
     return ConformalInnerProduct(thing.log_factor + jnp.log(factor) / 2, thing.size)
 

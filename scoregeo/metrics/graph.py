@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from .._checks import as_scalar, is_concrete
+from .._checks import as_scalar, is_concrete, is_real
 from .._function import TracedFunction, as_arguments
 from .._numerics import is_traced
 from .._types import Matrix, Point, Scalar, Vector
@@ -154,7 +154,7 @@ def _(inner_product: GraphInnerProduct) -> bool:
 
 
 @scale.register
-def _(thing: GraphInnerProduct, factor: Scalar) -> GraphInnerProduct:
+def _(thing: GraphInnerProduct, factor: Scalar | float) -> GraphInnerProduct:
     factor = jnp.where(jnp.asarray(factor) > 0, factor, jnp.nan)
     floor = factor if thing.floor is None else factor * thing.floor
     return GraphInnerProduct(thing.feature, thing.x, factor * thing.strength, floor)
@@ -249,7 +249,7 @@ def feature_value(value: Any, x: Point, name: str) -> Float[Array, " m"]:
     Raises ``ValueError`` for any other shape, ``TypeError`` if it does not hold real numbers.
     """
     value = jnp.asarray(value)
-    if not (jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)):
+    if not is_real(value.dtype):
         raise TypeError(f"`{name}` must return real numbers, got dtype {value.dtype}")
     if value.ndim > 1 or value.size == 0:
         raise ValueError(

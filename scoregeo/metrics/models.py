@@ -1,8 +1,9 @@
 """Model spaces in one chart, with closed forms: tests of the machinery, and tutorials."""
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
-from .._types import Point, Scalar, Vector
+from .._types import Point, Scalar
 from .base import AbstractMetric
 from .inner_products import DiagonalInnerProduct
 
@@ -24,7 +25,7 @@ class Sphere(AbstractMetric):
         """The inner product at ``x``."""
         return DiagonalInnerProduct(jnp.broadcast_to(4 / (1 + x @ x) ** 2, x.shape))
 
-    def embed(self, x: Point) -> Vector:
+    def embed(self, x: Point) -> Float[Array, " d+1"]:
         """The point of the unit sphere in ``R^(d+1)`` with coordinates ``x``."""
         r2 = x @ x
         return jnp.append(2 * x, r2 - 1) / (1 + r2)

@@ -143,16 +143,16 @@ def _(score: Any, places: Contrast, ratio: Scalar) -> Scalar:
 
 
 @lifted.register
-def _(metric: SteinMetric, x: Point) -> Vector:
+def _(metric: SteinMetric, x: Point) -> Float[Array, " m"]:
     return _graph(x, (metric.score,), metric.strength[None])
 
 
 @lifted.register
-def _(metric: StackedSteinMetric, x: Point) -> Vector:
+def _(metric: StackedSteinMetric, x: Point) -> Float[Array, " m"]:
     return _graph(x, metric.scores, metric.strengths)
 
 
-def _graph(x: Point, scores: Sequence[AbstractScore], strengths: Float[Array, " k"]) -> Vector:
+def _graph(x: Point, scores: Sequence[AbstractScore], strengths: Float[Array, " k"]) -> Float[Array, " m"]:
     """``x`` with the values of ``sqrt(strength) log p`` for the scores that are gradients of a log density they
     know."""
     heights = [x]

@@ -291,7 +291,7 @@ def relaxed(inner_product: AbstractInnerProduct, fraction: Scalar | float) -> Ab
 
 
 @functools.singledispatch
-def scale(thing: Any, factor: Scalar) -> Any:
+def scale(thing: Any, factor: Scalar | float) -> Any:
     """``factor * thing`` of an inner product or a metric, with the structure it has; ``factor`` is positive.
 
     >>> import jax.numpy as jnp
@@ -303,22 +303,22 @@ def scale(thing: Any, factor: Scalar) -> Any:
 
 
 @scale.register
-def _(thing: AbstractInnerProduct, factor: Scalar) -> Scaled:
+def _(thing: AbstractInnerProduct, factor: Scalar | float) -> Scaled:
     return Scaled(factor, thing)
 
 
 @scale.register
-def _(thing: Scaled, factor: Scalar) -> Scaled:
+def _(thing: Scaled, factor: Scalar | float) -> Scaled:
     return Scaled(factor * thing.factor, thing.inner_product)
 
 
 @scale.register
-def _(thing: DiagonalInnerProduct, factor: Scalar) -> DiagonalInnerProduct:
+def _(thing: DiagonalInnerProduct, factor: Scalar | float) -> DiagonalInnerProduct:
     return DiagonalInnerProduct(_positive(factor) * thing.diagonal)
 
 
 @scale.register
-def _(thing: DenseInnerProduct, factor: Scalar) -> DenseInnerProduct:
+def _(thing: DenseInnerProduct, factor: Scalar | float) -> DenseInnerProduct:
     return DenseInnerProduct(_positive(factor) * thing.array)
 
 
@@ -366,7 +366,7 @@ def _add_low_rank(left: tuple[Scalar | None, LowRankUpdate], right: tuple[Scalar
 
 
 @functools.singledispatch
-def lifted(metric: Any, x: Point) -> Vector:
+def lifted(metric: Any, x: Point) -> Float[Array, " m"]:
     """Where ``x`` is in a Euclidean space of any dimension in which nothing is further apart than in ``metric``.
 
     The default is ``x`` itself for a metric that is at least Euclid's by its structure, and elsewhere one point for

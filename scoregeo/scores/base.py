@@ -8,9 +8,9 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import ArrayLike
+from jaxtyping import Array, ArrayLike, Float
 
-from .._checks import as_scalar, is_concrete
+from .._checks import as_scalar, is_concrete, is_real
 from .._numerics import is_traced
 from .._protocols import KnowsNoiseLevel
 from .._types import Point, Scalar, Vector
@@ -91,7 +91,7 @@ def at_noise_level(score: AbstractScore, noise_level: Scalar | float) -> Abstrac
     raise TypeError(f"`score` must be one that knows other noise levels, got {type(score).__name__}")
 
 
-def check_score_value(value: Any, x: Point) -> Vector:
+def check_score_value(value: Any, x: Float[Array, "*d"]) -> Float[Array, "*d"]:
     """``value`` as the score at ``x``, in the precision of ``x``.
 
     Raises ``ValueError`` if its shape is not that of ``x``, ``TypeError`` if it does not hold real numbers, or is not
@@ -109,7 +109,7 @@ def check_score_value(value: Any, x: Point) -> Vector:
     if array is None:
         raise TypeError(f"`score` must return an array of shape {x.shape}, got {type(value).__name__}")
     value = array
-    if not (jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)):
+    if not is_real(value.dtype):
         raise TypeError(f"`score` must return real numbers, got dtype {value.dtype}")
     if value.shape != x.shape:
         batch = value.shape == (1, *x.shape)

@@ -26,8 +26,8 @@ class SmoothPath(AbstractCurve):
     Close enough to the path it was sampled from that a solver which starts from it is done at once.
     """
 
-    nodes: Points
-    velocities: Points
+    nodes: Float[Array, "*batch k d"]
+    velocities: Float[Array, "*batch k d"]
 
     def __call__(self, t: Scalar) -> tuple[Point, Vector]:
         """Point and velocity at time ``t``."""

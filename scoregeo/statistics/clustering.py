@@ -34,7 +34,7 @@ class KMeans(eqx.Module):
     - ``steps``: iterations of the best run. ``result``: a `RESULTS` code.
     """
 
-    centers: Points
+    centers: Float[Array, "k d"]
     labels: Int[Array, " n"]
     distances: Float[Array, " n"]
     distortion: Scalar
@@ -297,7 +297,7 @@ def _known(results: RESULTS) -> Bool[Array, " n"]:
 
 
 def _means(
-    settings: _Settings, solvers: _Solvers, problem: _Problem, labels: Int[Array, " n"], starts: Points
+    settings: _Settings, solvers: _Solvers, problem: _Problem, labels: Int[Array, " n"], starts: Float[Array, "k d"]
 ) -> Found:
     """The means of all clusters, from ``starts`` ``(k, d)``; that of an empty one is its start."""
     metric, xs, weights = problem

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ..._types import Scalar, Vector
 from ...diffusion.networks.convolution import convolution
 
-Image = Float[Array, "1 h w c"]
+Image = Float[Array, "1 _ _ _"]  # height, width and channels
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "silu": nnx.silu,
@@ -91,7 +91,7 @@ class TimestepEmbedding(nnx.Module):
         self.linear_1 = initial.linear(inputs, features)
         self.linear_2 = initial.linear(features, features)
 
-    def __call__(self, features: Vector) -> Vector:
+    def __call__(self, features: Float[Array, " k"]) -> Float[Array, " m"]:
         return self.linear_2(nnx.silu(self.linear_1(features)))
 
 
@@ -227,7 +227,7 @@ class UpBlock(nnx.Module):
         return x
 
 
-def _attentions(layers: int, channels: int, head_dim: int | None, style: Style) -> nnx.List:
+def _attentions(layers: int, channels: int, head_dim: int | None, style: Style) -> Sequence["Attention"]:
     count = 0 if head_dim is None else layers
     return nnx.List([Attention(channels, head_dim or 1, style.groups, style) for _ in range(count)])
 

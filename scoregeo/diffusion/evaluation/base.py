@@ -8,7 +8,7 @@ import abc
 import dataclasses
 import io
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -26,6 +26,7 @@ from ...scores import AbstractScore
 _WIDTH = 110  # columns that a table may take where there is no terminal
 
 
+@runtime_checkable
 class ScoreReference(Protocol):
     """A distribution whose noised score is known, for example a `GaussianMixtureScore`."""
 

@@ -17,7 +17,7 @@ from .convolution import convolution
 
 # Images (or sequences) inside have a leading axis of one: the group normalisation of flax takes the first axis for a
 # batch.
-_Image = Float[Array, "1 *sides c"]
+_Image = Float[Array, "1 ... _"]  # sides and channels
 
 
 class UNet(ConditionalNetwork):

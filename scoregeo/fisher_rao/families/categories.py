@@ -47,7 +47,7 @@ class AbstractSimplexFamily(AbstractExactFamily, AbstractExponentialFamily):
 
     @property
     @abc.abstractmethod
-    def factor(self) -> float | Scalar:
+    def factor(self) -> float | Int[Array, ""]:
         """The number of draws."""
 
     @property
@@ -188,7 +188,7 @@ class Multinomial(AbstractSimplexFamily):
         check_count("k", self.k, 2)
 
     @property
-    def factor(self) -> Scalar:
+    def factor(self) -> Int[Array, ""]:
         """``n``."""
         return self.n
 

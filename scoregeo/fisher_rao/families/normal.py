@@ -265,13 +265,13 @@ class CenteredNormal(AbstractExactFamily, AbstractExponentialFamily):
         rows, columns = np.tril_indices(self.dim)
         return 1.0 + (rows == columns)
 
-    def _precision(self, theta: Point) -> Matrix:
+    def _precision(self, theta: Point) -> Float[Array, "k k"]:
         return _inverse(self._support.value(theta))
 
     def _congruent(self, lower: Matrix, inner: Matrix) -> Point:
         return self._support.coordinates(lower @ inner @ lower.T)
 
-    def _relative(self, a: Point, b: Point) -> tuple[Matrix, Matrix, Matrix]:
+    def _relative(self, a: Point, b: Point) -> tuple[Float[Array, "k k"], Float[Array, "k k"], Float[Array, "k k"]]:
         """The Cholesky factor L of A, that of ``M = L^-1 B L^-T``, and ``M - I``."""
         # Both matrices are factorised in one call: two could run side by side (see `multivariate_normal.lift`).
         lower, other = jnp.linalg.cholesky(jnp.stack([self._support.value(a), self._support.value(b)]))

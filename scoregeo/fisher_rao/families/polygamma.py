@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+_Values = Array | np.ndarray
+
 # B_2, B_4, ...: those that trigamma functions need, and one more for each derivative.
 _BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510)
 _ENOUGH = 5
@@ -29,13 +31,13 @@ def _series(n: int) -> list[float]:
     return [b * math.factorial(2 * k + n - 1) / math.factorial(2 * k) for k, b in numbers][::-1]
 
 
-def _steps(x: Array) -> Array:
+def _steps(x: _Values) -> _Values:
     """``x``, ``x + 1``, ..., along a new last axis."""
     return x[..., None] + _SHIFTS.astype(x.dtype)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def polygamma(n: int, x: Array) -> Array:
+def polygamma(n: int, x: _Values) -> Array:
     """``|psi_n(x)|`` for n > 0 and positive ``x``."""
     a = 1 / (x + _SHIFTS.size)
     tail = jnp.zeros_like(x)
@@ -51,7 +53,7 @@ def _polygamma_jvp(n, primals, tangents):
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def polygamma_change(n: int, x: Array, y: Array) -> Array:
+def polygamma_change(n: int, x: _Values, y: _Values) -> Array:
     """``|psi_n(x) - psi_n(x + y)|`` for positive ``x`` and ``y`` of the same shape, accurate to rounding however small
     ``y / x`` is.
 
@@ -78,7 +80,7 @@ def _polygamma_change_jvp(n, primals, tangents):
     return polygamma_change(n, x, y), along_x * tangents[0] + along_y * tangents[1]
 
 
-def _power_sum(a: Array, b: Array, m: int) -> Array:
+def _power_sum(a: _Values, b: _Values, m: int) -> Array:
     """``a^m + a^(m-1) b + ... + b^m``."""
     total = jnp.ones_like(a)
     for power in range(1, m + 1):
@@ -86,7 +88,7 @@ def _power_sum(a: Array, b: Array, m: int) -> Array:
     return total
 
 
-def trigamma_excess(x: Array) -> Array:
+def trigamma_excess(x: _Values) -> Array:
     """``psi_1(x) - 1/x`` for positive ``x``, accurate to rounding for small and large ``x``.
 
     By the recurrence ``e(x) = e(x + 1) + 1 / (x^2 (x + 1))``.
@@ -99,7 +101,7 @@ def trigamma_excess(x: Array) -> Array:
 
 
 @jax.custom_jvp
-def digamma_gap(x: Array) -> Array:
+def digamma_gap(x: _Values) -> Array:
     """``log(x) - psi_0(x)`` for positive ``x``: positive, about ``1 / x`` for small and ``1 / (2 x)`` for large ``x``.
 
     By the recurrence ``g(x) = g(x + 1) + 1 / x - log(1 + 1 / x)``.
@@ -108,7 +110,7 @@ def digamma_gap(x: Array) -> Array:
     tail = jnp.zeros_like(x)
     for coefficient in _series(0):
         tail = (tail + coefficient) * a**2
-    return a / 2 + tail - jnp.sum(log1p_excess(1 / _steps(x)), -1)
+    return tail + a / 2 - jnp.sum(log1p_excess(1 / _steps(x)), -1)
 
 
 @digamma_gap.defjvp
@@ -116,7 +118,7 @@ def _digamma_gap_jvp(primals, tangents):
     return digamma_gap(*primals), -trigamma_excess(*primals) * tangents[0]
 
 
-def log1p_excess(x: Array) -> Array:
+def log1p_excess(x: _Values) -> Array:
     """``log(1 + x) - x`` for ``x > -1``, about ``-x^2 / 2`` for small ``x``.
 
     With r = x / (2 + x), log(1 + x) = 2 artanh(r), and 2 r - x = -r x.
@@ -131,14 +133,14 @@ def log1p_excess(x: Array) -> Array:
     return jnp.where(near, r * (series - small), jnp.log1p(large) - large)
 
 
-def log_ratio_excess(x: Array, unit: Array, change: Array) -> Array:
+def log_ratio_excess(x: _Values, unit: _Values, change: _Values) -> Array:
     """``log(x / unit) - change`` for positive ``x``, with ``change = x / unit - 1`` known to more digits than that."""
     near = jnp.abs(change) < 0.3
     far = jnp.log(jnp.where(near, 1, x)) - jnp.log(unit) - change
     return jnp.where(near, log1p_excess(jnp.where(near, change, 0)), far)
 
 
-def superadditivity(x: Array, y: Array) -> Array:
+def superadditivity(x: _Values, y: _Values) -> Array:
     """``h(x + y) - h(x) - h(y)`` for positive ``x`` and ``y`` and ``h = 1 / psi_1``: positive, about 1/2 for large
     arguments and ``2 x y`` for small ones."""
     swap = x < y

@@ -157,7 +157,7 @@ class Binomial(AbstractTrials):
     n: Int[Array, ""] = eqx.field(converter=as_trials)
 
     @property
-    def factor(self) -> Scalar:
+    def factor(self) -> Int[Array, ""]:
         """``n``."""
         return self.n
 

@@ -53,7 +53,7 @@ class NormalInnerProduct(AbstractInnerProduct):
         dm, ds = self._whitened(v)
         return jnp.sum(dm**2) + jnp.sum(ds**2) / 2
 
-    def _whitened(self, v: Vector) -> tuple[Vector, Matrix]:
+    def _whitened(self, v: Float[Array, " p"]) -> tuple[Vector, Matrix]:
         """``v`` in coordinates in which the covariance is the identity."""
         dm, ds = _split(v, self.cov.shape[0])
         half = solve_triangular(self.lower, jnp.concatenate([dm[:, None], ds], 1), lower=True)
@@ -164,7 +164,7 @@ class MultivariateNormal(AbstractExponentialFamily):
         mean, cov = self.unpack(theta)
         return _join(mean, cov + jnp.outer(mean, mean))
 
-    def _precision(self, eta: Vector) -> tuple[Vector, Matrix]:
+    def _precision(self, eta: Float[Array, " p"]) -> tuple[Vector, Matrix]:
         first, second = _split_covector(eta, self.dim)
         return first, -2 * second
 
@@ -309,19 +309,19 @@ def _(family: MultivariateNormal) -> FibreSolver:
 
 
 # Coordinates. A tangent vector has the entries of dS below the diagonal once; a covector has them twice.
-def _join(mean: Vector, matrix: Matrix) -> Vector:
+def _join(mean: Vector, matrix: Matrix) -> Float[Array, " p"]:
     return jnp.concatenate([mean, matrix[np.tril_indices(mean.size)]])
 
 
-def _split(v: Vector, d: int) -> tuple[Vector, Matrix]:
+def _split(v: Float[Array, " p"], d: int) -> tuple[Vector, Matrix]:
     return v[:d], PositiveDefinite(d).value(v[d:])
 
 
-def _join_covector(mean: Vector, matrix: Matrix) -> Vector:
+def _join_covector(mean: Vector, matrix: Matrix) -> Float[Array, " p"]:
     return _join(mean, 2 * matrix - jnp.diag(jnp.diagonal(matrix)))
 
 
-def _split_covector(w: Vector, d: int) -> tuple[Vector, Matrix]:
+def _split_covector(w: Float[Array, " p"], d: int) -> tuple[Vector, Matrix]:
     mean, matrix = _split(w, d)
     return mean, (matrix + jnp.diag(jnp.diagonal(matrix))) / 2
 

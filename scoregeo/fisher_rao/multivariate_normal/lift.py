@@ -41,6 +41,9 @@ from ..._results import RESULTS, first_failure
 from ..._types import Matrix, Scalar, Vector
 from ..matrix_functions import LOG1P_RANGE, cholesky_gap, symmetric_log1p
 
+# A is told by its e = d (d - 1) / 2 entries below the diagonal, and L has N = 2 d + 1 rows.
+_Below = Float[Array, " e"]
+_Lift = Float[Array, "N N"]
 # The part of a Newton step below which no step is tried any more: it is where rounding hides that the function falls.
 _SHORTEST = 1e-8
 
@@ -49,7 +52,7 @@ class Minimum(NamedTuple):
     """Where Newton's method ended: entries of A below the diagonal, squared length ``decrement`` of the next Newton
     step, largest singular value of L, evaluations, and the code of how it ended."""
 
-    a: Vector
+    a: _Below
     decrement: Scalar
     largest: Scalar
     steps: Array
@@ -61,7 +64,7 @@ class _Evaluated(NamedTuple):
     the logarithm of the largest singular value of L."""
 
     value: Scalar
-    step: Vector
+    step: _Below
     decrement: Scalar
     largest: Scalar
 
@@ -127,7 +130,7 @@ def minimise(end: End, tolerance: float, max_steps: int) -> Minimum:
     return Minimum(a, at.decrement, jnp.exp(at.largest / 2), steps, first_failure(failures))
 
 
-def _evaluate(end: End, a: Vector) -> _Evaluated:
+def _evaluate(end: End, a: _Below) -> _Evaluated:
     """The function of equation (2) at ``a``."""
     m, at = end.m, _logarithm(_lift(end.m, end.r, end.inverse, a))
     value = jnp.sum(at.logs[: m.size] ** 2) / 4
@@ -146,7 +149,7 @@ def _is_finite(at: _Evaluated) -> Array:
 
 
 @jax.custom_jvp
-def initial_velocity(m: Vector, r: Matrix, a: Vector, end: End) -> tuple[Vector, Matrix, Vector]:
+def initial_velocity(m: Vector, r: Matrix, a: _Below, end: End) -> tuple[Vector, Matrix, _Below]:
     """``u`` and ``W`` of equation (2) at the minimum ``a``, and ``a`` itself, as functions of ``m`` and ``r``; ``end``
     is the same end, as a constant."""
     d = m.size
@@ -242,12 +245,12 @@ class _Logarithm(NamedTuple):
     change of A is the lower left block of E.
     """
 
-    left: Matrix
-    logs: Vector
-    right: Matrix
-    kernel: Matrix
+    left: _Lift
+    logs: Float[Array, " N"]
+    right: _Lift
+    kernel: _Lift
 
-    def matrix(self) -> Matrix:
+    def matrix(self) -> _Lift:
         """``log G``: the part of its positive eigenvalues, minus that with the first and last d rows and columns
         exchanged."""
         d = self.logs.size // 2
@@ -255,12 +258,12 @@ class _Logarithm(NamedTuple):
         mirror = np.r_[d + 1 : 2 * d + 1, d, :d]
         return positive - positive[mirror][:, mirror]
 
-    def change(self, e: Matrix) -> Matrix:
+    def change(self, e: _Lift) -> _Lift:
         """The change of log G, in the basis ``left``, that belongs to ``e``."""
         half = self.kernel * e
         return half + half.T
 
-    def hessian(self) -> Float[Array, "n n"]:
+    def hessian(self) -> Float[Array, "e e"]:
         """The Hessian of dist^2 / 2 in the entries of A below its diagonal: how C changes with A."""
         d = self.logs.size // 2
         top, bottom = self.left[:d], self.left[d + 1 :]
@@ -273,7 +276,7 @@ class _Logarithm(NamedTuple):
         return change[p[:, None], q[:, None], p, q]
 
 
-def _logarithm(lift: Matrix) -> _Logarithm:
+def _logarithm(lift: _Lift) -> _Logarithm:
     d = lift.shape[0] // 2
     left, singular, right = jnp.linalg.svd(lift)
     positive = 2 * jnp.log(singular[:d])
@@ -284,12 +287,12 @@ def _logarithm(lift: Matrix) -> _Logarithm:
     return _Logarithm(left, logs, right, kernel)
 
 
-def _lift(m: Vector, r: Matrix, inverse: Matrix, a: Vector) -> Matrix:
+def _lift(m: Vector, r: Matrix, inverse: Matrix, a: _Below) -> _Lift:
     """The factor L of equation (1); ``inverse`` of ``r``."""
     return _blocks(m, r, inverse, inverse, a, 1)
 
 
-def _blocks(m: Vector, last: Matrix, first: Matrix, inverse: Matrix, a: Vector, one: float) -> Matrix:
+def _blocks(m: Vector, last: Matrix, first: Matrix, inverse: Matrix, a: _Below, one: float) -> _Lift:
     """L with these on its diagonal: R^-1 and R, or both minus the identity and zero for ``one``."""
     d = m.size
     column, zero = jnp.zeros((d, 1), m.dtype), jnp.zeros((d, d), m.dtype)
@@ -302,13 +305,13 @@ def _blocks(m: Vector, last: Matrix, first: Matrix, inverse: Matrix, a: Vector, 
     )
 
 
-def _skew(a: Vector, d: int) -> Matrix:
+def _skew(a: _Below, d: int) -> Matrix:
     """The skew matrix with entries ``a`` below its diagonal."""
     lower = jnp.zeros((d, d), a.dtype).at[np.tril_indices(d, -1)].set(a, unique_indices=True)
     return lower - lower.T
 
 
-def _below(matrix: Matrix) -> Vector:
+def _below(matrix: Matrix) -> _Below:
     """The entries below the diagonal."""
     return matrix[np.tril_indices(matrix.shape[0], -1)]
 

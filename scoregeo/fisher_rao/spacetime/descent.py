@@ -317,7 +317,7 @@ def diffusion_edit_distance(
     *,
     log_snr: float | Scalar,
     solver: AbstractBoundarySolver | None = None,
-    init: AbstractStart | Geodesic | Points | None = None,
+    init: AbstractStart | AbstractCurve | Geodesic | Points | None = None,
     throw: bool = True,
 ) -> Scalar:
     """The diffusion edit distance of clean data ``x`` and ``y``, both ``(d,)``: how much must be forgotten and learned

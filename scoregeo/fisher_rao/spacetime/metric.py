@@ -25,7 +25,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._checks import as_float, as_point, check_count, check_finite, is_concrete
 from ..._function import TracedFunction
@@ -131,7 +131,7 @@ class SpacetimeMetric(AbstractMetric):
         self.probes = probes
         self.key_data = None if probes is None or key is None else jax.random.key_data(key)
 
-    def point(self, x: Point, log_snr: float | Scalar) -> Point:
+    def point(self, x: Point, log_snr: float | Scalar) -> Float[Array, " d+1"]:
         """The point ``(alpha x, log_snr)`` of spacetime: the mean of clean data ``x`` ``(d,)`` with noise added.
 
         Raises ``ValueError`` for a ``log_snr`` outside the range of the schedule.
@@ -167,7 +167,7 @@ class SpacetimeMetric(AbstractMetric):
         """The inner product (3) at ``x``, as an operator."""
         return SpacetimeInnerProduct(self, x)
 
-    def moments(self, x: Point) -> tuple[Vector, Vector, Scalar]:
+    def moments(self, x: Point) -> tuple[Float[Array, " d-1"], Float[Array, " d-1"], Scalar]:
         """At the point ``x`` ``(d + 1,)``: ``z = x_t / alpha``, the denoised ``E[x_0 | x_t]`` and its divergence in z.
 
         The expected squared distance of ``x_0`` from its mean is ``exp(-log_snr)`` times the divergence.

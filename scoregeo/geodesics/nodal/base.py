@@ -140,7 +140,7 @@ def starting_segments(init: AbstractCurve, x: Point, y: Point, segments: int) ->
     return ((deviation - jnp.mean(deviation, 0)) / jnp.sqrt(segments))[:, None]
 
 
-def smooth_path(x: Point, y: Point, c: Coefficients) -> tuple[Basis, Coefficients]:
+def smooth_path(x: Point, y: Point, c: Float[Array, "k 1 d"]) -> tuple[Basis, Float[Array, "k 3 d"]]:
     """The C1 cubic through the nodes of the segments ``c`` ``(T, 1, d)``, as coefficients ``(T, 3, d)`` of a basis.
 
     Slopes at the nodes are exact for polynomials of degree 4; three Gauss points on each segment.

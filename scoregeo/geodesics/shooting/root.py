@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from ..._batching import compacted_while_loop
 from ..._numerics import by_precision, safe_sqrt
@@ -52,13 +52,15 @@ class Root(NamedTuple):
     result: RESULTS
 
 
-def defects(y: Point, states: SegmentStates, ends: Points, end_velocities: Points) -> tuple[Points, Points]:
+def defects(
+    y: Point, states: SegmentStates, ends: Points, end_velocities: Points
+) -> tuple[Points, Float[Array, "n-1 d"]]:
     """Equation (1): gaps in position ``(N, d)`` and in velocity ``(N - 1, d)``."""
     following = jnp.concatenate([states.points, y[None]])
     return ends - following, end_velocities[:-1] - states.velocities[1:]
 
 
-def _closing_change(gaps: Points, velocity_gaps: Points) -> SegmentStates:
+def _closing_change(gaps: Points, velocity_gaps: Float[Array, "n-1 d"]) -> SegmentStates:
     """``P^-1`` of the defects: the change of states that closes them in Euclidean space, with the sign of (1)."""
     n = gaps.shape[0]
     # States move on by dx_{i+1} = dx_i + dv_i / n - gap_i, dv_{i+1} = dv_i - velocity_gap_i, from dx_0 = 0 to dx_n = 0.
@@ -84,7 +86,7 @@ class _DefectAlgebra(NamedTuple):
         split = (self.n - 1) * self.d
         return SegmentStates(u[:split].reshape(-1, self.d), u[split:].reshape(-1, self.d))
 
-    def residual(self, y: Point, u: Vector, ends: Points, end_velocities: Points) -> Vector:
+    def residual(self, y: Point, u: Float[Array, " m"], ends: Points, end_velocities: Points) -> Float[Array, " m"]:
         """F(u), given the ends that the states flow to; linear in everything together."""
         return _raveled(_closing_change(*defects(y, self.states(u), ends, end_velocities)))
 

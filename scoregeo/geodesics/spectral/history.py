@@ -12,6 +12,7 @@ from ..._results import status_name
 from ..._types import Point, Points
 from ...metrics import AbstractMetric
 from ..checks import check_end_points, check_start
+from ..curves import AbstractCurve
 from ..solution import Geodesic
 from ..starts import AbstractStart
 from .energy import PathEnergy
@@ -78,7 +79,7 @@ def solve_history(
     y: Point,
     *,
     solver: SpectralNewton | None = None,
-    init: AbstractStart | Geodesic | Points | None = None,
+    init: AbstractStart | AbstractCurve | Geodesic | Points | None = None,
 ) -> SolveHistory:
     """Solve as ``geodesic(metric, x, y, solver=solver, init=init)`` does, and say what happened on the way.
 
@@ -119,8 +120,8 @@ def _entry(before: SolveState, after: SolveState, elements: int) -> tuple[Any, .
     """What one evaluation led to."""
     search, counts = after.newton, after.counts
     first = int(before.newton.steps) == 0
-    # A path that was accepted is the last one accepted now, and was not before.
-    accepted = first or float(search.accepted.energy) != float(before.newton.accepted.energy)
+    # After a path that is accepted a whole step is tried, after one that is not a part of the step that led to it.
+    accepted = float(search.step_size) == 1
     numbers = (search.accepted.energy, search.accepted.path_error, 1.0 if first else before.newton.step_size)
     return (
         *map(float, numbers),

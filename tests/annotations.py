@@ -1,0 +1,70 @@
+"""How annotations are checked while tests run: `checked` is what pyproject.toml gives to jaxtyping's plugin.
+
+All of the package is checked, arguments and results, with one exception: of a door only what it returns. Doors check
+what they are given themselves, in words, and take lists, NumPy's arrays and integers where they say what these become;
+tests give them what is wrong on purpose. They are
+
+- the functions that a package exports, and the constructors that a public class writes itself;
+- public methods, but for scores, metrics and geodesics, where solvers call them for each point of a path.
+"""
+
+import ast
+import pathlib
+from typing import Any
+
+import numpy as np
+from beartype import BeartypeConf, FrozenDict, beartype
+
+PACKAGE = pathlib.Path(__file__).parents[1] / "scoregeo"
+SOLVERS_CALL = ("scoregeo.scores", "scoregeo.metrics", "scoregeo.geodesics")
+# NumPy's numbers are numbers, and so are integers where a float is asked for.
+CONFIGURATION = BeartypeConf(
+    hint_overrides=FrozenDict({float: float | int | np.number, int: int | np.integer, bool: bool | np.bool_})
+)
+
+
+def exported() -> set[str]:
+    """Full names of functions and classes that a package of scoregeo exports, by where they are defined."""
+    places = set()
+    for path in PACKAGE.rglob("__init__.py"):
+        package = ("scoregeo", *path.parent.relative_to(PACKAGE).parts)
+        tree = ast.parse(path.read_text())
+        lists = [n.value for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "__all__"]
+        public = {name for names in lists for name in ast.literal_eval(names)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                base = package[: len(package) - node.level + 1]
+                module = ".".join((*base, *([node.module] if node.module else [])))
+                places |= {f"{module}.{alias.name}" for alias in node.names if (alias.asname or alias.name) in public}
+    return places
+
+
+def constructors() -> set[str]:
+    """Full names of what makes a public class: class methods, and an ``__init__`` that it writes itself, because that
+    of the others takes what their fields hold."""
+    places = set()
+    for path in PACKAGE.rglob("*.py"):
+        module = ".".join(("scoregeo", *path.relative_to(PACKAGE).with_suffix("").parts))
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                for method in (n for n in node.body if isinstance(n, ast.FunctionDef)):
+                    if method.name == "__init__" or "classmethod" in map(ast.unparse, method.decorator_list):
+                        places.add(f"{module}.{node.name}.{method.name}")
+    return places
+
+
+DOORS = exported() | constructors()
+
+
+def is_door(module: str, name: str) -> bool:
+    """Whether the function of this qualified name checks its arguments itself."""
+    owner, _, method = name.rpartition(".")
+    public_method = owner and not owner.startswith("_") and not method.startswith("_")
+    return f"{module}.{name}" in DOORS or bool(public_method and not module.startswith(SOLVERS_CALL))
+
+
+def checked(function: Any, *args: Any, **kwargs: Any) -> Any:
+    """``function``, which jaxtyping makes of a signature, with checks of the annotations that are to be checked."""
+    if is_door(function.__module__, function.__qualname__):
+        function.__annotations__ = {k: v for k, v in function.__annotations__.items() if k == "return"}
+    return beartype(conf=CONFIGURATION)(function)
