@@ -40,16 +40,27 @@ def exported() -> set[str]:
 
 
 def constructors() -> set[str]:
-    """Full names of what makes a public class: class methods, and an ``__init__`` that it writes itself, because that
-    of the others takes what their fields hold."""
-    places = set()
+    """Full names of what makes a public class: class methods, and ``__init__`` where it or a base of it writes one, or
+    checks its fields. That of the others takes what their fields hold."""
+    classes = {}
     for path in PACKAGE.rglob("*.py"):
         module = ".".join(("scoregeo", *path.relative_to(PACKAGE).with_suffix("").parts))
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                for method in (n for n in node.body if isinstance(n, ast.FunctionDef)):
-                    if method.name == "__init__" or "classmethod" in map(ast.unparse, method.decorator_list):
-                        places.add(f"{module}.{node.name}.{method.name}")
+        found = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef))
+        classes |= {node.name: (f"{module}.{node.name}", node) for node in found}
+
+    def checks(name: str) -> bool:
+        if name not in classes:
+            return False
+        _, node = classes[name]
+        own = {getattr(member, "name", None) for member in node.body}
+        return bool(own & {"__init__", "__check_init__"}) or any(checks(ast.unparse(base)) for base in node.bases)
+
+    public = [(place, node) for name, (place, node) in classes.items() if not name.startswith("_")]
+    places = {f"{place}.__init__" for place, node in public if checks(node.name)}
+    for place, node in public:
+        for method in (member for member in node.body if isinstance(member, ast.FunctionDef)):
+            if "classmethod" in map(ast.unparse, method.decorator_list):
+                places.add(f"{place}.{method.name}")
     return places
 
 

@@ -16,6 +16,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import ArrayLike
 
 from .._checks import is_concrete
 from .._function import TracedFunction
@@ -104,7 +105,7 @@ class AbstractMetric(eqx.Module):
     def __add__(self, other: "AbstractMetric") -> "AbstractMetric":
         return add(self, other) if isinstance(other, AbstractMetric) else NotImplemented
 
-    def __mul__(self, factor: float | Scalar) -> "AbstractMetric":
+    def __mul__(self, factor: ArrayLike) -> "AbstractMetric":
         return scale(self, factor)
 
     __rmul__ = __mul__

@@ -1,7 +1,7 @@
 """Sums and scalings of metrics, ``metric + metric`` and ``0.5 * metric``, which keep the structure of their parts."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from .._checks import as_float, check_finite, is_concrete
 from .._types import Point, Scalar, Vector
@@ -60,7 +60,7 @@ class ScaledMetric(AbstractMetric):
     factor: Float[Array, ""]
     metric: AbstractMetric
 
-    def __init__(self, factor: float | Scalar, metric: AbstractMetric):
+    def __init__(self, factor: ArrayLike, metric: AbstractMetric):
         if not isinstance(metric, AbstractMetric):
             raise TypeError(f"`metric` must be a metric, got {type(metric).__name__}")
         factor = as_float(factor, "factor").astype(jnp.result_type(float))
@@ -96,21 +96,21 @@ def _(left: AbstractMetric, right: AbstractMetric) -> SumMetric:
 
 
 @scale.register
-def _(thing: AbstractMetric, factor: float | Scalar) -> ScaledMetric:
+def _(thing: AbstractMetric, factor: ArrayLike) -> ScaledMetric:
     return ScaledMetric(factor, thing)
 
 
 @scale.register
-def _(thing: ScaledMetric, factor: float | Scalar) -> ScaledMetric:
+def _(thing: ScaledMetric, factor: ArrayLike) -> ScaledMetric:
     return ScaledMetric(ScaledMetric(factor, thing.metric).factor * thing.factor, thing.metric)
 
 
 @lifted.register
-def _(metric: SumMetric, x: Point) -> Vector:
+def _(metric: SumMetric, x: Point) -> Float[Array, " m"]:
     """Side by side: a speed is the hypotenuse of two, and no curve is shorter than that of the lengths."""
     return jnp.concatenate([lifted(metric.left, x), lifted(metric.right, x)])
 
 
 @lifted.register
-def _(metric: ScaledMetric, x: Point) -> Vector:
+def _(metric: ScaledMetric, x: Point) -> Float[Array, " m"]:
     return jnp.sqrt(metric.factor.astype(x.dtype)) * lifted(metric.metric, x)

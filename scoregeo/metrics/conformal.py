@@ -320,7 +320,7 @@ def _(log_factor: PowerFactor, dim: int) -> Scalar:
 
 
 @lifted.register
-def _(metric: ConformalMetric, x: Point) -> Vector:
+def _(metric: ConformalMetric, x: Point) -> Float[Array, " m"]:
     """Euclid's lengths, times the least factor that there is anywhere."""
     return jnp.exp(jnp.asarray(least_log_factor(metric.log_factor, x.size), x.dtype)) * x
 

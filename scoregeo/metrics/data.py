@@ -262,12 +262,12 @@ class RbfMetric(AbstractDataMetric):
 
 
 @lifted.register
-def _(metric: LandMetric, x: Point) -> Vector:
+def _(metric: LandMetric, x: Point) -> Float[Array, " m"]:
     # One point adds at most max_r r^2 exp(-r^2 / (2 bandwidth^2)) = 2 bandwidth^2 / e to h.
     most = 2 * len(metric.data) * metric.bandwidth**2 / np.e
     return x / jnp.sqrt(most + metric.floor).astype(x.dtype)
 
 
 @lifted.register
-def _(metric: RbfMetric, x: Point) -> Vector:
+def _(metric: RbfMetric, x: Point) -> Float[Array, " m"]:
     return x / jnp.sqrt(jnp.sum(metric.weights, 1) + metric.floor).astype(x.dtype)

@@ -231,7 +231,7 @@ class AbstractGraphMetric(AbstractMetric):
 
 
 @lifted.register
-def _(metric: AbstractGraphMetric, x: Point) -> Vector:
+def _(metric: AbstractGraphMetric, x: Point) -> Float[Array, " m"]:
     """The graph: metric (1) is what Euclid's metric of R^(d+m) makes of it."""
     base = x if metric.floor is None else jnp.sqrt(metric.floor.astype(x.dtype)) * x
     return jnp.concatenate([base, jnp.sqrt(metric.strength.astype(x.dtype)) * metric.feature(x)])

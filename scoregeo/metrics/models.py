@@ -1,11 +1,14 @@
 """Model spaces in one chart, with closed forms: tests of the machinery, and tutorials."""
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from .._types import Point, Scalar
 from .base import AbstractMetric
 from .inner_products import DiagonalInnerProduct
+
+Coordinates = Point | Float[np.ndarray, " d"]
 
 
 class Sphere(AbstractMetric):
@@ -25,12 +28,12 @@ class Sphere(AbstractMetric):
         """The inner product at ``x``."""
         return DiagonalInnerProduct(jnp.broadcast_to(4 / (1 + x @ x) ** 2, x.shape))
 
-    def embed(self, x: Point) -> Float[Array, " d+1"]:
+    def embed(self, x: Coordinates) -> Float[Array, " d+1"]:
         """The point of the unit sphere in ``R^(d+1)`` with coordinates ``x``."""
         r2 = x @ x
         return jnp.append(2 * x, r2 - 1) / (1 + r2)
 
-    def closed_dist(self, x: Point, y: Point) -> Scalar:
+    def closed_dist(self, x: Coordinates, y: Coordinates) -> Scalar:
         """The great-circle distance, ``2 arcsin(chord / 2)``."""
         return 2 * jnp.arcsin(jnp.linalg.norm(self.embed(x) - self.embed(y)) / 2)
 
@@ -52,6 +55,6 @@ class HyperbolicHalfSpace(AbstractMetric):
         """The height above the boundary, ``x[-1]``."""
         return x[-1]
 
-    def closed_dist(self, x: Point, y: Point) -> Scalar:
+    def closed_dist(self, x: Coordinates, y: Coordinates) -> Scalar:
         """The hyperbolic distance, ``2 arcsinh(|x - y| / (2 sqrt(x[-1] y[-1])))``."""
         return 2 * jnp.arcsinh(jnp.linalg.norm(x - y) / (2 * jnp.sqrt(x[-1] * y[-1])))
