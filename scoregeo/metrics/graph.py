@@ -92,7 +92,7 @@ class GraphInnerProduct(AbstractInnerProduct):
         pushed = self.push(v)
         return self._floored(v) @ v + pushed @ (self.strength * pushed)
 
-    def _floored(self, v: Vector) -> Vector:
+    def _floored(self, v: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         return v if self.floor is None else self.floor * v
 
     def solve(self, w: Vector) -> Vector:

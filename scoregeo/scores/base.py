@@ -8,7 +8,7 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, Float
 
 from .._checks import as_scalar, is_concrete, is_real
 from .._numerics import is_traced
@@ -120,7 +120,7 @@ def check_score_value(value: Any, x: Float[Array, "*d"]) -> Float[Array, "*d"]:
     return value.astype(x.dtype)
 
 
-def noise_level_of(score: AbstractScore, noise_level: ArrayLike | None) -> Scalar:
+def noise_level_of(score: AbstractScore, noise_level: Any) -> Scalar:
     """The standard deviation of the noise in the density whose score this is: ``noise_level``, or if that is ``None``
     what the score knows (a `NetworkScore` does).
 
