@@ -5,7 +5,7 @@ what they are given themselves, in words, and take lists, NumPy's arrays and int
 tests give them what is wrong on purpose. They are
 
 - the functions that a package exports, and the constructors that a public class writes itself;
-- public methods, but for scores, metrics and geodesics, where solvers call them for each point of a path.
+- public methods, but for metrics and geodesics, where solvers call them for each point of a path.
 """
 
 import ast
@@ -16,7 +16,7 @@ import numpy as np
 from beartype import BeartypeConf, FrozenDict, beartype
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "scoregeo"
-SOLVERS_CALL = ("scoregeo.scores", "scoregeo.metrics", "scoregeo.geodesics")
+SOLVERS_CALL = ("scoregeo.metrics", "scoregeo.geodesics")
 # NumPy's numbers are numbers, and so are integers where a float is asked for.
 CONFIGURATION = BeartypeConf(
     hint_overrides=FrozenDict({float: float | int | np.number, int: int | np.integer, bool: bool | np.bool_})
@@ -70,7 +70,7 @@ DOORS = exported() | constructors()
 def is_door(module: str, name: str) -> bool:
     """Whether the function of this qualified name checks its arguments itself."""
     owner, _, method = name.rpartition(".")
-    public_method = owner and not owner.startswith("_") and not method.startswith("_")
+    public_method = owner and not owner.startswith("_") and (method == "__call__" or not method.startswith("_"))
     return f"{module}.{name}" in DOORS or bool(public_method and not module.startswith(SOLVERS_CALL))
 
 

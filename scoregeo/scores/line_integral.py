@@ -89,7 +89,7 @@ class LineIntegralScore(AbstractScore):
         """The gradient of `log_prob`, which is not ``score`` where that has curl."""
         return jax.grad(self.log_prob)(x)
 
-    def spread(self, xs: Points, bases: Points) -> Float[Array, " n"]:
+    def spread(self, xs: Points, bases: Float[Array, "k d"]) -> Float[Array, " n"]:
         """How far log densities at ``xs`` ``(n, d)`` from different base points ``bases`` ``(k, d)`` are apart: their
         standard deviation over base points at each of ``xs``, in nats, shape ``(n,)``.
 
@@ -123,7 +123,7 @@ def _gauss(nodes: int) -> tuple[np.ndarray, np.ndarray]:
 
 @eqx.filter_jit
 @with_own_settings
-def _spread(score: LineIntegralScore, xs: Points, bases: Points) -> Float[Array, " n"]:
+def _spread(score: LineIntegralScore, xs: Points, bases: Float[Array, "k d"]) -> Float[Array, " n"]:
     def from_base(base):
         values = jax.lax.map(eqx.tree_at(lambda s: s.base, score, base).log_prob, xs)
         return values - jnp.mean(values)

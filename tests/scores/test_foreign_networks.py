@@ -197,7 +197,7 @@ def test_decoders_and_features_of_linen(metric):
     """Other metrics of functions take variables in the same way."""
     w, u = weights(0, 2)
     found, expected = (metric(LINEN.apply, variables(w, u)), metric(network, w, u))
-    np.testing.assert_allclose(found.feature(X), expected.feature(X), rtol=1e-12)
+    np.testing.assert_allclose(found.feature(jnp.asarray(X)), expected.feature(jnp.asarray(X)), rtol=1e-12)
 
 
 # --- What is refused, and what is said then ---------------------------------------------------------------------------
