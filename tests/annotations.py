@@ -1,8 +1,11 @@
 """How annotations are checked while tests run: `checked` is what pyproject.toml gives to jaxtyping's plugin.
 
-All of the package is checked, arguments and results, with one exception: of a door only what it returns. Doors check
-what they are given themselves, in words, and take lists, NumPy's arrays and integers where they say what these become;
-tests give them what is wrong on purpose. They are
+The parts that it names there are checked, arguments and results. Left out are those that read files, train networks,
+draw or serve other libraries, whose things they pass on; and statistics, whose tests have not all been run with it.
+
+There is one exception: of a door only what it returns is checked. Doors check what they are given themselves, in words,
+and take lists, NumPy's arrays and integers where they say what these become; tests give them what is wrong on purpose.
+They are
 
 - the functions that a package exports, and the constructors that a public class writes itself;
 - public methods, but for metrics and geodesics, where solvers call them for each point of a path.

@@ -1,5 +1,7 @@
 """The score of a Gaussian kernel density estimate: data in, score out, no training."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -55,7 +57,7 @@ class KernelDensityScore(AbstractScore):
         logs = jax.nn.logsumexp(terms) - 0.5 * jnp.sum(x**2) / self.bandwidth**2
         return logs - jnp.log(n) - d * (jnp.log(self.bandwidth) + 0.5 * jnp.log(2 * jnp.pi))
 
-    def _kernels(self, x: Point) -> tuple[Float[Array, " n"], Float[Array, "n d"], Point]:
+    def _kernels(self, x: Any) -> tuple[Float[Array, " n"], Float[Array, "n d"], Any]:
         """Data and ``x`` about a centre, and the logarithms of the kernels there, without their common part
         ``-|x|^2 / (2 bandwidth^2)``."""
         if x.shape != self.data.shape[1:]:

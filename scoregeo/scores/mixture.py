@@ -1,6 +1,7 @@
 """The score of a Gaussian mixture: exact at every noise level, and fitted to data by expectation maximisation."""
 
 import warnings
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -68,7 +69,7 @@ class GaussianMixtureScore(AbstractScore):
         lower = jnp.linalg.inv(self.whitenings)
         return lower @ jnp.swapaxes(lower, -1, -2)
 
-    def _terms(self, x: Point) -> tuple[Array, Array]:
+    def _terms(self, x: Any) -> tuple[Float[Array, "k d"], Float[Array, " k"]]:
         """Per component: the whitened residual ``(k, d)`` and the log joint density ``(k,)``, normalised."""
         z = jnp.einsum("kij,kj->ki", self.whitenings, x[None] - self.means)
         logdet = jnp.sum(jnp.log(jnp.diagonal(self.whitenings, axis1=-2, axis2=-1)), -1)
