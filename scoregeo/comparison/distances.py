@@ -258,7 +258,7 @@ def _check(metrics, xs, ys, solver) -> dict[str, Entry]:
     return entries
 
 
-def _length(points: PyTree[Array], name: str) -> int:
+def _length(points: Any, name: str) -> int:
     """The number of points: the common length of the leading axes."""
     lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(points)}
     if () in lengths:

@@ -16,7 +16,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import ArrayLike
 
 from .._checks import is_concrete
 from .._function import TracedFunction
@@ -105,7 +104,7 @@ class AbstractMetric(eqx.Module):
     def __add__(self, other: "AbstractMetric") -> "AbstractMetric":
         return add(self, other) if isinstance(other, AbstractMetric) else NotImplemented
 
-    def __mul__(self, factor: ArrayLike) -> "AbstractMetric":
+    def __mul__(self, factor: Any) -> "AbstractMetric":
         return scale(self, factor)
 
     __rmul__ = __mul__

@@ -1,5 +1,7 @@
 """Sums and scalings of metrics, ``metric + metric`` and ``0.5 * metric``, which keep the structure of their parts."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
@@ -96,12 +98,12 @@ def _(left: AbstractMetric, right: AbstractMetric) -> SumMetric:
 
 
 @scale.register
-def _(thing: AbstractMetric, factor: ArrayLike) -> ScaledMetric:
+def _(thing: AbstractMetric, factor: Any) -> ScaledMetric:
     return ScaledMetric(factor, thing)
 
 
 @scale.register
-def _(thing: ScaledMetric, factor: ArrayLike) -> ScaledMetric:
+def _(thing: ScaledMetric, factor: Any) -> ScaledMetric:
     return ScaledMetric(ScaledMetric(factor, thing.metric).factor * thing.factor, thing.metric)
 
 

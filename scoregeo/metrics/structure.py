@@ -14,7 +14,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, Float
 
 from .._numerics import safe_sqrt
 from .._types import Matrix, Point, Scalar, Vector
@@ -291,7 +291,7 @@ def relaxed(inner_product: AbstractInnerProduct, fraction: Scalar | float) -> Ab
 
 
 @functools.singledispatch
-def scale(thing: Any, factor: ArrayLike) -> Any:
+def scale(thing: Any, factor: Any) -> Any:
     """``factor * thing`` of an inner product or a metric, with the structure it has; ``factor`` is positive.
 
     >>> import jax.numpy as jnp
