@@ -181,6 +181,12 @@ def test_files_and_functions_are_short(path):
     assert not long, f"bodies of more than {LONGEST_FUNCTION} lines: {long}"
 
 
+def test_the_iteration_of_the_solver_is_read_at_a_glance():
+    text = (ROOT / "geodesics" / "spectral" / "refinement.py").read_text()
+    (advance,) = (node for node in ast.parse(text).body if getattr(node, "name", None) == "advance")
+    assert body_lines(advance) <= 30
+
+
 def test_folders_are_small():
     folders = {path.parent for path in FILES}
     counts = {str(folder.relative_to(ROOT.parent)): len(list(folder.glob("*.py"))) for folder in folders}

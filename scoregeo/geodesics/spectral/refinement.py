@@ -80,6 +80,14 @@ class Counts(NamedTuple):
     cg: Array
     metric: Array
 
+    def after(self, progress: Progress, points: int) -> "Counts":
+        """With an evaluation at so many ``points``, and the step that it led to."""
+        return Counts(
+            self.newton + progress.moved,
+            self.cg + progress.cg_steps,
+            self.metric + points * (1 + progress.cg_steps),
+        )
+
 
 class Candidate(NamedTuple):
     """A path, and what is known of it."""
@@ -250,11 +258,7 @@ def advance(args: tuple[PathEnergy, Coefficients], state: SolveState, level: int
         # The start is stationary without being a geodesic where it is a saddle.
         may_be_saddle=direct & first & (level == 0),
     )
-    counts = Counts(
-        state.counts.newton + progress.moved,
-        state.counts.cg + progress.cg_steps,
-        state.counts.metric + basis.times.size * (1 + progress.cg_steps),
-    )
+    counts = state.counts.after(progress, basis.times.size)
     return conclude(state._replace(newton=search, counts=counts), verdict, progress, level, settings)
 
 
