@@ -116,11 +116,16 @@ def warn_of_far_points(metric: AbstractMetric, x: Point) -> None:
         warn_if_far(score, x)
 
 
-def _scores_in(tree: Any) -> Iterator[AbstractScore]:
-    """The scores in a pytree, those that functions were given or are methods of included."""
-    for leaf in jax.tree.leaves(tree, is_leaf=lambda leaf: isinstance(leaf, AbstractScore | TracedFunction)):
+def _scores_in(tree: Any, root: Any = None) -> Iterator[AbstractScore]:
+    """The scores in a pytree, those that functions were given or are methods of included; of a score that is made of
+    others (``root``), these: they know the data."""
+
+    def is_leaf(node: Any) -> bool:
+        return node is not root and isinstance(node, AbstractScore | TracedFunction)
+
+    for leaf in jax.tree.leaves(tree, is_leaf=is_leaf):
         if isinstance(leaf, AbstractScore):
-            yield leaf
+            yield from list(_scores_in(leaf, leaf)) or [leaf]
         elif isinstance(leaf, TracedFunction):
             yield from _scores_in(leaf.whole())
 

@@ -3,7 +3,7 @@
 import abc
 import functools
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -46,10 +46,21 @@ def highest_log_prob(score: AbstractScore, dim: int) -> Scalar | float:
     return jnp.inf
 
 
+class DataSpread(NamedTuple):
+    """Mean and standard deviation of data, of each coordinate or of all.
+
+    ``source`` says what data these are: those that a score holds, or those that its kind is made for.
+    """
+
+    mean: Any
+    deviation: Any
+    source: str = "the data that the score knows"
+
+
 @functools.singledispatch
-def spread_of_data(score: AbstractScore) -> tuple[Any, Any] | None:
-    """The mean and the standard deviation of the data whose score this is, of each coordinate or of all; ``None`` where
-    it does not know. A type that knows without much work registers."""
+def spread_of_data(score: AbstractScore) -> DataSpread | None:
+    """The spread of the data whose score this is, ``None`` where it does not know. A type that knows without much work
+    registers."""
     return None
 
 
@@ -57,18 +68,17 @@ def warn_if_far(score: AbstractScore, x: Point) -> None:
     """Warn where ``x`` is a thousand standard deviations and more away from the data that ``score`` knows. What is
     traced passes."""
     known = spread_of_data(score)
-    if known is None or is_traced((known, x)):
+    if known is None or is_traced((known.mean, known.deviation, x)):
         return
-    mean, deviation = map(np.asarray, known)
-    if mean.shape != x.shape:
+    point, mean, deviation = (np.asarray(a) for a in (x, known.mean, known.deviation))
+    if mean.shape not in ((), point.shape):
         return
-    away = np.abs(np.asarray(x) - mean)
-    deviations = away / np.where(deviation > 0, deviation, np.inf)
+    deviations = np.abs(point - mean) / np.where(deviation > 0, deviation, np.inf)
     if deviations.max() > _FAR:
         column = int(deviations.argmax())
         warnings.warn(
-            f"a point is {deviations.max():.3g} standard deviations away from the data that the score knows: its "
-            f"coordinate {column} is {float(np.asarray(x)[column]):.6g}, the mean of the data {mean[column]:.6g}. "
+            f"a point is {deviations.max():.3g} standard deviations away from {known.source}: its coordinate {column} "
+            f"is {float(point[column]):.6g}, the mean of the data {np.broadcast_to(mean, point.shape)[column]:.6g}. "
             "Nothing is known there. Are both in the same units, with the same standardisation?",
             stacklevel=2,
         )

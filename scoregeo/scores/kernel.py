@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from .._checks import as_float, as_points, check_finite, is_concrete
 from .._types import Point, Points, Scalar, Vector
-from .base import AbstractScore, at_noise_level, highest_log_prob, spread_of_data
+from .base import AbstractScore, DataSpread, at_noise_level, highest_log_prob, spread_of_data
 from .gaussian import check_noise
 
 # So many of the data tell where all are.
@@ -86,11 +86,11 @@ def _(score: KernelDensityScore, noise_level: Scalar | float) -> KernelDensitySc
 
 
 @spread_of_data.register
-def _(score: KernelDensityScore) -> tuple[np.ndarray, np.ndarray] | None:
+def _(score: KernelDensityScore) -> DataSpread | None:
     if not (is_concrete(score.data) and is_concrete(score.bandwidth)):
         return None
     data = np.asarray(score.data[:: -(-len(score.data) // _SOME)], np.float64)
-    return data.mean(0), np.sqrt(data.var(0).mean() + float(score.bandwidth) ** 2)
+    return DataSpread(data.mean(0), np.sqrt(data.var(0).mean() + float(score.bandwidth) ** 2))
 
 
 @highest_log_prob.register

@@ -1,7 +1,6 @@
 """Relative log density from a score alone."""
 
 import functools
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,7 +11,7 @@ from jaxtyping import Array, Float
 from .._checks import as_point, as_points, check_count
 from .._numerics import with_own_settings
 from .._types import Point, Points, Scalar, Vector
-from .base import AbstractScore, at_noise_level, check_score_value, spread_of_data
+from .base import AbstractScore, at_noise_level, check_score_value
 from .density import as_score
 
 
@@ -107,11 +106,6 @@ class LineIntegralScore(AbstractScore):
 @at_noise_level.register
 def _(score: LineIntegralScore, noise_level: Scalar | float) -> LineIntegralScore:
     return LineIntegralScore(at_noise_level(score.score, noise_level), score.base, score.nodes)
-
-
-@spread_of_data.register
-def _(score: LineIntegralScore) -> tuple[Any, Any] | None:
-    return spread_of_data(score.score)
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from .._checks import as_arrays, as_float, check_finite
 from .._function import refuse_torch, refuse_training
 from .._numerics import is_traced
 from .._types import Point, Points, Scalar, Vector
-from .base import AbstractScore, at_noise_level, check_score_value, spread_of_data
+from .base import AbstractScore, DataSpread, at_noise_level, check_score_value, spread_of_data
 from .line_integral import by_line_integrals, with_log_prob
 
 
@@ -115,14 +115,14 @@ def _(score: NetworkScore, noise_level: Scalar | float) -> NetworkScore:
 
 
 @spread_of_data.register
-def _(score: NetworkScore) -> tuple[Any, Any] | None:
+def _(score: NetworkScore) -> DataSpread | None:
     """What a `scoregeo.diffusion.Denoiser` holds."""
     if not {"mean", "sigma_data"} <= set(score.weights):
         return None
     mean, deviation = score.weights["mean"], score.weights["sigma_data"]
     if jnp.shape(deviation) != () or is_traced((deviation, score.noise_level)):
         return None
-    return mean, (float(deviation) ** 2 + float(score.noise_level) ** 2) ** 0.5
+    return DataSpread(mean, (float(deviation) ** 2 + float(score.noise_level) ** 2) ** 0.5)
 
 
 @with_log_prob.register

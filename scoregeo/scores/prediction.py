@@ -31,13 +31,16 @@ from jaxtyping import ArrayLike
 
 from .._checks import as_float, as_scalar, check_choice, check_finite, is_concrete
 from .._function import TracedFunction, as_arguments
+from .._numerics import is_traced
 from .._types import Point, Scalar, Vector
-from .base import AbstractScore, at_noise_level
+from .base import AbstractScore, DataSpread, at_noise_level, spread_of_data
 from .density import check_dtype, check_shape, field_value
 
 PREDICTIONS = ("eps", "x0", "v", "score", "velocity")
 # By how much of a noise level rounding may leave the range of a schedule.
 _SLACK = 1e-5
+# A schedule ends in noise that hides the data, which is then of about this part of its size, or of size one.
+_HIDDEN = 0.01
 
 
 class PredictionScore(AbstractScore):
@@ -203,6 +206,20 @@ def _(score: VelocityScore, noise_level: Scalar | float) -> VelocityScore:
     return eqx.tree_at(lambda s: s.predicted, score, at_noise_level(score.predicted, noise_level))
 
 
+@spread_of_data.register
+def _(score: PredictionScore) -> DataSpread | None:
+    """What the data of its schedule are like: the network itself does not say."""
+    if is_traced(score.noise_level):
+        return None
+    size = max(1.0, _HIDDEN * score.path.most_noise())
+    return DataSpread(0.0, (size**2 + float(score.noise_level) ** 2) ** 0.5, "data of a size that suits the schedule")
+
+
+@spread_of_data.register
+def _(score: VelocityScore) -> DataSpread | None:
+    return spread_of_data(score.predicted)
+
+
 class _Path(eqx.Module):
     """The path of a schedule, or of a pair of functions, in the time of the network."""
 
@@ -235,6 +252,10 @@ class _Path(eqx.Module):
         if alpha.shape != () or sigma.shape != ():
             raise ValueError(f"`schedule` must give scalars at a scalar time, got {alpha.shape} and {sigma.shape}")
         return alpha, sigma
+
+    def most_noise(self) -> float:
+        """The largest factor of the noise; 0 for a pair of functions, whose end is not known."""
+        return 0.0 if self.bounds is None else float(self.sigma(jnp.asarray(self.bounds[1], jnp.result_type(float))))
 
     def time_at(self, noise_level: Any) -> Scalar:
         """The time of the network at which the noise level is the given one."""

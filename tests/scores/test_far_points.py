@@ -2,6 +2,7 @@
 
 import warnings
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,16 +10,19 @@ import pytest
 
 from scoregeo import (
     ConformalMetric,
+    FunctionScore,
     GaussianScore,
     GraphMetric,
     InverseSteinMetric,
     KernelDensityScore,
     NetworkScore,
+    PredictionScore,
     ScoreJacobianMetric,
     StackedSteinMetric,
     SteinMetric,
+    VelocityScore,
 )
-from scoregeo.diffusion import MLP, Denoiser, Potential
+from scoregeo.diffusion import EDM, MLP, VE, VP, Denoiser, Potential, RectifiedFlow
 from scoregeo.metrics.conformal import PowerFactor
 from scoregeo.scores import LineIntegralScore
 
@@ -60,9 +64,44 @@ def test_far_points_are_warned_of(make, metric):
         metric.check(FAR)
 
 
+def noise(x, t):
+    return x * t
+
+
+def predicted(schedule, network=noise, **level):
+    return PredictionScore(network, prediction="eps", schedule=schedule, **(level or {"noise_level": 0.3}))
+
+
+HELD, SUITABLE = "the data that the score knows", "data of a size that suits the schedule"
+
+
+@pytest.mark.parametrize(
+    ("score", "known"),
+    [
+        (FunctionScore(lambda x, score, weight: weight * score(x), kernel(), 2.0), HELD),
+        (predicted(VP(), eqx.Partial(lambda score, x, t: score(x), kernel())), HELD),
+        (predicted(VE(0.01, 90.0)), SUITABLE),
+        (predicted((jnp.cos, jnp.sin), t=0.5), SUITABLE),
+        (VelocityScore(noise, RectifiedFlow(), 0.3), SUITABLE),
+        (LineIntegralScore(predicted(EDM()), NEAR), SUITABLE),
+    ],
+)
+def test_scores_made_of_others_and_of_predictions(score, known):
+    metric = SteinMetric(score)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        metric.check(NEAR)
+        metric.check(jnp.array([255.0, -255.0]))  # grey levels as they come
+    with pytest.warns(UserWarning, match=rf"deviations away from {known}: its coordinate 1 is 20000, the mean"):
+        metric.check(FAR)
+
+
 @pytest.mark.parametrize(
     "score",
     [
+        predicted(VP(), noise_level=100.0),  # so much noise reaches there
+        predicted(VE(0.01, 1e4)),  # data in large units, and noise to hide them
+        FunctionScore(lambda x, t: -x / t, 2.0),  # of which nothing is known
         GaussianScore(jnp.zeros(2), jnp.eye(2)),  # exact everywhere
         network(level=1e4),  # data with so much noise are everywhere
         KernelDensityScore(DATA * [1.0, 1e4], 0.5),
