@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scoregeo.datasets import Dataset, Standardization
+from scoregeo.datasets import Dataset, Standardization, rotated_letters
 from scoregeo.diffusion import FitConfig, fit
 from scoregeo.diffusion.training.data import as_data, of_dataset
 
@@ -22,9 +22,11 @@ def test_columns_in_other_units_are_warned_of(scales):
         said(NORMAL * scales)
 
 
-def test_outliers_are_warned_of():
+@pytest.mark.parametrize("units", [None, Standardization.fit])
+def test_outliers_are_warned_of(units):
     data = NORMAL.copy()
     data[7:12, 1] = 1e4  # of which some are not held out
+    data = data if units is None else np.asarray(units(data).apply(data))
     with pytest.warns(UserWarning, match=r"points far from all others: in column 1 their range is \S+e\+03 times"):
         said(data)
 
@@ -37,6 +39,7 @@ def test_outliers_are_warned_of():
         np.exp(NORMAL),
         np.stack([NORMAL[:, 0], NORMAL[:, 1] > 3], 1),  # a pixel that is rarely on: its quartiles are equal
         np.stack([NORMAL[:, 0], np.zeros(600)], 1),
+        rotated_letters("F", 36, size=28).points,  # at the edge ink is rare, and paper is not quite zero
     ],
 )
 def test_what_is_usual(data):

@@ -29,8 +29,11 @@ from .rows import blocks, check_rows, digest, is_wide, kept_dtype, middle_halves
 
 # Columns whose ranges differ by more have different units; of pixels, one may just differ from the others by so much.
 _SAME_UNITS = 300.0
-# A range of so many middle halves of the data: there are points that do not belong to them.
-_OUTLIER = 1000.0
+# A range of so many middle halves of its column, and of so many of any column, which a pixel that is almost always
+# paper has not: there are points that do not belong to them.
+_OUTLIER, _STANDS_OUT = 1000.0, 4.0
+# A column whose range is more middle halves hardly ever varies, as pixels at an edge: its range is not its unit.
+_VARIES = 30.0
 HELD_OUT_DRAWS = 2048  # noisy points in the held-out loss: enough for a standard error of about two per cent
 _LARGEST_LABEL = np.iinfo(np.int32).max
 RENUMBER = "number the classes 0, 1, ..., as `numpy.unique(labels, return_inverse=True)[1]` does"
@@ -114,7 +117,8 @@ class AbstractData(abc.ABC):
         """Warn where coordinates vary by less than the smallest noise ``level`` or, unless somebody chose their units,
         far less than others; where some points are far from all others, and where float32 cannot hold the data in the
         units in which they come."""
-        far = np.where(self.middles > 0, self.ranges / np.where(self.middles > 0, self.middles, 1), 0)
+        stands_out = (self.middles > 0) & (self.ranges > _STANDS_OUT * self.middles.max())
+        far = np.where(stands_out, self.ranges / np.where(stands_out, self.middles, 1), 0)
         if far.max() > _OUTLIER:
             column = int(far.argmax())
             warnings.warn(
@@ -135,8 +139,9 @@ class AbstractData(abc.ABC):
         warn_if_unresolved(self.mean, varies, "`data` have", advice, stacklevel + 1)
 
     def _check_scales(self, level: float, standardized: bool, stacklevel: int) -> None:
-        # About four standard deviations; but what is rarely different, like the pixels at the edge, is seen.
-        if (hidden := np.flatnonzero((self.ranges > 0) & (self.ranges < 4 * level))).size:
+        varying = (self.ranges > 0) & (self.ranges < _VARIES * self.middles)
+        # A range is at least about four standard deviations.
+        if (hidden := np.flatnonzero(varying & (self.ranges < 4 * level))).size:
             column = int(hidden[0])
             warnings.warn(
                 f"`data` vary in column {column} by {self.ranges[column]:.3g} in all, which the smallest noise level "
@@ -145,9 +150,9 @@ class AbstractData(abc.ABC):
                 stacklevel=stacklevel,
             )
             return
-        if standardized:  # pixels and principal components vary by as much as they do
+        if standardized or not varying.any():  # pixels and principal components vary by as much as they do
             return
-        varies = np.where(self.ranges > 0, self.ranges, np.nan)
+        varies = np.where(varying, self.ranges, np.nan)
         small, large = int(np.nanargmin(varies)), int(np.nanargmax(varies))
         if varies[large] > _SAME_UNITS * varies[small]:
             warnings.warn(
