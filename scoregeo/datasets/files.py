@@ -73,7 +73,8 @@ def load(
       width, channels)``, which is flattened and keeps its ``image_shape``. A table has one point per row; a column of
       lists of one length counts as so many columns. JSON holds rows, records or columns, JSON lines a row or a record
       in each line. A folder holds images, grey or in colour, whose sub-folders are classes; what ``save_to_disk`` of
-      Hugging Face's ``datasets`` wrote is told from that, and ``"hf:name"`` names a data set on their Hub.
+      Hugging Face's ``datasets`` wrote is told from that, and ``"hf:name"`` names a data set on their Hub,
+      ``"hf:name:part"`` one of several under that name.
     - ``key``: which array of an ``.npz`` file, layer or embedding (``obsm``) of an ``.h5ad`` file, or split of a
       data set of Hugging Face; not needed if there is only one, or for the matrix X.
     - ``columns``: which columns of a table (genes of an ``.h5ad`` file), in this order; all by default.

@@ -169,6 +169,33 @@ def test_named(tmp_path, monkeypatch):
         load("hf:nobody/nothing")
 
 
+@pytest.mark.parametrize(("path", "asked"), [("hf:a/b", ("a/b",)), ("hf:a/b:part", ("a/b", "part"))])
+def test_what_the_hub_is_asked_for(path, asked, monkeypatch):
+    answers = [
+        hf.DatasetDict({"train": hf.Dataset.from_dict({"x": [0.0]}), "test": hf.Dataset.from_dict({"x": [1.5]})})
+    ]
+    monkeypatch.setattr(hf, "load_dataset", lambda *names: answers.append(names) or answers[0])
+    np.testing.assert_array_equal(read_points(path, key="test").points, [[1.5]])
+    assert answers[1:] == [asked]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (ConnectionError("Couldn't reach 'a/b'"), ConnectionError, "'hf:a/b' cannot be reached: Couldn't .* internet"),
+        (hf.exceptions.DatasetNotFoundError("'a/b' doesn't exist"), FileNotFoundError, "'hf:a/b' is no data set: 'a/b"),
+        (ValueError("Config name is missing"), ValueError, "'hf:a/b' must be a data set .*: Config name is missing"),
+    ],
+)
+def test_what_the_hub_may_say(error, kind, message, monkeypatch):
+    def refuse(*names):
+        raise error
+
+    monkeypatch.setattr(hf, "load_dataset", refuse)
+    with pytest.raises(kind, match=message):
+        load("hf:a/b")
+
+
 @pytest.mark.parametrize(
     ("module", "extra", "name"), [("anndata", "cells", "a.h5ad"), ("datasets", "huggingface", "hf:somebody/something")]
 )

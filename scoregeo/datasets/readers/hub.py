@@ -30,11 +30,11 @@ def read_hub(path: pathlib.Path, where: str, options: Options) -> Raw:
     name = str(path)
     try:
         if name.startswith(PREFIX):
-            found = datasets.load_dataset(name.removeprefix(PREFIX))
+            found = datasets.load_dataset(*name.removeprefix(PREFIX).split(":", 1))
         else:
             found = datasets.load_from_disk(name)
     except ConnectionError as error:
-        raise ConnectionError(f"{where} cannot be reached: {error}") from error
+        raise ConnectionError(f"{where} cannot be reached: {error}. Is there a way to the internet?") from error
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{where} is no data set: {error}") from error
     except (ValueError, TypeError, KeyError, OSError, DatasetsError) as error:
