@@ -64,6 +64,34 @@ NETWORKS = {
         diffusers.ScoreSdeVeScheduler(sigma_max=50.0),
         2.5,
     ),
+    "skip": (
+        {
+            **BLOCKS,
+            "in_channels": 3,
+            "out_channels": 3,
+            "sample_size": 8,
+            "down_block_types": ("SkipDownBlock2D",) * 2,
+            "up_block_types": ("SkipUpBlock2D",) * 2,
+            "norm_num_groups": None,
+            "time_embedding_type": "fourier",
+            "mid_block_scale_factor": 2**0.5,
+            "add_attention": False,
+        },
+        diffusers.ScoreSdeVeScheduler(sigma_max=50.0),
+        1.5,
+    ),
+    "resnets": (
+        {
+            **BLOCKS,
+            "block_out_channels": (4, 4),
+            "sample_size": 4,
+            "down_block_types": ("ResnetDownsampleBlock2D",) * 2,
+            "up_block_types": ("ResnetUpsampleBlock2D",) * 2,
+            "add_attention": False,
+        },
+        diffusers.DDPMScheduler(),
+        40,
+    ),
 }
 
 

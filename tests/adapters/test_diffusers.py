@@ -36,7 +36,7 @@ from scoregeo.diffusion import (
     fit,
 )
 
-NAMES = ("ddpm", "scale_shift", "fourier")
+NAMES = ("ddpm", "scale_shift", "fourier", "skip", "resnets")  # of which the last two have schedulers like the others
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
@@ -79,7 +79,7 @@ def test_value_and_derivatives_are_those_of_torch(models, name):
     assert max(found.values()) < 1e-5, found
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES[:3])
 def test_score_at_a_noise_level(models, name):
     """What torch's network says at a timestep, as the score of the data with noise added."""
     _, expected, t = golden(name)
@@ -174,7 +174,7 @@ def test_what_is_written_is_read_back(models, tmp_path):
         assert all(np.array_equal(ours[key], theirs[key]) and ours[key].dtype == np.float32 for key in theirs)
         assert_same(load_diffusers(tmp_path / name), model)
         index = json.loads((tmp_path / name / "model_index.json").read_text())
-        assert index["_class_name"] == ("ScoreSdeVePipeline" if name == "fourier" else "DDPMPipeline")
+        assert index["_class_name"] == ("ScoreSdeVePipeline" if name in ("fourier", "skip") else "DDPMPipeline")
 
 
 def test_shards_old_names_and_half_precision(models, folder):
@@ -228,12 +228,15 @@ def test_a_folder_of_the_network_alone(models, folder):
 @pytest.mark.parametrize(
     ("file", "values", "error", "message"),
     [
-        ("unet", {"down_block_types": ["SkipDownBlock2D"] * 2}, ValueError, "`down_block_types` must be one of DownBl"),
+        ("unet", {"down_block_types": ["KDownBlock2D"] * 2}, ValueError, "`down_block_types` must be one of DownBl"),
+        ("unet", {"down_block_types": ["DownBlock2D", "SkipDownBlock2D"]}, ValueError, "must all or none have Skip in"),
+        ("unet", {"up_block_types": ["SkipUpBlock2D"] * 2}, ValueError, "`out_channels` must be 3 for SkipUpBlock2D"),
+        ("unet", {"norm_num_groups": None}, ValueError, "`norm_num_groups` must be an integer of at least 1"),
         ("unet", {"up_block_types": ["UpBlock2D"]}, ValueError, "`up_block_types` must have one entry for each"),
         ("unet", {"mid_block_type": "Other"}, ValueError, "`mid_block_type` must be one of UNetMidBlock2D, None"),
         ("unet", {"time_embedding_type": "learned"}, ValueError, "`time_embedding_type` must be one of positional"),
         ("unet", {"act_fn": "elu"}, ValueError, "`act_fn` must be one of silu, swish, gelu"),
-        ("unet", {"downsample_type": "resnet"}, ValueError, "`downsample_type` must be one of conv"),
+        ("unet", {"downsample_type": "pool"}, ValueError, "`downsample_type` must be one of conv, resnet"),
         ("unet", {"num_class_embeds": 10}, ValueError, "`num_class_embeds` must be null"),
         ("unet", {"norm_num_groups": 3}, ValueError, "`norm_num_groups` must divide"),
         ("unet", {"add_attention": True}, ValueError, "`attention_head_dim` must be at most"),

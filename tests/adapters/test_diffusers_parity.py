@@ -76,6 +76,27 @@ FOURIER = {
     "mid_block_scale_factor": 1.5,
     "act_fn": "mish",
 }
+# As published, https://huggingface.co/google/ncsnpp-celebahq-256; those for bedrooms, churches and faces are alike.
+NCSNPP = {
+    "sample_size": 256,
+    "block_out_channels": (128, 128, 256, 256, 256, 256, 256),
+    "down_block_types": ("SkipDownBlock2D",) * 4 + ("AttnSkipDownBlock2D",) + ("SkipDownBlock2D",) * 2,
+    "up_block_types": ("SkipUpBlock2D",) * 2 + ("AttnSkipUpBlock2D",) + ("SkipUpBlock2D",) * 4,
+    "time_embedding_type": "fourier",
+    "mid_block_scale_factor": 2**0.5,
+    "attention_head_dim": None,
+    "norm_num_groups": None,
+    "norm_eps": 1e-6,
+}
+RESNETS = {
+    "sample_size": 16,
+    "block_out_channels": (8, 16, 16),
+    "down_block_types": ("ResnetDownsampleBlock2D", "AttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("ResnetUpsampleBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+    "downsample_type": "resnet",
+    "upsample_type": "resnet",
+    "norm_num_groups": 4,
+}
 # Settings, a scheduler, a timestep, and the size of the images where the published one takes too long here.
 CASES = {
     "cifar": (CIFAR, diffusers.DDPMScheduler(), 500, None),
@@ -83,6 +104,8 @@ CASES = {
     "defaults": (DEFAULTS, diffusers.PNDMScheduler(), 999, None),
     "scale_shift": (SCALE_SHIFT, diffusers.DDPMScheduler(variance_type="learned_range"), 3, None),
     "fourier": (FOURIER, diffusers.ScoreSdeVeScheduler(), 0.7, None),
+    "ncsnpp_at_64": (NCSNPP, diffusers.ScoreSdeVeScheduler(sigma_max=348.0), 0.7, 64),
+    "resnets": (RESNETS, diffusers.DDPMScheduler(), 40, None),
 }
 
 

@@ -12,7 +12,7 @@ from flax import nnx
 from ..._checks import as_point, check_choice, check_count
 from ..._types import Point, Vector
 from .files import as_dtype, existing_folder, read_json, read_tensors, with_tensors
-from .layers import ACTIVATIONS, DownBlock, Image, Initial, MidBlock, Style, UpBlock
+from .layers import ACTIVATIONS, DownBlock, Downsample, Image, Initial, MidBlock, Style, UpBlock, Upsample
 from .settings import Settings, image_shape
 
 _DOWN, _UP = ("DownEncoderBlock2D",), ("UpDecoderBlock2D",)
@@ -156,18 +156,23 @@ class _Encoder(nnx.Module):
         self.conv_in = initial.conv(s.in_channels, widths[0])
         self.down_blocks = nnx.List(
             DownBlock(
-                inputs, width, s.layers_per_block, style, head_dim=None, padding=0 if i < len(widths) - 1 else None
+                inputs,
+                width,
+                s.layers_per_block,
+                style,
+                head_dim=None,
+                step=Downsample(width, 0, initial) if i < len(widths) - 1 else None,
             )
             for i, (inputs, width) in enumerate(zip((widths[0], *widths), widths, strict=False))
         )
         self.mid_block = _middle(s, style)
-        self.conv_norm_out = initial.group_norm(widths[-1], style.groups, _EPS)
+        self.conv_norm_out = style.norm(widths[-1])
         self.conv_out = initial.conv(widths[-1], 2 * s.latent_channels)
 
     def __call__(self, x: Image) -> Image:
         h = self.conv_in(x)
         for block in self.down_blocks:
-            h, _ = block(h, None)
+            h, _, _ = block(h, None)
         return self.conv_out(nnx.silu(self.conv_norm_out(self.mid_block(h, None))))
 
 
@@ -177,14 +182,20 @@ class _Decoder(nnx.Module):
         self.conv_in = initial.conv(s.latent_channels, widths[0])
         self.mid_block = _middle(s, style)
         self.up_blocks = nnx.List(
-            UpBlock([inputs] + [width] * s.layers_per_block, width, style, head_dim=None, upsample=i < len(widths) - 1)
+            UpBlock(
+                [inputs] + [width] * s.layers_per_block,
+                width,
+                style,
+                head_dim=None,
+                step=Upsample(width, initial) if i < len(widths) - 1 else None,
+            )
             for i, (inputs, width) in enumerate(zip((widths[0], *widths), widths, strict=False))
         )
-        self.conv_norm_out = initial.group_norm(widths[-1], style.groups, _EPS)
+        self.conv_norm_out = style.norm(widths[-1])
         self.conv_out = initial.conv(widths[-1], s.out_channels)
 
     def __call__(self, z: Image) -> Image:
         h = self.mid_block(self.conv_in(z), None)
         for block in self.up_blocks:
-            h = block(h, None, None)
+            h, _ = block(h, None, None)
         return self.conv_out(nnx.silu(self.conv_norm_out(h)))

@@ -34,7 +34,7 @@ class Style:
 
     **Fields**
 
-    - ``groups``, ``eps``: of the group normalisation.
+    - ``groups``, ``eps``: of the group normalisation; for ``groups`` of ``None`` see `groups_of`.
     - ``activation``: a name in ``ACTIVATIONS``.
     - ``time_features``: size of the embedding of the timestep, ``None`` for a network that is told none.
     - ``scale_shift``: whether the timestep scales and shifts the features, or only shifts them.
@@ -42,13 +42,22 @@ class Style:
     - ``initial``: where initial weights come from.
     """
 
-    groups: int
+    groups: int | None
     eps: float
     activation: str
     time_features: int | None
     scale_shift: bool
     initial: "Initial"
     scale_factor: float = 1.0
+
+    def norm(self, channels: int) -> nnx.GroupNorm:
+        """A group normalisation of so many channels."""
+        return self.initial.group_norm(channels, groups_of(channels, self.groups), self.eps)
+
+
+def groups_of(channels: int, groups: int | None) -> int:
+    """Into how many groups ``channels`` are normalised: ``groups``, or as many as have four channels, at most 32."""
+    return min(channels // 4, 32) if groups is None else groups
 
 
 class Initial:
@@ -96,23 +105,40 @@ class TimestepEmbedding(nnx.Module):
 
 
 class Resnet(nnx.Module):
-    """A residual block that the embedding of the timestep shifts, or scales and shifts, or does not reach."""
+    """A residual block that the embedding of the timestep shifts, or scales and shifts, or does not reach.
 
-    def __init__(self, inputs: int, channels: int, style: Style):
-        initial, groups, features = style.initial, style.groups, style.time_features
+    ``resample`` changes the resolution of both paths, ``shortcut`` has a matrix in the short one also where the number
+    of channels stays, and ``groups`` are those of the first normalisation where they are not those of ``style``.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        channels: int,
+        style: Style,
+        *,
+        resample: Callable[[Image], Image] | None = None,
+        shortcut: bool = False,
+        groups: int | None = None,
+    ):
+        initial, features = style.initial, style.time_features
         self.activation, self.scale_shift = style.activation, style.scale_shift
-        self.scale_factor = style.scale_factor
-        self.norm1 = initial.group_norm(inputs, groups, style.eps)
+        self.scale_factor, self.resample = style.scale_factor, resample
+        self.norm1 = style.norm(inputs) if groups is None else initial.group_norm(inputs, groups, style.eps)
         self.conv1 = initial.conv(inputs, channels)
         shifts = channels * (2 if style.scale_shift else 1)
         self.time_emb_proj = None if features is None else initial.linear(features, shifts)
-        self.norm2 = initial.group_norm(channels, groups, style.eps)
+        self.norm2 = style.norm(channels)
         self.conv2 = initial.conv(channels, channels)
-        self.conv_shortcut = None if inputs == channels else initial.conv(inputs, channels, size=1)
+        matrix = shortcut or inputs != channels
+        self.conv_shortcut = initial.conv(inputs, channels, size=1) if matrix else None
 
     def __call__(self, x: Image, embedding: Vector | None) -> Image:
         activation = ACTIVATIONS[self.activation]
-        h = self.conv1(activation(self.norm1(x)))
+        h = activation(self.norm1(x))
+        if self.resample is not None:
+            x, h = self.resample(x), self.resample(h)
+        h = self.conv1(h)
         if self.time_emb_proj is None or embedding is None:
             h = self.norm2(h)
         elif self.scale_shift:
@@ -154,7 +180,7 @@ class Downsample(nnx.Module):
         edge = (0, 1) if padding == 0 else (padding, padding)
         self.conv = initial.conv(channels, channels, stride=2, padding=(edge, edge))
 
-    def __call__(self, x: Image) -> Image:
+    def __call__(self, x: Image, embedding: Vector | None) -> Image:
         return self.conv(x)
 
 
@@ -164,35 +190,40 @@ class Upsample(nnx.Module):
     def __init__(self, channels: int, initial: Initial):
         self.conv = initial.conv(channels, channels)
 
-    def __call__(self, x: Image) -> Image:
-        return self.conv(jnp.repeat(jnp.repeat(x, 2, 1), 2, 2))
+    def __call__(self, x: Image, embedding: Vector | None) -> Image:
+        return self.conv(repeated(x))
+
+
+def repeated(x: Image) -> Image:
+    """Twice the resolution: every pixel four times."""
+    return jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)
+
+
+def averaged(x: Image) -> Image:
+    """Half the resolution: means of four pixels."""
+    batch, height, width, channels = x.shape
+    return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean((2, 4))
 
 
 class DownBlock(nnx.Module):
     """Residual blocks at one resolution, each perhaps with attention, then perhaps half the resolution.
 
-    ``head_dim=None`` is without attention, ``padding=None`` without the step to half the resolution.
+    ``head_dim=None`` is without attention, ``step`` is the layer that halves the resolution, if one does.
     """
 
     def __init__(
-        self, inputs: int, channels: int, layers: int, style: Style, *, head_dim: int | None, padding: int | None
+        self, inputs: int, channels: int, layers: int, style: Style, *, head_dim: int | None, step: nnx.Module | None
     ):
-        sizes = [inputs] + [channels] * (layers - 1)
-        self.resnets = nnx.List([Resnet(size, channels, style) for size in sizes])
-        self.attentions = _attentions(layers, channels, head_dim, style)
-        self.downsamplers = nnx.List([] if padding is None else [Downsample(channels, padding, style.initial)])
+        self.resnets = nnx.List([Resnet(size, channels, style) for size in [inputs] + [channels] * (layers - 1)])
+        self.attentions = attentions_of(layers, channels, head_dim, style)
+        self.downsamplers = nnx.List([] if step is None else [step])
 
-    def __call__(self, x: Image, embedding: Vector | None) -> tuple[Image, list[Image]]:
-        """The features, and those after every layer for the way up."""
-        kept = []
-        for i, resnet in enumerate(self.resnets):
-            x = resnet(x, embedding)
-            x = self.attentions[i](x) if len(self.attentions) else x
-            kept.append(x)
+    def __call__(self, x: Image, embedding: Vector | None, image: Any = None) -> tuple[Image, list[Image], Any]:
+        """The features, those after every layer for the way up, and ``image``, which is not looked at."""
+        kept = down_layers(self.resnets, self.attentions, x, embedding)
         for layer in self.downsamplers:
-            x = layer(x)
-            kept.append(x)
-        return x, kept
+            kept.append(layer(kept[-1], embedding))
+        return kept[-1], kept, image
 
 
 class MidBlock(nnx.Module):
@@ -210,26 +241,52 @@ class MidBlock(nnx.Module):
 
 
 class UpBlock(nnx.Module):
-    """Residual blocks of ``inputs`` channels each, perhaps with attention, then perhaps twice the resolution."""
+    """Residual blocks of ``inputs`` channels each, perhaps with attention, then perhaps twice the resolution: ``step``
+    is the layer that does that."""
 
-    def __init__(self, inputs: Sequence[int], channels: int, style: Style, *, head_dim: int | None, upsample: bool):
+    def __init__(
+        self, inputs: Sequence[int], channels: int, style: Style, *, head_dim: int | None, step: nnx.Module | None
+    ):
         self.resnets = nnx.List([Resnet(size, channels, style) for size in inputs])
-        self.attentions = _attentions(len(inputs), channels, head_dim, style)
-        self.upsamplers = nnx.List([Upsample(channels, style.initial)] if upsample else [])
+        self.attentions = attentions_of(len(inputs), channels, head_dim, style)
+        self.upsamplers = nnx.List([] if step is None else [step])
 
-    def __call__(self, x: Image, kept: list[Image] | None, embedding: Vector | None) -> Image:
-        """The features; the last of ``kept``, if there are any, are used up, one for each residual block."""
-        for i, resnet in enumerate(self.resnets):
-            x = resnet(x if kept is None else jnp.concatenate([x, kept.pop()], -1), embedding)
-            x = self.attentions[i](x) if len(self.attentions) else x
+    def __call__(
+        self, x: Image, kept: list[Image] | None, embedding: Vector | None, image: Image | None = None
+    ) -> tuple[Image, Image | None]:
+        """The features, and ``image``, which is not looked at; the last of ``kept``, if there are any, are used up, one
+        for each residual block."""
+        x = up_layers(self.resnets, self.attentions, x, kept, embedding)
         for layer in self.upsamplers:
-            x = layer(x)
-        return x
+            x = layer(x, embedding)
+        return x, image
 
 
-def _attentions(layers: int, channels: int, head_dim: int | None, style: Style) -> Sequence["Attention"]:
+def attentions_of(layers: int, channels: int, head_dim: int | None, style: Style) -> Sequence["Attention"]:
+    """So many layers of attention; none where ``head_dim`` is ``None``."""
     count = 0 if head_dim is None else layers
-    return nnx.List([Attention(channels, head_dim or 1, style.groups, style) for _ in range(count)])
+    groups = groups_of(channels, style.groups)
+    return nnx.List([Attention(channels, head_dim or 1, groups, style) for _ in range(count)])
+
+
+def down_layers(resnets: nnx.List, attentions: nnx.List, x: Image, embedding: Vector | None) -> list[Image]:
+    """The features after each of ``resnets``, with its attention, if there are any."""
+    kept = []
+    for i, resnet in enumerate(resnets):
+        x = resnet(x, embedding)
+        x = attentions[i](x) if len(attentions) else x
+        kept.append(x)
+    return kept
+
+
+def up_layers(
+    resnets: nnx.List, attentions: nnx.List, x: Image, kept: list[Image] | None, embedding: Vector | None
+) -> Image:
+    """The features after all ``resnets``, each of which is given the last of ``kept`` too, if there are any."""
+    for i, resnet in enumerate(resnets):
+        x = resnet(x if kept is None else jnp.concatenate([x, kept.pop()], -1), embedding)
+        x = attentions[i](x) if len(attentions) else x
+    return x
 
 
 def sinusoids(t: Scalar, size: int, *, freq_shift: float, cosines_first: bool) -> Vector:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ..._checks import check_count, is_integer
+from .layers import groups_of
 
 # What training scripts add to the settings of a network when they save its running average.
 _OF_AVERAGES = {"decay", "inv_gamma", "min_decay", "optimization_step", "power", "update_after_step", "use_ema_warmup"}
@@ -23,7 +24,7 @@ class Settings:
         def block_out_channels(self) -> tuple[int, ...]: ...
 
         @property
-        def norm_num_groups(self) -> int: ...
+        def norm_num_groups(self) -> int | None: ...
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -40,7 +41,8 @@ class Settings:
                     f"`{name}` must have one entry for each of the {len(widths)} `block_out_channels`, got "
                     f"{len(getattr(self, name))}"
                 )
-        if not widths or any(check_count("block_out_channels", width) % groups for width in widths):
+        least = 1 if groups is not None else 4  # of which there is one group
+        if not widths or any(check_count("block_out_channels", w, least) % groups_of(w, groups) for w in widths):
             raise ValueError(f"`norm_num_groups` must divide the `block_out_channels` {widths}, got {groups}")
 
     @classmethod

@@ -11,11 +11,40 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ..._checks import check_choice, check_count
 from ..._types import Scalar, Vector
 from ...diffusion.networks.denoiser import Constant
-from .layers import ACTIVATIONS, DownBlock, Initial, MidBlock, Style, TimestepEmbedding, UpBlock, sinusoids
+from .layers import (
+    ACTIVATIONS,
+    DownBlock,
+    Downsample,
+    Initial,
+    MidBlock,
+    Resnet,
+    Style,
+    TimestepEmbedding,
+    UpBlock,
+    Upsample,
+    averaged,
+    groups_of,
+    repeated,
+    sinusoids,
+)
 from .settings import Settings, image_shape
+from .skip_blocks import ATTENTION_GROUPS, IMAGE_CHANNELS, SkipDownBlock, SkipUpBlock
 
-_DOWN = {"DownBlock2D": False, "AttnDownBlock2D": True}
-_UP = {"UpBlock2D": False, "AttnUpBlock2D": True}
+# Blocks, and whether they attend.
+_DOWN = {
+    "DownBlock2D": False,
+    "AttnDownBlock2D": True,
+    "ResnetDownsampleBlock2D": False,
+    "SkipDownBlock2D": False,
+    "AttnSkipDownBlock2D": True,
+}
+_UP = {
+    "UpBlock2D": False,
+    "AttnUpBlock2D": True,
+    "ResnetUpsampleBlock2D": False,
+    "SkipUpBlock2D": False,
+    "AttnSkipUpBlock2D": True,
+}
 # Fourier features of the timestep: how their frequencies are drawn.
 _FOURIER_SCALE = 16.0
 
@@ -50,7 +79,7 @@ class UNetSettings(Settings):
     dropout: float = 0.0
     act_fn: str = "silu"
     attention_head_dim: int | None = 8
-    norm_num_groups: int = 32
+    norm_num_groups: int | None = 32
     attn_norm_num_groups: int | None = None
     norm_eps: float = 1e-5
     resnet_time_scale_shift: str = "default"
@@ -61,31 +90,53 @@ class UNetSettings(Settings):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("in_channels", "out_channels", "layers_per_block", "norm_num_groups"):
+        for name in ("in_channels", "out_channels", "layers_per_block"):
             check_count(name, getattr(self, name))
         check_count("downsample_padding", self.downsample_padding, 0)
         for name, known in (("down_block_types", _DOWN), ("up_block_types", _UP)):
             for block in getattr(self, name):
                 check_choice(name, block, known)
+        self._check_skips()
         self.check_widths("down_block_types", "up_block_types")
         check_choice("mid_block_type", self.mid_block_type, ("UNetMidBlock2D", None))
         check_choice("time_embedding_type", self.time_embedding_type, ("positional", "fourier"))
         check_choice("resnet_time_scale_shift", self.resnet_time_scale_shift, ("default", "scale_shift"))
         check_choice("act_fn", self.act_fn, ACTIVATIONS)
         for name in ("downsample_type", "upsample_type"):
-            check_choice(name, getattr(self, name), ("conv",))
+            check_choice(name, getattr(self, name), ("conv", "resnet"))
         for name in ("class_embed_type", "num_class_embeds"):
             if getattr(self, name) is not None:
                 raise ValueError(f"`{name}` must be null: networks that take classes are not read, got {self!r}")
         self._check_heads()
 
+    def _check_skips(self) -> None:
+        """Blocks with "Skip" in their names hand an image from one to the next, so that it is all of them or none."""
+        for name, channels in (("down_block_types", self.in_channels), ("up_block_types", self.out_channels)):
+            kinds = getattr(self, name)
+            skips = [_is_skip(kind) for kind in kinds]
+            if any(skips) and not all(skips):
+                raise ValueError(f"`{name}` must all or none have Skip in their names, got {list(kinds)}")
+            if any(skips) and channels != IMAGE_CHANNELS:
+                which = name.replace("block_types", "channels").replace("down", "in").replace("up", "out")
+                raise ValueError(f"`{which}` must be {IMAGE_CHANNELS} for {kinds[0]}, got {channels}")
+            if not any(skips) or self.norm_num_groups is not None:
+                check_count("norm_num_groups", self.norm_num_groups)
+
     def _check_heads(self) -> None:
         """A head has at most the channels of each block that attends."""
         widths = self.block_out_channels
+        blocks = [
+            *zip(widths, self.down_block_types, strict=True),
+            *zip(widths[::-1], self.up_block_types, strict=True),
+        ]
+        for width, kind in blocks:
+            if _is_skip(kind) and (_DOWN | _UP)[kind] and width % ATTENTION_GROUPS:
+                raise ValueError(
+                    f"`block_out_channels` must be divisible by {ATTENTION_GROUPS} where {kind} attends, got {width}"
+                )
         if self.attention_head_dim is None:
             return
-        attending = [n for n, kind in zip(widths, self.down_block_types, strict=True) if _DOWN[kind]]
-        attending += [n for n, kind in zip(widths[::-1], self.up_block_types, strict=True) if _UP[kind]]
+        attending = [width for width, kind in blocks if (_DOWN | _UP)[kind]]
         attending += [widths[-1]] if self.add_attention and self.mid_block_type is not None else []
         if attending and check_count("attention_head_dim", self.attention_head_dim) > min(attending):
             raise ValueError(
@@ -129,22 +180,24 @@ class UNet2DModel(nnx.Module):
         self.down_blocks = nnx.List(_down_blocks(s, style))
         self.mid_block = None if s.mid_block_type is None else _mid_block(s, style)
         self.up_blocks = nnx.List(_up_blocks(s, style))
-        self.conv_norm_out = initial.group_norm(channels[0], s.norm_num_groups, s.norm_eps)
+        self.conv_norm_out = style.norm(channels[0])
         self.conv_out = initial.conv(channels[0], s.out_channels)
 
     def __call__(self, x: Float[Array, "h w c"], t: Scalar) -> Float[Array, "h w k"]:
         """The output for one image at the timestep ``t``, which need not be an integer."""
         t = jnp.asarray(t, x.dtype)
         embedding = self.time_embedding(self._features(t))
-        h = self.conv_in(2 * x[None] - 1 if self.settings.center_input_sample else x[None])
+        image = 2 * x[None] - 1 if self.settings.center_input_sample else x[None]
+        h = self.conv_in(image)
         kept = [h]
         for block in self.down_blocks:
-            h, more = block(h, embedding)
-            kept += more
-        h = h if self.mid_block is None else self.mid_block(h, embedding)
+            h, more, image = block(h, embedding, image)
+            kept.extend(more)
+        h, said = h if self.mid_block is None else self.mid_block(h, embedding), None
         for block in self.up_blocks:
-            h = block(h, kept, embedding)
-        h = self.conv_out(nnx.silu(self.conv_norm_out(h)))[0]
+            h, said = block(h, kept, embedding, said)
+        h = self.conv_out(nnx.silu(self.conv_norm_out(h)))
+        h = (h if said is None else h + said)[0]
         return h if self.time_proj is None else h / t
 
     def _features(self, t: Scalar) -> Vector:
@@ -172,12 +225,30 @@ def _head_dim(settings: UNetSettings, channels: int, attends: bool) -> int | Non
     return channels if settings.attention_head_dim is None else settings.attention_head_dim
 
 
-def _down_blocks(s: UNetSettings, style: Style) -> list[DownBlock]:
+def _is_skip(kind: str) -> bool:
+    return "Skip" in kind
+
+
+def _steps_by_resnet(kind: str, attends: bool, type_of_attending: str) -> bool:
+    """Whether a residual block changes the resolution: of two kinds always, of those that attend by a setting."""
+    return kind.startswith("Resnet") or (attends and type_of_attending == "resnet")
+
+
+def _down_blocks(s: UNetSettings, style: Style) -> list[DownBlock | SkipDownBlock]:
     blocks, inputs, last = [], s.block_out_channels[0], len(s.block_out_channels) - 1
     for i, (kind, channels) in enumerate(zip(s.down_block_types, s.block_out_channels, strict=True)):
         head_dim = _head_dim(s, channels, _DOWN[kind])
-        padding = None if i == last else s.downsample_padding
-        blocks.append(DownBlock(inputs, channels, s.layers_per_block, style, head_dim=head_dim, padding=padding))
+        if _is_skip(kind):
+            block = SkipDownBlock(inputs, channels, s.layers_per_block, style, head_dim=head_dim, step=i < last)
+        else:
+            if i == last:
+                step = None
+            elif _steps_by_resnet(kind, _DOWN[kind], s.downsample_type):
+                step = Resnet(channels, channels, style, resample=averaged)
+            else:
+                step = Downsample(channels, s.downsample_padding, style.initial)
+            block = DownBlock(inputs, channels, s.layers_per_block, style, head_dim=head_dim, step=step)
+        blocks.append(block)
         inputs = channels
     return blocks
 
@@ -185,20 +256,29 @@ def _down_blocks(s: UNetSettings, style: Style) -> list[DownBlock]:
 def _mid_block(s: UNetSettings, style: Style) -> MidBlock:
     channels, groups = s.block_out_channels[-1], s.attn_norm_num_groups
     if groups is None and not style.scale_shift:
-        groups = s.norm_num_groups
+        groups = groups_of(channels, s.norm_num_groups)
     style = dataclasses.replace(style, scale_factor=s.mid_block_scale_factor)
     return MidBlock(channels, style, head_dim=_head_dim(s, channels, s.add_attention), groups=groups)
 
 
-def _up_blocks(s: UNetSettings, style: Style) -> list[UpBlock]:
+def _up_blocks(s: UNetSettings, style: Style) -> list[UpBlock | SkipUpBlock]:
     """Each block takes what the way down kept at its resolution, and one from the resolution above."""
     widths, blocks = s.block_out_channels[::-1], []
-    now = widths[0]
+    now, last = widths[0], len(widths) - 1
     for i, (kind, channels) in enumerate(zip(s.up_block_types, widths, strict=True)):
-        above = widths[min(i + 1, len(widths) - 1)]
-        skipped = [channels] * s.layers_per_block + [above]
-        inputs = [size + kept for size, kept in zip([now] + [channels] * s.layers_per_block, skipped, strict=True)]
+        skipped = [channels] * s.layers_per_block + [widths[min(i + 1, last)]]
+        inputs = list(zip([now] + [channels] * s.layers_per_block, skipped, strict=True))
         head_dim = _head_dim(s, channels, _UP[kind])
-        blocks.append(UpBlock(inputs, channels, style, head_dim=head_dim, upsample=i < len(widths) - 1))
+        if _is_skip(kind):
+            block = SkipUpBlock(inputs, channels, style, head_dim=head_dim, step=i < last)
+        else:
+            if i == last:
+                step = None
+            elif _steps_by_resnet(kind, _UP[kind], s.upsample_type):
+                step = Resnet(channels, channels, style, resample=repeated)
+            else:
+                step = Upsample(channels, style.initial)
+            block = UpBlock([sum(pair) for pair in inputs], channels, style, head_dim=head_dim, step=step)
+        blocks.append(block)
         now = channels
     return blocks
