@@ -98,7 +98,22 @@ class _Linen(eqx.Module):
                     "argument: FunctionScore(net.apply, variables), with `variables = net.init(key, x)`"
                 )
             variables, args = args[place], args[:place] + args[place + 1 :]
-        return self.module.apply(variables, *args, method=self.method, **settings)
+        try:
+            return self.module.apply(variables, *args, method=self.method, **settings)
+        except Exception as error:
+            if (advice := _advice_of_linen(error, variables)) is None:
+                raise
+            raise TypeError(f"{type(self.module).__name__} {advice}") from error
+
+
+def _advice_of_linen(error: Exception, variables: Any) -> str | None:
+    """What to do about an error of flax, which is known by the name of its class, as flax is not imported here."""
+    kind = type(error).__name__
+    if kind == "InvalidRngError":
+        return f"draws random numbers, so that it is no function of the point: make it deterministic ({error})"
+    if kind in ("ScopeCollectionNotFound", "ScopeParamNotFoundError") and "params" not in variables:
+        return f'needs variables as `net.init` returned them, {{"params": ...}}, got a mapping of {list(variables)}'
+    return None
 
 
 def _as_pytree(fn: Callable, name: str) -> Callable:

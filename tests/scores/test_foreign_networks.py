@@ -278,6 +278,16 @@ POINT = jnp.zeros(2)
             r"LinenNet is a flax linen module without its variables",
         ),
         (lambda: FunctionScore(LINEN)(POINT), TypeError, r"FunctionScore\(net.apply, variables\)"),
+        (
+            lambda: FunctionScore(LINEN.apply, variables(*weights(0, 2))["params"])(POINT),
+            TypeError,
+            r"LinenNet needs variables as `net.init` returned them, .* got a mapping of \['first', 'last'\]",
+        ),
+        (
+            lambda: FunctionScore(linen.Dropout(0.5, deterministic=False).apply, {})(POINT),
+            TypeError,
+            "Dropout draws random numbers, so that it is no function of the point: make it deterministic",
+        ),
         (lambda: NetworkScore(LINEN, 1.0), TypeError, "must be a flax nnx.Module, got LinenNet: .* FunctionScore"),
         (
             lambda: NetworkScore(NNXNet(*weights(0, 2)), 1.0),
