@@ -1,14 +1,12 @@
 """A geodesic between images in the metric that is recommended for them, under a trained U-Net of a million parameters:
 does it converge in float32, how long does it take, in how much memory, and what part of it is network?
 
-    uv run python benchmarks/image_unet.py train --model FOLDER
+    uv run python benchmarks/image_unet.py train 28 --model FOLDER
     uv run python benchmarks/image_unet.py solve 28 --model FOLDER --out benchmarks/results/image-unet-28.json
-    uv run python benchmarks/image_unet.py solve 32 --model FOLDER --out benchmarks/results/image-unet-32.json
 
-Images are the letters F, 5 and R at 1080 angles each (`datasets.rotated_letters`), 28 x 28 pixels, standardised with
-one scale. At 32 x 32 pixels they have a wider margin, and the network has the same weights: it is convolutional. The
-metric is the power of the density (`ConformalMetric.power`), the start goes through the data (`GraphInit`). A solve is
-a process of its own, so that its peak of memory is that of one solve and its compilation.
+and the same with 32. Images are the letters F, 5 and R at 1080 angles each (`datasets.rotated_letters`), standardised
+with one scale. The metric is the power of the density (`ConformalMetric.power`), the start goes through the data
+(`GraphInit`). A solve is a process of its own, so that its peak of memory is that of one solve and its compilation.
 
 The part of the network: the solver asks for gradients with their linearisation, and for products with these, at all
 points of a path at once. Both are timed alone, at as many points, in turns with the solve, and multiplied with how
@@ -35,23 +33,24 @@ from scoregeo.datasets import Dataset, Standardization, rotated_letters
 from scoregeo.diffusion import Denoiser, DiffusionModel, FitConfig, LogNormalLevels, Potential, UNet, fit
 
 SIGMA, RATIO = 0.5, 1e3
-SIDE, ANGLES, LETTERS = 28, 1080, "F5R"
+ANGLES, LETTERS = 1080, "F5R"
 TURN = 30  # degrees between the ends
 NETWORK = {"width": 16, "multipliers": (1, 3, 5), "blocks": 1}
 
 
-def train(folder: pathlib.Path, steps: int) -> dict:
+def train(size: int, folder: pathlib.Path, steps: int) -> dict:
     """Train and save the network."""
-    raw = np.asarray(rotated_letters(LETTERS, ANGLES, size=SIDE).points, float)
+    raw = np.asarray(rotated_letters(LETTERS, ANGLES, size=size).points, float)
     units = Standardization.fit(raw, per_feature=False)
     data = Dataset(np.asarray(units.apply(raw), np.float32), "letters", standardization=units)
-    network = Potential(UNet((SIDE, SIDE, 1), **NETWORK, key=jax.random.key(0)))
+    network = Potential(UNet((size, size, 1), **NETWORK, key=jax.random.key(0)))
     levels = LogNormalLevels(np.log(SIGMA), 0.8)
     config = FitConfig(steps=steps, chunk_steps=20, batch_size=8, learning_rate=1e-3, levels=levels, holdout=0.0)
     wall, cores = time.perf_counter(), time.process_time()
     model = fit(data, config, network=network)
     model.save(folder)
     return {
+        "size": size,
         "steps": steps,
         "batch": config.batch_size,
         "wall_seconds": time.perf_counter() - wall,
@@ -62,19 +61,9 @@ def train(folder: pathlib.Path, steps: int) -> dict:
 
 
 def turned(letters: str, angles: np.ndarray, size: int, model: DiffusionModel) -> jax.Array:
-    """Images of letters at some angles, in the units of the model, with a margin of paper to ``size`` pixels."""
-    images = model.standardization.apply(np.asarray(rotated_letters(letters, angles, size=SIDE).points, float))
-    margin = [((size - SIDE) // 2,) * 2] * 2
-    # The mean was taken out, so paper that never is anything else is zero.
-    wide = np.pad(images.reshape(-1, SIDE, SIDE), [(0, 0), *margin])
-    return jnp.asarray(wide.reshape(len(images), -1), jnp.float32)
-
-
-def denoiser_for(size: int, model: DiffusionModel) -> Denoiser:
-    """The denoiser of ``model`` for images of another size."""
-    network = Potential(UNet((size, size, 1), **NETWORK, key=jax.random.key(0)))
-    nnx.update(network, nnx.state(model.denoiser.net, nnx.Param))
-    return Denoiser(network, model.denoiser.sigma_data[...], jnp.zeros(size**2, jnp.float32))
+    """Images of letters at some angles, in the units of the model."""
+    images = np.asarray(rotated_letters(letters, angles, size=size).points, float)
+    return jnp.asarray(model.standardization.apply(images), jnp.float32)
 
 
 def remaining_noise(denoiser: Denoiser, clean: jax.Array) -> float:
@@ -162,7 +151,7 @@ def share(solved: Callable, metric: ConformalMetric, points: jax.Array, found: G
 def solve(size: int, folder: pathlib.Path, degree: int, rounds: int) -> dict:
     """One solve, what it took, and the network's part of it."""
     model = DiffusionModel.load(folder)
-    denoiser = denoiser_for(size, model)
+    denoiser = model.denoiser
     step = 360 / ANGLES
     # The ends are half-way between angles that were trained on.
     x, y = turned("F", 30 + step / 2 + np.array([0.0, TURN]), size, model)
@@ -209,7 +198,7 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("train", "solve"))
-    parser.add_argument("size", type=int, choices=(28, 32), nargs="?", default=28, help="of the images of a solve")
+    parser.add_argument("size", type=int, choices=(28, 32), nargs="?", default=28, help="of the images")
     parser.add_argument("--model", type=pathlib.Path, required=True, help="its folder")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--degree", type=int, default=16)
@@ -218,7 +207,7 @@ def main() -> None:
     options = parser.parse_args()
     row = about("jax", "jaxlib", "flax", "numpy")
     if options.what == "train":
-        row |= train(options.model, options.steps)
+        row |= train(options.size, options.model, options.steps)
     else:
         row |= solve(options.size, options.model, options.degree, options.rounds)
     print(json.dumps(row, indent=1))

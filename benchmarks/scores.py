@@ -6,7 +6,8 @@ The score of a batch of points and the distance of a pair of points, of one netw
 in flax linen, flax nnx (as it is, and as a `NetworkScore`) and equinox. Equinox keeps its matrices transposed, which
 costs something by itself, and is compared with a function that does so too. Floating-point operations and instructions
 are counted in the optimised programs, which no load of the machine changes. Times are of the processor, for the same
-reason, and their ratios medians of those within a turn, each of many calls. The number of traces is that for three sets
+reason, and their ratios medians of those within a turn, each of many calls; that of the function to itself says how far
+a ratio of one is from one. The number of traces is that for three sets
 of weights.
 """
 
@@ -78,6 +79,7 @@ LINEN = LinenNet()
 BARE = {"equinox": "function, transposed"}  # of the others, the function
 KINDS = {
     "function": lambda *w: FunctionScore(network, *w),
+    "function, again": lambda *w: FunctionScore(network, *w),
     "linen": lambda *w: FunctionScore(LINEN.apply, {"params": {f"w{i}": {"kernel": v} for i, v in enumerate(w, 1)}}),
     "nnx": lambda *w: FunctionScore(NNXNet(*w)),
     "nnx, NetworkScore": lambda *w: NetworkScore(NNXNet(*w), 1.0),
