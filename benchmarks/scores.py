@@ -7,8 +7,7 @@ in flax linen, flax nnx (as it is, and as a `NetworkScore`) and equinox. Equinox
 costs something by itself, and is compared with a function that does so too. Floating-point operations and instructions
 are counted in the optimised programs, which no load of the machine changes. Times are of the processor, for the same
 reason, and their ratios medians of those within a turn, each of many calls; that of the function to itself says how far
-a ratio of one is from one. The number of traces is that for three sets
-of weights.
+a ratio of one is from one. The number of traces is that for three sets of weights.
 """
 
 import argparse
