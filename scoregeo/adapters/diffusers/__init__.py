@@ -2,8 +2,9 @@
 
 Neither diffusers nor torch is needed: a folder has the settings of a network in JSON and its weights in safetensors
 files, and the networks are written here again, in flax. What is served: unconditional ``UNet2DModel`` of
-``DownBlock2D``, ``AttnDownBlock2D``, ``UpBlock2D`` and ``AttnUpBlock2D``, trained with discrete steps
-(``DDPMScheduler`` and its relatives) or on a variance-exploding path (``ScoreSdeVeScheduler``), and ``AutoencoderKL``.
+``DownBlock2D``, ``AttnDownBlock2D``, ``SkipDownBlock2D``, ``AttnSkipDownBlock2D``, ``ResnetDownsampleBlock2D`` and
+those for the way up, trained with discrete steps (``DDPMScheduler`` and its relatives) or on a variance-exploding path
+(``ScoreSdeVeScheduler``), and ``AutoencoderKL``.
 """
 
 from .autoencoder import AutoencoderKL, AutoencoderSettings, load_autoencoder
