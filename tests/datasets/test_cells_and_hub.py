@@ -169,7 +169,7 @@ def test_named(tmp_path, monkeypatch):
         load("hf:nobody/nothing")
 
 
-@pytest.mark.parametrize(("path", "asked"), [("hf:a/b", ("a/b",)), ("hf:a/b:part", ("a/b", "part"))])
+@pytest.mark.parametrize(("path", "asked"), [("hf:a/b", ("a/b", None)), ("hf:a/b:part", ("a/b", "part"))])
 def test_what_the_hub_is_asked_for(path, asked, monkeypatch):
     answers = [
         hf.DatasetDict({"train": hf.Dataset.from_dict({"x": [0.0]}), "test": hf.Dataset.from_dict({"x": [1.5]})})

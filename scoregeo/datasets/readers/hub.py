@@ -30,7 +30,8 @@ def read_hub(path: pathlib.Path, where: str, options: Options) -> Raw:
     name = str(path)
     try:
         if name.startswith(PREFIX):
-            found = datasets.load_dataset(*name.removeprefix(PREFIX).split(":", 1))
+            repository, _, part = name.removeprefix(PREFIX).partition(":")
+            found = datasets.load_dataset(repository, part or None)
         else:
             found = datasets.load_from_disk(name)
     except ConnectionError as error:
