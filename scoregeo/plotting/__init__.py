@@ -10,9 +10,9 @@ from .comparison import comparison_figure, correlation_matrix, distance_scatter,
 from .curves import GeodesicArtists, geodesics
 from .distances import distance_field, voronoi
 from .explain import convergence_figure, explain
-from .fans import FanArtists, geodesic_fan
+from .fans import FanArtists, GridArtists, exponential_grid, geodesic_fan
 from .fields import density, score_field, tissot
-from .images import image_grid, image_strip
+from .images import image_grid, image_strip, mean_images
 from .manifold import DimensionArtists, dimension_curve
 from .maps import curvature_map, scalar_map, volume_map
 from .matrices import distance_matrix, leaf_order, thumbnails
@@ -31,6 +31,7 @@ __all__ = [
     "DimensionArtists",
     "FanArtists",
     "GeodesicArtists",
+    "GridArtists",
     "PointArtists",
     "SurfaceArtists",
     "calibration",
@@ -48,6 +49,7 @@ __all__ = [
     "evaluation_figure",
     "explain",
     "explained_variance",
+    "exponential_grid",
     "geodesic_fan",
     "geodesics",
     "graph_surface",
@@ -57,6 +59,7 @@ __all__ = [
     "image_strip",
     "labelled_points",
     "leaf_order",
+    "mean_images",
     "memorization_gap",
     "sample_figure",
     "scalar_map",

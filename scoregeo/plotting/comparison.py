@@ -115,7 +115,7 @@ def correlation_matrix(ax: Axes, comparison: Comparison, *, rank: bool = True, *
         if np.isfinite(low[i, j]):
             text += f"\n[{low[i, j]:.2f}, {high[i, j]:.2f}]"
         dark = defined and abs(values[i, j]) > 0.7
-        ax.text(j, i, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
+        ax.text(j, i, text, ha="center", va="center", fontsize=9, color="white" if dark else "black")
     ax.set_xticks(range(k - 1), comparison.names[:-1], rotation=30, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(k - 1), comparison.names[1:])
     ax.tick_params(length=0)
@@ -146,12 +146,15 @@ def comparison_figure(
     - ``scatter``: which two distances are drawn against each other; by default the first and the last.
     """
     _check_comparison(comparison)
-    columns = ["data"] * bool(len(paths)) + ["scatter", "matrix"]
+    upper = [name for name, shown in (("data", paths), ("laws", distributions), ("scatter", "always")) if len(shown)]
+    below = 0.6 + 0.5 * (len(comparison.names) - 1)  # inches of the matrix, whose cells have two lines
     # matplotlib's own type of nested lists does not allow a list of lists of strings.
-    rows: list[Any] = [columns] if not len(distributions) else [[*columns[:-2], "laws", "matrix"], columns]
-    widths = [1.0] * (len(columns) - 1) + [0.4 + 0.16 * len(comparison.names)]
-    figure = Figure(figsize=(4.5 * sum(widths), 4.5), layout="constrained")
-    axes = figure.subplot_mosaic(rows, width_ratios=widths)
+    rows: list[Any] = [upper, ["matrix"] * len(upper)]
+    heights = [3.6, below]
+    if len(upper) == 3:  # the data are as high as both others
+        rows, heights = [["data", "laws"], ["data", "scatter"], ["matrix", "matrix"]], [1.8, 1.8, below]
+    figure = Figure(figsize=(7.5, sum(heights)), layout="constrained")
+    axes = figure.subplot_mosaic(rows, height_ratios=heights)
     if len(paths):
         _data_space(axes["data"], paths, log_prob, points)
     if len(distributions):

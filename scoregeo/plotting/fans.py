@@ -1,4 +1,5 @@
-"""Geodesics that leave one point in all directions, and how far they get: the exponential map in the plane."""
+"""The exponential map in the plane, as a picture: geodesics that leave one point in all directions, with circles; and a
+grid of the tangent plane, carried over."""
 
 from typing import Any, NamedTuple
 
@@ -9,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PathCollection
 
 from .._checks import as_point, check_count
-from .._types import Point
+from .._results import RESULTS
+from .._types import Point, Vector
 from ..geodesics import Geodesic, shoot
 from ..metrics import AbstractMetric
 from .fields import check_axes, label_plane
@@ -17,6 +19,8 @@ from .fields import check_axes, label_plane
 # Times at which a geodesic of a fan is drawn, per ring, and directions between two rays: circles are drawn through
 # all of them, since rays part where the curvature is negative.
 _PER_RING, _BETWEEN = 24, 8
+# Into so many pieces the line of a grid is cut in each cell.
+_PER_CELL = 6
 
 
 class FanArtists(NamedTuple):
@@ -94,10 +98,82 @@ def _fan(metric: AbstractMetric, x: Point, radius: Any, n: int, samples: int, ma
     ts = jnp.linspace(0.0, 1.0, samples, dtype=x.dtype)
 
     def of(angle):
-        direction = jnp.stack([jnp.cos(angle), jnp.sin(angle)])
-        # A direction of the unit circle, as a vector of length one to the metric: by the inverse root of G.
-        values, vectors = jnp.linalg.eigh(metric.at(x).matrix(2))
-        v = vectors @ ((vectors.T @ direction) / jnp.sqrt(values))
+        v = _to_metric(metric, x, jnp.stack([jnp.cos(angle), jnp.sin(angle)]))
         return shoot(metric, x, radius * v, ts=ts, dense=False, max_steps=max_steps, throw=False)
 
     return jax.jit(jax.vmap(of))(jnp.linspace(0.0, 2 * jnp.pi, n, endpoint=False, dtype=x.dtype))
+
+
+def _to_metric(metric: AbstractMetric, x: Point, v: Vector) -> Vector:
+    """``G(x)^(-1/2) v``: vectors ``v`` with Euclid's lengths and angles, as ones with the same to the metric."""
+    values, vectors = jnp.linalg.eigh(metric.at(x).matrix(2))
+    return vectors @ ((vectors.T @ v) / jnp.sqrt(values))
+
+
+class GridArtists(NamedTuple):
+    """What `exponential_grid` draws: ``lines``, the ``centre``, and what they are drawn from: ``points``
+    ``(2, n + 1, m, 2)``, the lines across and the lines up, and their status ``result``, ``(2, n + 1, m)``.
+
+    Where an integration failed the points are NaN, and lines have gaps.
+    """
+
+    lines: LineCollection
+    centre: PathCollection
+    points: np.ndarray
+    result: RESULTS
+
+
+def exponential_grid(
+    ax: Axes, metric: AbstractMetric, x: Point, radius: float, *, n: int = 8, max_steps: int = 1024, **style: Any
+) -> GridArtists:
+    """The tangent plane at ``x``, ruled in squares, as the exponential map lays it on the plane.
+
+    A vector of the tangent plane goes where the geodesic with that velocity is at time 1. Squares and right angles are
+    those of the metric at ``x``; away from there they are kept as far as the metric is flat, and lines cross where
+    geodesics have met.
+
+    **Arguments**
+
+    - ``ax``: the axes; equal aspect, and labels where it has none, are set, and limits grow to show the grid.
+    - ``metric``: an `AbstractMetric` on the plane; ``x`` a point, ``(2,)``.
+    - ``radius``: half the side of the whole square, as a length of the metric.
+    - ``n``: cells along each side; an even number has lines through ``x``.
+    - ``max_steps``: of each integration, as for `shoot`.
+    - ``**style``: passed on to the ``LineCollection``, over the defaults here.
+
+    Raises ``ValueError`` for a point that is not in the plane, or a radius that is not positive.
+
+    >>> import numpy as np
+    >>> from matplotlib.figure import Figure
+    >>> from scoregeo import EuclideanMetric
+    >>> points = exponential_grid(Figure().subplots(), EuclideanMetric(), np.zeros(2), 1.0, n=2).points
+    >>> points.shape, points[0, :, 0].round(6).tolist()
+    ((2, 3, 13, 2), [[-1.0, -1.0], [-1.0, 0.0], [-1.0, 1.0]])
+    """
+    check_axes(ax)
+    x = as_point(x, "x", dim=2)
+    check_count("n", n)
+    if not (np.isfinite(radius) and radius > 0):
+        raise ValueError(f"`radius` must be a positive number, got {radius!r}")
+    along, across = jnp.linspace(-radius, radius, _PER_CELL * n + 1), jnp.linspace(-radius, radius, n + 1)
+    lines = jnp.stack(jnp.meshgrid(along, across), -1)
+    vectors = jnp.stack([lines, lines[..., ::-1]]).astype(x.dtype)
+
+    def end(v):
+        path = shoot(metric, x, _to_metric(metric, x, v), ts=jnp.array([0.0, 1.0]), dense=False, max_steps=max_steps,
+                     throw=False)  # fmt: skip
+        return path.points[-1], path.result
+
+    flat, result = jax.jit(jax.vmap(end))(vectors.reshape(-1, 2))
+    points = np.asarray(flat).reshape(vectors.shape)
+    result = jax.tree.map(lambda leaf: leaf.reshape(vectors.shape[:-1]), result)
+    style = {"colors": ["#D55E00"] * (n + 1) + ["#0072B2"] * (n + 1), "linewidths": 1.0, "zorder": 3, **style}
+    artist = LineCollection(list(points.reshape(-1, *points.shape[2:])), capstyle="round", **style)
+    ax.add_collection(artist)
+    centre = ax.scatter(*np.asarray(x), s=28, c="#111111", edgecolors="white", linewidths=0.8, zorder=5)
+    seen = points[np.isfinite(points).all(-1)]
+    if len(seen):
+        ax.update_datalim(seen)
+        ax.autoscale_view()
+    label_plane(ax)
+    return GridArtists(artist, centre, points, result)

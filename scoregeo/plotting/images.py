@@ -1,4 +1,4 @@
-"""Images along paths, for data sets whose points are images."""
+"""Images along paths, and means of images, for data sets whose points are images."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from .._checks import check_count
-from .._types import Points
+from .._types import Point, Points
 from .fields import check_axes
 
 # Pixels between images; white, or what the colour map has for missing values.
@@ -60,18 +60,65 @@ def image_strip(
     if times.shape != (columns,):
         raise ValueError(f"`ts` must have shape ({columns},) to match `paths`, got {times.shape}")
     values = np.stack(list(rows.values()))
-    low, high = (values.min(), values.max()) if limits is None else limits
-    if limits is not None and not low < high:
-        raise ValueError(f"`limits` must be (low, high) with low < high, got {limits!r}")
-    mosaic = _mosaic(values.reshape(len(rows), columns, *shape))
-    if mosaic.ndim == 3:
-        # matplotlib wants colours between 0 and 1; gaps are white.
-        mosaic = np.clip((mosaic - low) / (high - low if high > low else 1.0), 0, 1)
-        mosaic = np.where(np.isnan(mosaic), 1.0, mosaic)
-    else:
-        mosaic, style = np.ma.masked_invalid(mosaic), {"cmap": "gray", "vmin": low, "vmax": high, **style}
-    artist = ax.imshow(mosaic, **{"interpolation": "nearest", **style})
+    artist = _show(ax, _mosaic(values.reshape(len(rows), columns, *shape)), _limits(values, limits), style)
     _label(ax, list(rows), times, shape)
+    return artist
+
+
+def mean_images(
+    ax: Axes,
+    images: Points | np.ndarray,
+    means: Mapping[str, Point | np.ndarray],
+    image_shape: Sequence[int],
+    *,
+    limits: tuple[float, float] | None = None,
+    **style: Any,
+) -> AxesImage:
+    """A row of images, and below it their means under several metrics, enlarged, with their names.
+
+    **Arguments**
+
+    - ``ax``: the axes; its ticks become the names.
+    - ``images``: ``(n, d)``, in the units of the images; ``image_shape``, ``limits``, ``**style``: as in `image_strip`.
+    - ``means``: from a name to the mean ``(d,)``, such as the arithmetic one and the ``point`` of a `FrechetMean`;
+      ``n`` at most. They are as large as the width of the row allows.
+
+    Raises ``ValueError`` for shapes that do not agree, or values that are not finite.
+
+    >>> import numpy as np
+    >>> from matplotlib.figure import Figure
+    >>> from scoregeo.plotting import mean_images
+    >>> images = np.eye(4)
+    >>> means = {"arithmetic": images.mean(0), "medoid": images[0]}
+    >>> mean_images(Figure().subplots(), images, means, (2, 2)).get_array().shape
+    (7, 11)
+    """
+    check_axes(ax)
+    shape, images = check_image_shape(image_shape), np.asarray(images, np.float64)
+    size, n, k = int(np.prod(shape)), len(images), len(means)
+    if images.shape != (n, size) or not 1 <= k <= n:
+        raise ValueError(f"`images` must have shape (n, {size}) for images {shape}, and `means` 1 to n of them, got "
+                         f"{images.shape} and {k}")  # fmt: skip
+    centers = {name: np.asarray(mean, np.float64) for name, mean in means.items()}
+    for name, mean in centers.items():
+        if mean.shape != (size,):
+            raise ValueError(f"`means[{name!r}]` must have shape ({size},), got {mean.shape}")
+    values = np.concatenate([images, np.stack(list(centers.values()))])
+    if not np.isfinite(values).all():
+        raise ValueError("`images` and `means` must be finite, got NaN or infinite values")
+    row = _mosaic(images.reshape(1, n, *shape))
+    (h, width), w, times = row.shape[:2], shape[1], n // k
+    below = np.full((h * times, *row.shape[1:]), np.nan)
+    middles = (np.arange(k) + 0.5) * width / k
+    for middle, mean in zip(middles, centers.values(), strict=True):
+        left = round(middle - w * times / 2)
+        image = _mosaic(mean.reshape(1, 1, *shape))
+        below[:, left : left + w * times] = image.repeat(times, 0).repeat(times, 1)
+    mosaic = np.concatenate([row, np.full((_GAP, *row.shape[1:]), np.nan), below])
+    artist = _show(ax, mosaic, _limits(values, limits), style)
+    ax.set_xticks(middles - 0.5, list(centers))
+    ax.set_yticks([(h - 1) / 2, h + _GAP + (h * times - 1) / 2], ["data", "means"])
+    _bare(ax)
     return artist
 
 
@@ -141,6 +188,24 @@ def _mosaic(images: np.ndarray) -> np.ndarray:
     return whole[: -_GAP or None, : -_GAP or None]
 
 
+def _limits(values: np.ndarray, limits: tuple[float, float] | None) -> tuple[float, float]:
+    if limits is not None and not limits[0] < limits[1]:
+        raise ValueError(f"`limits` must be (low, high) with low < high, got {limits!r}")
+    return (values.min(), values.max()) if limits is None else limits
+
+
+def _show(ax: Axes, mosaic: np.ndarray, limits: tuple[float, float], style: dict[str, Any]) -> AxesImage:
+    """Draw a mosaic whose gaps are NaN."""
+    low, high = limits
+    if mosaic.ndim == 3:
+        # matplotlib wants colours between 0 and 1; gaps are white.
+        shown = np.clip((mosaic - low) / (high - low if high > low else 1.0), 0, 1)
+        shown = np.where(np.isnan(shown), 1.0, shown)
+    else:
+        shown, style = np.ma.masked_invalid(mosaic), {"cmap": "gray", "vmin": low, "vmax": high, **style}
+    return ax.imshow(shown, **{"interpolation": "nearest", **style})
+
+
 def _label(ax: Axes, names: list[str], ts: np.ndarray, shape: tuple[int, ...]) -> None:
     h, w = shape[:2]
     # At most five times, first and last among them: more do not fit below small images.
@@ -148,6 +213,11 @@ def _label(ax: Axes, names: list[str], ts: np.ndarray, shape: tuple[int, ...]) -
     ax.set_xticks(shown * (w + _GAP) + (w - 1) / 2, [f"{ts[i]:.2g}" for i in shown])
     ax.set_yticks(np.arange(len(names)) * (h + _GAP) + (h - 1) / 2, names)
     ax.set_xlabel("$t$")
+    _bare(ax)
+
+
+def _bare(ax: Axes) -> None:
+    """Names, but no marks and no frame."""
     ax.tick_params(length=0)
     for spine in ax.spines.values():
         spine.set_visible(False)

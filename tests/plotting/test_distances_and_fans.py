@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from scoregeo import RESULTS, ConformalMetric, EuclideanMetric, MatrixMetric, models
-from scoregeo.plotting import distance_field, geodesic_fan, voronoi
+from scoregeo.plotting import distance_field, exponential_grid, geodesic_fan, voronoi
 from scoregeo.plotting.distances import grid_distances
 
 LIMITS = (-2.0, 2.0), (-1.5, 1.5)
@@ -53,6 +53,44 @@ class TestFan:
             geodesic_fan(ax, EuclideanMetric(), jnp.zeros(3), 1.0)
         with pytest.raises(ValueError, match="`radius` must be a positive number, got -1"):
             geodesic_fan(ax, EuclideanMetric(), jnp.zeros(2), -1)
+
+
+class TestExponentialGrid:
+    @pytest.mark.slow
+    def test_of_the_sphere(self, ax):
+        """From the pole of a stereographic chart, (a, b) goes to the point in that direction at tan(|(a, b)| / 2)."""
+        artists = exponential_grid(ax, models.Sphere(), jnp.zeros(2), 1.2, n=2)
+        ticks, lines = np.linspace(-1.2, 1.2, 13), np.linspace(-1.2, 1.2, 3)
+        vectors = np.stack(np.meshgrid(ticks, lines), -1)
+        lengths = np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+        exact = vectors / lengths * np.tan(lengths / 2)
+        np.testing.assert_allclose(artists.points, [exact, exact[..., ::-1]], atol=1e-6)
+        np.testing.assert_array_equal(artists.lines.get_segments()[-1], artists.points[1, -1])
+        assert np.asarray(artists.result == RESULTS.successful).all()
+
+    def test_is_square_to_the_metric(self, ax):
+        """In a flat metric all cells are one parallelogram, which the metric takes for a square."""
+        matrix = np.array([[4.0, 1.0], [1.0, 2.0]])
+        points = exponential_grid(
+            ax, MatrixMetric(lambda x: jnp.asarray(matrix)), jnp.array([0.5, 0.0]), 2.0, n=4
+        ).points
+        sides = np.stack([points[0, 2, -1] - points[0, 2, 0], points[1, 2, -1] - points[1, 2, 0]])
+        np.testing.assert_allclose(sides @ matrix @ sides.T, 16 * np.eye(2), atol=1e-5)
+        np.testing.assert_allclose(points[:, 2, 12], [[0.5, 0.0]] * 2, atol=1e-9)
+
+    @pytest.mark.slow
+    def test_what_fails_is_a_gap(self, ax):
+        artists = exponential_grid(ax, models.HyperbolicHalfSpace(), jnp.array([0.0, 1.0]), 2.0, n=2, max_steps=3)
+        failed = ~np.asarray(artists.result == RESULTS.successful)
+        assert failed.any()
+        assert np.isnan(artists.points[failed]).all()
+        assert np.isfinite(ax.get_xlim()).all()
+
+    def test_bad_input(self, ax):
+        with pytest.raises(ValueError, match="`x` must have shape"):
+            exponential_grid(ax, EuclideanMetric(), jnp.zeros(3), 1.0)
+        with pytest.raises(ValueError, match="`radius` must be a positive number, got 0"):
+            exponential_grid(ax, EuclideanMetric(), jnp.zeros(2), 0)
 
 
 class TestDistanceField:

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from scoregeo.plotting import image_strip
+from scoregeo.plotting import image_strip, mean_images
 
 
 @pytest.fixture
@@ -104,3 +104,35 @@ def test_image_strip_refuses(ax, paths, shape, options, message):
 def test_axes_come_first():
     with pytest.raises(TypeError, match="`ax` must be a matplotlib Axes"):
         image_strip({}, Figure().subplots(), (2, 2))
+
+
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_means_below_a_row_of_images(ax, channels):
+    """Every image is in the row, and every mean below it, three times as large, under its name."""
+    random = np.random.default_rng(0)
+    shape = (4, 3, *channels)
+    images, means = random.uniform(size=(7, np.prod(shape))), random.uniform(size=(2, np.prod(shape)))
+    mosaic = mean_images(ax, images, dict(zip("ab", means, strict=True)), shape, limits=(0, 1)).get_array()
+    assert mosaic.shape == (4 + 1 + 3 * 4, 7 * 3 + 6, *channels)
+    for i, image in enumerate(images):
+        np.testing.assert_allclose(mosaic[:4, 4 * i : 4 * i + 3], image.reshape(shape))
+    for middle, mean in zip(ax.get_xticks(), means, strict=True):
+        left = round(middle + 0.5 - 4.5)
+        np.testing.assert_allclose(mosaic[5::3, left : left + 9 : 3], mean.reshape(shape))
+        np.testing.assert_allclose(mosaic[7::3, left + 2 : left + 9 : 3], mean.reshape(shape))
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["a", "b"]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["data", "means"]
+
+
+@pytest.mark.parametrize(
+    ("images", "means", "message"),
+    [
+        (np.ones((3, 5)), {"a": np.ones(4)}, r"`images` must have shape \(n, 4\) .*, got \(3, 5\) and 1"),
+        (np.ones((1, 4)), {"a": np.ones(4), "b": np.ones(4)}, r"`means` 1 to n of them, got \(1, 4\) and 2"),
+        (np.ones((3, 4)), {"a": np.ones((1, 4))}, r"`means\['a'\]` must have shape \(4,\), got \(1, 4\)"),
+        (np.ones((3, 4)), {"a": np.full(4, np.nan)}, "`images` and `means` must be finite"),
+    ],
+)
+def test_mean_images_refuses(ax, images, means, message):
+    with pytest.raises(ValueError, match=message):
+        mean_images(ax, images, means, (2, 2))
