@@ -117,7 +117,8 @@ def _read(words: list[str]) -> "tuple[Command, Any]":
 
     if words[0] not in _COMMANDS:
         raise ValueError(_mistakes.unknown_command(words[0], _COMMANDS))
-    named = {words[0]: _import(words[0])}
+    with _loading(words):
+        named = {words[0]: _import(words[0])}
     try:
         with _silence():
             return _parse(words, named)
@@ -130,6 +131,19 @@ def _read(words: list[str]) -> "tuple[Command, Any]":
     except SystemExit:
         line = _mistakes.in_options(_mistakes.from_box(told.getvalue(), words[0]), named[words[0]])
     raise ValueError(line)
+
+
+@contextlib.contextmanager
+def _loading(words: list[str]) -> Iterator[None]:
+    """While modules are imported, which takes seconds, a line on standard error, if it is a terminal; it goes away."""
+    shown = sys.stderr.isatty() and "--quiet" not in words
+    if shown:
+        print("loading scoregeo and JAX", end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        if shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def _import(name: str) -> "type[Command]":

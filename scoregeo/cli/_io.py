@@ -103,7 +103,7 @@ def some_rows(total: int, n: int, seed: int, report: Report) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(total, n, replace=False))
 
 
-def load_model(folder: pathlib.Path) -> DiffusionModel:
+def load_model(folder: pathlib.Path, report: Report) -> DiffusionModel:
     """The saved model; raises ``ValueError`` that names the argument."""
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
@@ -111,7 +111,8 @@ def load_model(folder: pathlib.Path) -> DiffusionModel:
             f"`--model` {folder} cannot be used: it {what}, but must be a folder that `scoregeo train` wrote"
         )
     try:
-        return DiffusionModel.load(folder)
+        with report.busy("loading the model"):
+            return DiffusionModel.load(folder)
     except (OSError, TypeError, ValueError) as error:
         raise ValueError(f"`--model` {folder} cannot be used: {error}") from error
 

@@ -12,6 +12,7 @@ from ._families import FAMILIES, strength_for
 from ._geometry import GEOMETRY_FILE, Geometry, check_known_sigma, double_precision
 from ._io import POINTS_FILE, training_points
 from ._network import kept_image_shape
+from ._report import Report
 
 # The names of `FAMILIES`.
 Kind: TypeAlias = Literal["stein", "inverse-stein", "score-jacobian", "power", "energy", "score-norm"]
@@ -35,8 +36,9 @@ class MetricOptions:
     strength: float | None = None
     """The strength itself, in place of --ratio."""
 
-    def of(self, folder: Path, model: DiffusionModel) -> Geometry:
-        """The metric kept beside the ``model`` in ``folder``, with what is given in place of its own.
+    def of(self, folder: Path, model: DiffusionModel, report: Report) -> Geometry:
+        """The metric kept beside the ``model`` in ``folder``, with what is given in place of its own; the ``report`` is
+        told while a ratio is measured.
 
         Raises ``ValueError`` for a noise level that the model does not know, a strength or ratio that makes no sense,
         and where something is neither given nor kept.
@@ -61,7 +63,8 @@ class MetricOptions:
             points = self._points(folder, model, kind)
         if strength is None:
             assert points is not None
-            with double_precision():
+            # As measured on two cores; the power of the density integrates log p along lines.
+            with double_precision(), report.busy("measuring how strong the metric is to be", compiling=7):
                 ratio = RATIO if self.ratio is None else self.ratio
                 strength = strength_for(kind, model.score_at(sigma), points, ratio)
         return Geometry(sigma, strength, contrast, shape, kind, points)

@@ -46,6 +46,8 @@ class Report:
         self._console = _wide(Console()) if console is None else console
         self._errors = Console(stderr=True) if errors is None else errors
         self._values: dict[str, Any] = {}
+        # Whether a line or bar is on the terminal: there is room for one.
+        self._live = False
 
     @property
     def shows_progress(self) -> bool:
@@ -94,8 +96,8 @@ class Report:
     @contextlib.contextmanager
     def busy(self, doing: str, compiling: float | None = None) -> Iterator[None]:
         """While entered, say what is done and for how long, and when JAX compiles for it; ``compiling`` says how many
-        seconds that takes, about, the first time."""
-        if not self.shows_progress:
+        seconds that takes, about, the first time. Within another `busy` or `bar`, that one stays."""
+        if not self.shows_progress or self._live:
             yield
             return
         from jax import monitoring
@@ -116,9 +118,11 @@ class Report:
                     bar.update(task, description=otherwise)
 
             monitoring.register_event_duration_secs_listener(phase)
+            self._live = True
             try:
                 yield
             finally:
+                self._live = False
                 monitoring.unregister_event_duration_listener(phase)
 
     def announce_compiling(self) -> None:
@@ -131,7 +135,11 @@ class Report:
         """While entered, a bar of how many of ``total`` are done, with their rate and the time that is left; gives a
         function to call with how many more are."""
         with progress_bar(total, shown=self.shows_progress, name=doing, unit=unit) as advance:
-            yield advance
+            self._live = True
+            try:
+                yield advance
+            finally:
+                self._live = False
 
     def each(self, items: Iterable[_Item], doing: str, unit: str) -> Iterator[_Item]:
         """The ``items``, with a `bar` of those that are done."""
@@ -140,6 +148,7 @@ class Report:
             with self.busy(doing):
                 yield items[0]
             return
+        self.announce_compiling()
         with self.bar(len(items), doing, unit) as advance:
             for item in items:
                 yield item

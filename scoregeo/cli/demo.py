@@ -102,14 +102,16 @@ def run_task(name: str, task: Task, out: pathlib.Path, report: Report) -> dict[s
     n, dim = task.dataset.points.shape
     report.rule(f"[bold]{name}[/bold]: {n} points in {dim} dimensions")
     model, training = train(task, out / name, report)
-    accuracy = check_score(model, task)
+    with report.busy("the error of the score, where the true one is known"):
+        accuracy = check_score(model, task)
     if accuracy is not None:
         report.say(accuracy)
     with double_precision():
-        geometry, points = choose_geometry(model, task)
-        geometry.save(out / name / "model")
-        stein = geometry.metric(model)
-        metrics = {"Stein": stein} | {rival: make(model, points) for rival, make in task.rivals.items()}
+        with report.busy("measuring how strong the metrics are to be"):
+            geometry, points = choose_geometry(model, task)
+            geometry.save(out / name / "model")
+            stein = geometry.metric(model)
+            metrics = {"Stein": stein} | {rival: make(model, points) for rival, make in task.rivals.items()}
         start, paths, records = task.start(points), {}, []
         for metric_name, metric in metrics.items():
             with report.busy(f"geodesics, {metric_name}", compiling=20):
@@ -118,7 +120,8 @@ def run_task(name: str, task: Task, out: pathlib.Path, report: Report) -> dict[s
                 record |= {"metric": metric_name, **middle_log_density(score_of(stein), path)} | away(task, i, path)
             report.say(geodesic_table(solved, title=f"geodesics of {name}, {metric_name}"))
             records += solved
-        picture = draw(name, task, stein, paths, out)
+        with report.busy("drawing"):
+            picture = draw(name, task, stein, paths, out)
     report.wrote(picture)
     report.wrote(out / name / "model")
     return {

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -41,14 +41,19 @@ class Explore(Command):
     one: the file of the points to show, in the units of the data; by default those it was trained on."""
     normals: bool = False
     """In place of a model and data: the Fisher-Rao geometry of two normal distributions."""
+    metric: Literal["stein", "power", "score-jacobian"] | None = None
+    """Metric that is shown at first, described by `scoregeo distance --help`; by default stein. The page offers all
+    that the score allows."""
+    sigma: float | None = None
+    """Noise level that is shown at first, in the coordinates of the model; of a file of points, the bandwidth. By
+    default the one kept with the model, or Scott's bandwidth."""
+    ratio: float = 100.0
+    """How many times as much leaving the data costs at first, in squared lengths."""
     sigmas: tuple[float, ...] = ()
-    """Noise levels of the slider, in the coordinates of the model; of a file of points, bandwidths. By default five
-    about the one kept with the model, or about Scott's bandwidth."""
+    """The noise levels of the slider; by default five about --sigma."""
     through: tuple[int, ...] = ()
     """Of points in more than two dimensions, the rows of three: the page shows the plane through them. By default, that
     of the first two principal components."""
-    ratio: float = 100.0
-    """How many times as much leaving the data costs at first."""
     resolution: int = 128
     """Steps of the grid along its longer side."""
     references: int = 3
@@ -60,6 +65,7 @@ class Explore(Command):
 
     examples: ClassVar = (
         "--model model --out page.html",
+        "--model model --metric power --sigma 0.3 --ratio 1000 --out page.html",
         "--data points.csv --sigmas 0.2 0.4 --out page.html",
         "--normals --out normals.html",
     )
@@ -72,15 +78,26 @@ class Explore(Command):
             raise ValueError(f"`--model`, `--data` or `--normals` must say what to explore, got {got}")
         if self.normals and (idle := self._idle_with_normals()):
             raise ValueError(f"`{idle[0]}` is for a model or data, but `--normals` has neither")
+        self._check_sigma()
         check_output("out", self.out, (".html",))
         if self.normals:
             page = normals_page()
         else:
-            with double_precision(), report.busy("the page"):
+            solved = f", and {self.references} geodesics in each metric" if self.references else ""
+            # As measured on two cores, of the score and of the solvers of three metrics.
+            with double_precision(), report.busy(f"the score on a grid{solved}", compiling=60 if solved else 7):
                 page = self._page_of_score(report)
         write_page(self.out, page)
         report.keep(bytes=len(page.encode()))
         report.wrote(self.out, f"{len(page.encode()) / 1e6:.2f} MB")
+
+    def _check_sigma(self) -> None:
+        if self.sigma is None:
+            return
+        if not (self.sigma > 0 and np.isfinite(self.sigma)):
+            raise ValueError(f"`--sigma` must be a positive number, got {self.sigma}")
+        if self.sigmas and self.sigma not in self.sigmas:
+            raise ValueError(f"`--sigma` must be one of `--sigmas`, where these are given, got {self.sigma}")
 
     def _idle_with_normals(self) -> list[str]:
         """The options that are given, and of which the page of normal distributions makes nothing."""
@@ -92,8 +109,12 @@ class Explore(Command):
 
     def _page_of_score(self, report: Report) -> str:
         settings: dict[str, Any] = {
-            "ratio": self.ratio, "resolution": self.resolution, "references": self.references,
-        }  # fmt: skip
+            "metric": self.metric,
+            "noise_level": self.sigma,
+            "ratio": self.ratio,
+            "resolution": self.resolution,
+            "references": self.references,
+        }
         if self.model is not None:
             score, points, levels, unit = self._of_model(self.model, report)
             title = f"Geodesics of {'/'.join(self.model.resolve().parts[-2:])}"
@@ -102,7 +123,8 @@ class Explore(Command):
                 raise ValueError(f"`{self.reading.chosen()[0]}` is for a file, but `--data` is {_MOONS}")
             moons = two_moons(jax.random.key(self.seed), 400)
             assert moons.score is not None
-            score, points, levels = moons.score, np.asarray(moons.points), self.sigmas or _MOONS_LEVELS
+            levels = self.sigmas or (_MOONS_LEVELS if self.sigma is None else _about(self.sigma))
+            score, points = moons.score, np.asarray(moons.points)
             title, unit = "Geodesics of two moons", "units of the data"
         else:
             score, points, levels, unit = self._of_file(Path(str(self.data)), report)
@@ -112,8 +134,10 @@ class Explore(Command):
 
     def _of_model(self, folder: Path, report: Report) -> tuple[AbstractScore, np.ndarray, Sequence[float], str]:
         """The score of a saved model, points in its coordinates, noise levels, and the unit of length."""
-        model = load_model(folder)
-        levels = self.sigmas or _levels_of(model, folder)
+        model = load_model(folder, report)
+        if self.sigma is not None:
+            check_known_sigma(self.sigma, model)
+        levels = self.sigmas or _levels_of(model, folder, self.sigma)
         for sigma in levels:
             check_known_sigma(sigma, model, "sigmas")
         if self.data is not None:
@@ -133,22 +157,24 @@ class Explore(Command):
                     f"`--through` needs a file of at most {_MOST} points, of which none is left out, got {n}"
                 )
             points = points[some_rows(n, _MOST, self.seed, report)]
-        if not self.sigmas:
-            middle = len(points) ** (-1 / (d + 4))  # Scott's rule, for variance one
-            levels = tuple(round(factor * middle, 3) for factor in _FACTORS)
-        else:
-            levels = self.sigmas
+        scott = len(points) ** (-1 / (d + 4))  # for variance one
+        levels = self.sigmas or _about(scott if self.sigma is None else self.sigma)
         score = KernelDensityScore(jnp.asarray(points), float(levels[0]))
         return score, points, levels, "standardised units"
 
 
-def _levels_of(model: DiffusionModel, folder: Path) -> tuple[float, ...]:
-    """Noise levels about the one that is kept with a model, as far as it knows them."""
-    if not (folder / GEOMETRY_FILE).exists():
-        raise ValueError(f"`--model` {folder} has no {GEOMETRY_FILE}; give --sigmas")
-    kept = Geometry.load(folder).sigma
+def _about(sigma: float) -> tuple[float, ...]:
+    """Noise levels about one."""
+    return tuple(factor * sigma for factor in _FACTORS)
+
+
+def _levels_of(model: DiffusionModel, folder: Path, sigma: float | None = None) -> tuple[float, ...]:
+    """Noise levels about ``sigma``, by default the one that is kept with a model, as far as it knows them."""
+    if sigma is None and not (folder / GEOMETRY_FILE).exists():
+        raise ValueError(f"`--model` {folder} has no {GEOMETRY_FILE}; give --sigma")
+    middle = Geometry.load(folder).sigma if sigma is None else sigma
     least, most = known_sigmas(model)
-    return tuple(kept * factor for factor in _FACTORS if least <= kept * factor <= most) or (kept,)
+    return tuple(level for level in _about(middle) if least <= level <= most) or (middle,)
 
 
 def plane_through(points: np.ndarray, rows: tuple[int, ...]) -> Plane | None:

@@ -80,10 +80,10 @@ class Plot(Command):
         if self.sweep is None and (self.values or self.out.suffix in _ANIMATIONS):
             raise ValueError("`--values` and a .gif need `--sweep`, which says what changes from frame to frame")
         check_output("out", self.out, PICTURES if self.sweep is None else _ANIMATIONS)
-        model = load_model(self.model)
+        model = load_model(self.model, report)
         if model.dim < 2:
             raise ValueError(f"`--model` {self.model} must have at least two dimensions to draw, but has {model.dim}")
-        geometry = self.metric.of(self.model, model)
+        geometry = self.metric.of(self.model, model, report)
         scene = self._scene(model, report)
         report.keep(**geometry.about(), show=self.show)
         with double_precision():
@@ -127,7 +127,7 @@ class Plot(Command):
         # What else says how strong the metric is makes room for what is swept.
         cleared = {"ratio": {"strength": None}, "strength": {"ratio": None}}.get(sweep, {})
         chosen = [dataclasses.replace(self.metric, **cleared, **{sweep: value}) for value in values]
-        frames = [options.of(self.model, model) for options in chosen]
+        frames = [options.of(self.model, model, report) for options in chosen]
         report.keep(sweep=sweep, values=values)
         with report.bar(len(frames), "drawing", "frames") as advance:
 

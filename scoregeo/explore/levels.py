@@ -48,7 +48,7 @@ class Level:
         """The metric that the page calls ``kind``, of the library, in all dimensions."""
         if kind == "power":
             return ConformalMetric.power(self.score, data, ratio)
-        if kind == "jacobian":
+        if kind == "score-jacobian":
             return ScoreJacobianMetric(self.score, self.noise, ratio - 1)
         return SteinMetric(self.score, self.stein * (ratio - 1))
 

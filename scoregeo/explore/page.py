@@ -29,7 +29,7 @@ _LARGEST = 2_000_000
 # So many points of the data are shown.
 _SHOWN = 400
 # The metrics of a page, in the order of its menu.
-_METRICS = ("stein", "power", "jacobian")
+_METRICS = ("stein", "power", "score-jacobian")
 # The scripts of each page, in the order in which they build on each other.
 _SCRIPTS = {
     "score": (
@@ -46,6 +46,8 @@ def score_page(
     *,
     noise_levels: Sequence[float] | float | None = None,
     plane: Plane | None = None,
+    metric: str | None = None,
+    noise_level: float | None = None,
     ratio: float = 100.0,
     resolution: int = 128,
     references: int = 3,
@@ -64,11 +66,12 @@ def score_page(
     - ``score``: an `AbstractScore`, or a function ``x -> s(x)``, in d >= 2 dimensions.
     - ``data``: ``(n, d)``, at least two points: they calibrate the metrics, as `recommend_strength` does, and some are
       shown.
-    - ``noise_levels``: those of the slider, or one, in the units of the data; by default the score as it is. The one
-      in the middle is shown first. The score must be one that knows them, as a `NetworkScore` and a
-      `KernelDensityScore` do.
+    - ``noise_levels``: those of the slider, or one, in the units of the data; by default the score as it is. The score
+      must be one that knows them, as a `NetworkScore` and a `KernelDensityScore` do.
     - ``plane``: for d > 2, the `Plane` to show; by default that of two principal components. Geodesics on the page are
       those of the plane, in the metric that it inherits.
+    - ``metric``: which is shown at first, "stein", "power" or "score-jacobian"; by default the first that there is.
+    - ``noise_level``: which of the ``noise_levels`` is shown at first, by default the one in the middle.
     - ``ratio``: how many times as much leaving the data costs at first; the slider goes from 1 to 10,000.
     - ``resolution``: steps of the grid along its longer side. A noise level should be two steps or more.
     - ``references``: for how many pairs of points the library solves the geodesic in each metric, shown beside the
@@ -94,15 +97,18 @@ def score_page(
         points = jnp.asarray(np.asarray(as_points(data, "data"), np.float64))
         if len(points) < 2 or points.shape[1] < 2:
             raise ValueError(f"`data` must have shape (n, d) with n, d >= 2, got {points.shape}")
-        about = _score_page(as_score(score), points, noise_levels, plane, ratio, resolution, references)
+        levels = levels_of(as_score(score), noise_levels)
+        level = _level_at(noise_level, [noise for noise, _ in levels])
+        about = _score_page(levels, level, points, plane, metric, ratio, resolution, references)
     return _assemble("score", title, about | {"unit": unit})
 
 
 def _score_page(
-    score: AbstractScore,
+    scores: Sequence[tuple[float | None, AbstractScore]],
+    level: int,
     points: Points,
-    noise_levels: Sequence[float] | float | None,
     plane: Plane | None,
+    metric: str | None,
     ratio: float,
     resolution: int,
     references: int,
@@ -113,9 +119,12 @@ def _score_page(
         raise ValueError(f"`plane` must be one of {points.shape[1]} dimensions, as `data` have, got {plane.dim}")
     shown = plane.coordinates(np.asarray(points))
     grid = Grid.around(shown, resolution)
-    levels = [make_level(noise, at, points, plane, grid) for noise, at in levels_of(score, noise_levels)]
-    level, absent = len(levels) // 2, _absent(levels, plane)
+    levels = [make_level(noise, at, points, plane, grid) for noise, at in scores]
+    absent = _absent(levels, plane)
     kinds = [kind for kind in _METRICS if kind not in absent]
+    if metric is not None and metric not in kinds:
+        why = f": {absent[metric]}" if metric in absent else ""
+        raise ValueError(f"`metric` must be one of {', '.join(kinds)}, got {metric}{why}")
     ends = shown if plane.marked is None else plane.marked
     pairs = choose_pairs(grid, levels[level], ends, ratio, max(references, 1))
     solved = (
@@ -128,6 +137,7 @@ def _score_page(
         "levels": [at.to_dict() for at in levels],
         "level": level,
         "metrics": kinds,
+        "metric": metric or kinds[0],
         "absent": absent,
         "ratio": ratio,
         "points": encode(some),
@@ -140,6 +150,16 @@ def _score_page(
     }
 
 
+def _level_at(noise: float | None, known: Sequence[float | None]) -> int:
+    """Which of the ``known`` noise levels is ``noise``, by default the one in the middle."""
+    if noise is None:
+        return len(known) // 2
+    close = [i for i, level in enumerate(known) if level is not None and abs(level / noise - 1) < 1e-6]
+    if not close:
+        raise ValueError(f"`noise_level` must be one of {', '.join(map(str, known))}, got {noise!r}")
+    return close[0]
+
+
 def _absent(levels: list[Level], plane: Plane) -> dict[str, str]:
     """Which metrics there are not at all levels, and why, for readers of the page."""
     absent: dict[str, str] = {}
@@ -148,9 +168,9 @@ def _absent(levels: list[Level], plane: Plane) -> dict[str, str]:
             at = "" if level.noise is None else f"at noise level {level.noise:g} "
             absent.setdefault("power", at + level.power)
     if plane.dim > 2:
-        absent["jacobian"] = "it needs all components of the score, of which a slice has two"
+        absent["score-jacobian"] = "it needs all components of the score, of which a slice has two"
     elif any(level.noise is None for level in levels):
-        absent["jacobian"] = "it needs a score that knows its noise level"
+        absent["score-jacobian"] = "it needs a score that knows its noise level"
     return absent
 
 

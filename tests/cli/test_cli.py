@@ -68,6 +68,19 @@ def test_help_of_a_command_imports_that_command(imported, capsys):
     assert cli._COMMANDS["sample"] in help
 
 
+@pytest.mark.parametrize(("words", "said"), [([], True), (["--quiet"], False)])
+def test_loading_is_said_on_a_terminal(monkeypatch, capsys, words, said):
+    """Before modules are imported, which takes seconds; afterwards nothing of it is left."""
+    before = []
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    import_command = cli._import
+    monkeypatch.setattr(cli, "_import", lambda name: (before.append(capsys.readouterr().err), import_command(name))[1])
+    with pytest.raises(SystemExit):
+        cli.main(["explore", "--out", "page.html", *words])
+    assert before[0] == ("loading scoregeo and JAX" if said else "")
+    assert capsys.readouterr().err.startswith("\r\x1b[Kscoregeo: " if said else "scoregeo: ")
+
+
 def test_command_is_parsed_and_run(imported, monkeypatch):
     from scoregeo.cli.pairs.distance import Distance
 

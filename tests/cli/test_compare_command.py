@@ -1,6 +1,7 @@
 """`scoregeo compare` on files, as a user runs it, and one line for every mistake."""
 
 import csv
+import json
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -9,8 +10,10 @@ import pytest
 from PIL import Image
 from scipy.linalg import sqrtm
 
-from scoregeo import RESULTS, SpectralNewton, SteinMetric, cli, pairwise_dist
+from scoregeo import RESULTS, EuclideanMetric, SpectralNewton, SteinMetric, cli, pairwise_dist
 from scoregeo.cli._geometry import Geometry, double_precision
+from scoregeo.cli._metric import MetricOptions
+from scoregeo.cli._report import Report
 from scoregeo.cli.pairs import compare as compare_command
 from scoregeo.comparison import compare
 from scoregeo.diffusion import DiffusionModel
@@ -53,11 +56,11 @@ def read(path):
 def test_all_pairs_with_a_picture(folder, tmp_path, capsys):
     table, picture = tmp_path / "table.csv", tmp_path / "picture.png"
     names = ["--model", str(folder / "model"), "--data", str(folder / "points.npy"), "--n", "5"]
-    settings = ["--sigma", "0.5", "--strengths", "0", "0.4", "--out", str(table), "--picture", str(picture)]
+    settings = ["--sigma", "0.5", "--strength", "0", "0.4", "--out", str(table), "--picture", str(picture)]
     cli.main(["compare", *names, *settings])
     printed = capsys.readouterr().out
     assert "over 10 of 10 pairs" in printed
-    assert "distances in standardised units; Stein at noise level 0.5" in printed
+    assert "lengths in standardised units; the score is that at noise level 0.5" in printed
     rows = read(table)
     assert len(rows) == 10
     for row in rows:
@@ -88,7 +91,7 @@ def test_picture_has_solved_geodesics_only(monkeypatch):
     for solved, curves in (((path, stalled, path), 2), ((stalled,) * 3, 0)):
         left = list(solved)
         monkeypatch.setattr(compare_command, "geodesic", lambda *args, left=left, **settings: left.pop())
-        figure = compare_command._picture(result, xs, xs, {"Stein": None}, xs)
+        figure = compare_command._picture(result, xs, xs, {"Stein": EuclideanMetric()}, xs)
         drawn = [ax.collections for ax in figure.axes if ax.get_label() == "data"]
         assert [len(group[0].get_segments()) for group in drawn] == [curves] * bool(curves)
 
@@ -116,6 +119,32 @@ def test_the_table_has_rows_of_the_file(folder, tmp_path, monkeypatch, capsys, t
     for row in rows:
         expected = np.linalg.norm((xs[int(row["first"])] - ys[int(row["second"])]) / scale)
         np.testing.assert_allclose(float(row["Euclidean"]), expected, rtol=1e-5)
+
+
+def test_each_metric_at_each_ratio(folder, monkeypatch, capsys):
+    """Each is what the other commands make of the same options, with the solver that suits it."""
+    seen = {}
+
+    def without_solves(xs, ys, *, metrics, **settings):
+        seen.update(metrics)
+        return compare(xs, metrics={name: lambda x, y: jnp.linalg.norm(x - y) for name in metrics}, resamples=0)
+
+    monkeypatch.setattr(compare_command, "compare", without_solves)
+    words = ["--metric", "stein", "score-norm", "--ratio", "1.5", "2", "--sigma", "0.4", "--json"]
+    cli.main(["compare", "--model", str(folder / "model"), "--data", str(folder / "points.npy"), *words])
+    told = json.loads(capsys.readouterr().out)["metrics"]
+    names = ["Stein ratio 1.5", "Stein ratio 2", "score norm ratio 1.5", "score norm ratio 2"]
+    assert list(told) == names
+    assert list(seen) == ["Euclidean", *names]
+    model = DiffusionModel.load(folder / "model")
+    for name, kind in zip(names, ("stein", "stein", "score-norm", "score-norm"), strict=True):
+        options = MetricOptions(kind=kind, sigma=0.4, ratio=float(name.split()[-1]))
+        geometry = options.of(folder / "model", model, Report())
+        assert told[name] == geometry.about()
+        with double_precision():
+            at = [metric.at(jnp.ones(2)).matrix(2) for metric in (seen[name].distance, geometry.metric(model))]
+        np.testing.assert_allclose(*at)
+    assert told[names[1]]["strength"] == pytest.approx(2 * told[names[0]]["strength"])
 
 
 def test_semicolons_and_numbers_as_names(folder, tmp_path, monkeypatch, capsys):
@@ -197,7 +226,7 @@ def test_all_pairs_of_distributions(folder, tmp_path, capsys):
     """Full matrices, written in float32, of the rows that were drawn."""
     names = ["--model", folder / "model", "--data", folder / "points.npy", "--covariances", folder / "covs.npy"]
     cli.main(["compare", *map(str, names), "--n", "4", "--out", str(tmp_path / "table.csv")])
-    assert "Euclidean, Stein and Wasserstein distances in standardised units" in capsys.readouterr().out
+    assert "lengths in standardised units" in capsys.readouterr().out
     rows = read(tmp_path / "table.csv")
     scale = np.asarray(DiffusionModel.load(folder / "model").standardization.scale, np.float64)
     means, covs = (np.load(folder / name).astype(np.float64) for name in ("points.npy", "covs.npy"))
@@ -234,8 +263,10 @@ def row_is_number(text):
         (["--data", "{folder}/one.npy"], "`--data` must have at least 3 points, got 1"),
         (["--n", "2"], "`--n` must be at least 3, got 2"),
         (["--sigma", "1e9"], "`--sigma` must be a noise level that the model knows"),
-        (["--strengths", "1", "-1"], "`--strengths` must be non-negative numbers, got -1"),
-        (["--strengths", "1", "1"], "`--strengths` must be different, got 1 1"),
+        (["--strength", "1", "-1"], "`--strength` must be a non-negative number, got -1"),
+        (["--strength", "1", "1"], "the metrics to compare must be different, but Stein 1 is given twice"),
+        (["--strength", "1", "--ratio", "2"], "`--strength` and `--ratio` both say how strong the metric is"),
+        (["--ratio", "0.5"], "`--ratio` must be a number of at least 1, got 0.5"),
         (["--out", "table.txt"], "`--out` must end in .csv, .parquet or .npz, got table.txt"),
         (["--picture", "{folder}/points.npy/p.png"], "`--picture` must be in a folder that can be written"),
     ],

@@ -118,7 +118,7 @@ def test_pairs_are_of_the_same_rows(table, tmp_path):
 
 
 def test_rows_of_statistics(table, tmp_path, monkeypatch):
-    monkeypatch.setattr("scoregeo.cli.statistics._sample.load_model", lambda path: MODEL)
+    monkeypatch.setattr("scoregeo.cli.statistics._sample.load_model", lambda path, report: MODEL)
     monkeypatch.setattr("scoregeo.cli._metric.MetricOptions.of", lambda *given: Geometry(0.1, 1.0, 1.0))
     sample = Mean(model=tmp_path, data=table, reading=DROP).read_sample(Report())
     assert sample.rows.tolist() == [0, 3, 4]

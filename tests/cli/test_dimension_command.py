@@ -23,7 +23,7 @@ def run(monkeypatch, tmp_path, capsys):
     model = SimpleNamespace(
         dim=3, standardization=None, schedule=EDM(), score_at=lambda sigma: PLANE.noised(1.0, sigma)
     )
-    monkeypatch.setattr("scoregeo.cli.models.dimension.load_model", lambda folder: model)
+    monkeypatch.setattr("scoregeo.cli.models.dimension.load_model", lambda folder, report: model)
     points = np.random.default_rng(0).normal(size=(40, 3)) * [3.0, 2.0, 0.0]
     np.save(tmp_path / "points.npy", points)
 

@@ -13,6 +13,7 @@ from scoregeo import ConformalMetric, SteinMetric, cli
 from scoregeo.cli._families import FAMILIES, score_of
 from scoregeo.cli._geometry import Geometry, double_precision
 from scoregeo.cli._metric import Kind, MetricOptions
+from scoregeo.cli._report import Report
 from scoregeo.diffusion import DiffusionModel
 from scoregeo.metrics import contrast
 
@@ -34,7 +35,7 @@ def test_all_families_have_names():
 
 def test_nothing_given_is_what_is_kept(tiny, model):
     kept = Geometry.load(tiny / "model")
-    assert MetricOptions().of(tiny / "model", model) == kept
+    assert MetricOptions().of(tiny / "model", model, Report()) == kept
     assert isinstance(kept.metric(model), SteinMetric)
     assert str(kept) == f"sigma {kept.sigma:g}, strength {kept.strength:g}"
 
@@ -50,7 +51,7 @@ def costs(metric, points):
 @pytest.mark.parametrize("kind", ["stein", "inverse-stein", "power", "score-norm"])
 def test_the_ratio_is_what_leaving_the_data_costs(tiny, model, kind):
     """By the eigenvalues of the metric, whatever its formula."""
-    found = MetricOptions(kind=kind, ratio=1.5).of(tiny / "model", model)
+    found = MetricOptions(kind=kind, ratio=1.5).of(tiny / "model", model, Report())
     with double_precision():
         on, off = costs(found.metric(model), found.points)
     np.testing.assert_allclose(off / on, 1.5, rtol=0.02)
@@ -58,7 +59,7 @@ def test_the_ratio_is_what_leaving_the_data_costs(tiny, model, kind):
 
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_a_strength_is_taken_as_it_is(tiny, model, kind):
-    found = MetricOptions(kind=kind, strength=0.25, sigma=0.5).of(tiny / "model", model)
+    found = MetricOptions(kind=kind, strength=0.25, sigma=0.5).of(tiny / "model", model, Report())
     with double_precision():
         metric = found.metric(model)
         holder = metric.log_factor if isinstance(metric, ConformalMetric) else metric
@@ -69,7 +70,7 @@ def test_a_strength_is_taken_as_it_is(tiny, model, kind):
 
 
 def test_another_metric_is_calibrated_to_a_hundred(tiny, model):
-    default, given = (MetricOptions(kind="power", ratio=r).of(tiny / "model", model) for r in (None, 100.0))
+    default, given = (MetricOptions(kind="power", ratio=r).of(tiny / "model", model, Report()) for r in (None, 100.0))
     assert default.strength == given.strength > 0
 
 
@@ -77,18 +78,18 @@ def test_what_is_kept_may_name_the_metric(copy, model):
     Geometry(0.4, 0.5, float("nan"), kind="power").save(copy)
     kept = json.loads((copy / "geometry.json").read_text())
     assert (kept["metric"], kept["contrast"]) == ("power", None)
-    found = MetricOptions().of(copy, model)
+    found = MetricOptions().of(copy, model, Report())
     assert (found.kind, found.sigma, found.strength) == ("power", 0.4, 0.5)
     assert str(found) == "power, sigma 0.4, strength 0.5"
     # The strength of one metric is none of another.
-    assert MetricOptions(kind="stein").of(copy, model).strength != 0.5
+    assert MetricOptions(kind="stein").of(copy, model, Report()).strength != 0.5
 
 
 def test_files_of_before_still_load(copy, model):
     """They did not name the metric."""
     old = {"sigma": 0.3, "strength": 2.0, "contrast": 10.0, "image_shape": None}
     (copy / "geometry.json").write_text(json.dumps(old))
-    assert MetricOptions().of(copy, model) == Geometry(0.3, 2.0, 10.0)
+    assert MetricOptions().of(copy, model, Report()) == Geometry(0.3, 2.0, 10.0)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +139,7 @@ def test_distances_in_other_metrics(tiny, capsys, kind):
     assert (found["metric"], found["code"], found["sigma"]) == (kind, "converged", 0.3)
     model = DiffusionModel.load(tiny / "model")
     with double_precision():
-        geometry = MetricOptions(kind=kind, strength=found["strength"]).of(tiny / "model", model)
+        geometry = MetricOptions(kind=kind, strength=found["strength"]).of(tiny / "model", model, Report())
         xs = jnp.asarray(model.standardization.apply(points[[0, 2]]), jnp.float64)
         expected = float(dist(geometry.metric(model), *xs))
         stein = float(dist(Geometry.load(tiny / "model").metric(model), *xs))

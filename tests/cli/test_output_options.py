@@ -150,6 +150,19 @@ class TestReport:
         assert said[:2] == ["solving: compiling, about 7 s", "solving"]
         assert set(said) == set(said[:2])
 
+    def test_there_is_one_line_at_a_time(self):
+        """What is entered within another says nothing, and afterwards there is room again."""
+        text, errors = self.terminal()
+        report = Report(errors=errors)
+        for outer in (report.busy("outer"), report.bar(3, "outer", "steps")):
+            with outer, report.busy("inner"):
+                pass
+        assert "outer" in text.getvalue()
+        assert "inner" not in text.getvalue()
+        with report.busy("afterwards"):
+            pass
+        assert "afterwards" in text.getvalue()
+
     def test_quiet_has_no_progress_on_terminals(self):
         text, errors = self.terminal()
         assert Report(errors=errors).shows_progress

@@ -9,6 +9,7 @@ from PIL import Image
 from scoregeo import cli
 from scoregeo.cli import plot
 from scoregeo.cli._metric import MetricOptions
+from scoregeo.cli._report import Report
 from scoregeo.cli.plot import Plot
 from scoregeo.diffusion import DiffusionModel
 
@@ -46,7 +47,7 @@ def test_what_is_swept(tiny, sweep, least):
     model = DiffusionModel.load(tiny / "model")
     options = MetricOptions()
     command = Plot(model=tiny / "model", out=tiny / "x.gif", sweep=sweep, metric=options)
-    geometry = options.of(tiny / "model", model)
+    geometry = options.of(tiny / "model", model, Report())
     values = command._default_values(sweep, geometry, model)
     chosen = {"strength": geometry.strength, "sigma": geometry.sigma, "ratio": 100.0}[sweep]
     assert least < values[0] < chosen < values[-1]

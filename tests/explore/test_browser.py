@@ -289,7 +289,7 @@ let frames = 0;
 """
 
 
-@pytest.mark.parametrize("metric", ["stein", "power", "jacobian"])
+@pytest.mark.parametrize("metric", ["stein", "power", "score-jacobian"])
 def test_frames_while_dragging(browser, folder, metric):
     """Once round the picture, a solve in each frame: 21 to 45 a second on two cores that ten processes share."""
     visit(browser, folder)

@@ -37,12 +37,13 @@ def test_a_file_of_points(tmp_path, capsys):
 
 
 def test_moons(tmp_path, capsys):
-    words = ("--resolution", 64, "--references", 0, "--ratio", 50)
+    words = ("--resolution", 64, "--references", 0, "--ratio", 50, "--metric", "power", "--sigma", 0.2)
     run("--data", "moons", "--out", tmp_path / "page.html", *words)
     known = about((tmp_path / "page.html").read_text())
     assert "wrote" in capsys.readouterr().out
-    assert [level["noise"] for level in known["levels"]] == [0.1, 0.15, 0.2, 0.3, 0.4]
-    assert known["metrics"] == ["stein", "power", "jacobian"]
+    assert [level["noise"] for level in known["levels"]] == pytest.approx([0.1, 0.14, 0.2, 0.28, 0.4])
+    assert (known["level"], known["metric"]) == (2, "power")
+    assert known["metrics"] == ["stein", "power", "score-jacobian"]
     assert (known["ratio"], known["unit"], known["plane"]) == (50, "units of the data", None)
     shown = floats(known["points"]).reshape(-1, 2)
     np.testing.assert_allclose(shown, two_moons(jax.random.key(0), 400).points, atol=1e-6)
@@ -100,6 +101,12 @@ def test_levels_about_one_that_is_kept_are_ones_that_the_model_knows(end, tmp_pa
         (("--out", "p.html", "--normals", "--through", "0", "1", "2"), "`--through` is for a model or data"),
         (("--out", "p.html", "--normals", "--resolution", "64"), "`--resolution` is for a model or data"),
         (("--out", "p.html", "--normals", "--key", "x"), "`--key` is for a model or data"),
+        (("--out", "p.html", "--normals", "--metric", "power"), "`--metric` is for a model or data"),
+        (("--out", "p.html", "--data", "moons", "--sigma", "0"), "`--sigma` must be a positive number, got 0"),
+        (
+            ("--out", "p.html", "--data", "moons", "--sigma", "0.2", "--sigmas", "0.1", "0.3"),
+            "`--sigma` must be one of `--sigmas`",
+        ),
     ],
 )
 def test_mistakes_take_one_line(words, message, tmp_path, monkeypatch, capsys):

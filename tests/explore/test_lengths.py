@@ -44,7 +44,7 @@ def worst(level, grid, plane, data, kind, ratios, pairs):
 
 
 @pytest.mark.parametrize(
-    ("kind", "ratios"), [("stein", (10.0, 100.0, 1000.0)), ("power", (10.0, 1000.0)), ("jacobian", (10.0, 100.0))]
+    ("kind", "ratios"), [("stein", (10.0, 100.0, 1000.0)), ("power", (10.0, 1000.0)), ("score-jacobian", (10.0, 100.0))]
 )
 def test_lengths_in_the_plane(kind, ratios):
     data = points()

@@ -82,7 +82,7 @@ def test_what_a_page_knows(page):
     grid = data["grid"]
     assert [level["noise"] for level in data["levels"]] == list(SIGMAS)
     assert data["level"] == 1
-    assert data["metrics"] == ["stein", "power", "jacobian"]
+    assert data["metrics"] == ["stein", "power", "score-jacobian"]
     xlow, xhigh, ylow, yhigh = data["view"]
     xs = np.asarray(points())
     assert (xs.min(0) > [xlow, ylow]).all()
@@ -196,7 +196,7 @@ def test_a_metric_that_is_absent_says_why():
     """Between points on a circle about its mean, a Gaussian is larger than at them: nothing to tell them by."""
     known = about(explore.score_page(mixture(), points(), resolution=64, references=0))
     assert known["metrics"] == ["stein", "power"]
-    assert known["absent"] == {"jacobian": "it needs a score that knows its noise level"}
+    assert known["absent"] == {"score-jacobian": "it needs a score that knows its noise level"}
     circle = jnp.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]])
     gaussian = GaussianScore(jnp.zeros(2), 0.1 * jnp.eye(2))
     known = about(explore.score_page(gaussian, circle, resolution=32, references=0))
@@ -295,8 +295,8 @@ def test_the_solver_gives_up_where_a_metric_overflows(b):
 def test_the_solver_of_the_page(page):
     """Under Node.js: derivatives of its energy are right, strength 0 is Euclid, and paths are symmetric."""
     pair = {"a": [-1.4, 0.2], "b": [1.3, -0.1], "level": 1}
-    cases = [{**pair, "metric": kind, "ratio": 50.0} for kind in ("stein", "power", "jacobian")]
-    cases += [{**pair, "metric": kind, "ratio": 1.0} for kind in ("stein", "power", "jacobian")]
+    cases = [{**pair, "metric": kind, "ratio": 50.0} for kind in ("stein", "power", "score-jacobian")]
+    cases += [{**pair, "metric": kind, "ratio": 1.0} for kind in ("stein", "power", "score-jacobian")]
     cases += [{"a": pair["b"], "b": pair["a"], "level": 1, "metric": "stein", "ratio": 50.0}]
     cases += [{"a": pair["a"], "b": pair["a"], "level": 1, "metric": "stein", "ratio": 50.0}]
     found = solve_in_node(page, cases)

@@ -69,7 +69,7 @@ class Dimension(Command):
             raise ValueError(f"`--probes` is for `--method trace` and `rank`, but it is {self.method}")
         if self.probes is not None and self.probes < 3:
             raise ValueError(f"`--probes` must be at least 3, got {self.probes}")
-        model = load_model(self.model)
+        model = load_model(self.model, report)
         levels = self._levels(model)
         check_output("out", self.out, TABLES)
         check_output("picture", self.picture, PICTURES)

@@ -47,7 +47,7 @@ class Evaluate(Command):
         """Print, write and draw the report. Training points kept beside the model tell whether it repeats them."""
         if self.samples < 0:
             raise ValueError(f"`--samples` must be at least 0, got {self.samples}")
-        model = load_model(self.model)
+        model = load_model(self.model, report)
         check_output("out", self.out, (".json",))
         check_output("picture", self.picture, PICTURES)
         points, kept = self.reading.points_for(model, self.data, report), training_points(model, self.model)

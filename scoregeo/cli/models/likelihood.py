@@ -43,7 +43,7 @@ class Likelihood(Command):
 
     def run(self, report: Report) -> None:
         """Compute the log densities, print their mean, and write them where ``--out`` says."""
-        model = load_model(self.model)
+        model = load_model(self.model, report)
         check_output("out", self.out, TABLES)
         found = self.reading.rows_for(model, self.data, report)
         points = found.points

@@ -60,7 +60,7 @@ class Sample(Command):
         """Draw the samples and write them."""
         if self.n < 1:
             raise ValueError(f"`--n` must be at least 1, got {self.n}")
-        model = load_model(self.model)
+        model = load_model(self.model, report)
         check_output("out", self.out, TABLES)
         check_output("picture", self.picture, PICTURES)
         shape = kept_image_shape(self.model, model) if self.picture is not None else None

@@ -108,7 +108,7 @@ class Train(Command):
     def _recommend(self, model: DiffusionModel, points: Points, shape: tuple[int, ...] | None, report: Report) -> None:
         """Keep a metric beside the model, so that the other commands have one."""
         try:
-            with double_precision():
+            with double_precision(), report.busy("measuring how strong the metric is to be"):
                 geometry = Geometry.recommended(model, points, shape)
         except ValueError as error:  # a network that knows no score without a condition
             report.note(f"no metric is kept beside the model: {error}")

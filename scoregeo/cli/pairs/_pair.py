@@ -56,13 +56,13 @@ class Problem:
         return path, record | self.geometry.about()
 
 
-def read_problem(arguments: PairCommand) -> Problem:
+def read_problem(arguments: PairCommand, report: Report) -> Problem:
     """Read and check everything that the arguments name, before anything is computed."""
     if arguments.start is None or arguments.end is None:
         raise ValueError("`--from` and `--to` must both be given")
     folder = arguments.model
-    model = load_model(folder)
-    geometry = arguments.metric.of(folder, model)
+    model = load_model(folder, report)
+    geometry = arguments.metric.of(folder, model, report)
     start = read_point(arguments.start, "from", folder, model.dim)
     end = read_point(arguments.end, "to", folder, model.dim)
     return Problem(model, geometry, start, end)

@@ -27,10 +27,11 @@ from ...fisher_rao import (
     wasserstein,
 )
 from ...geodesics import geodesic
-from ...metrics import AbstractMetric, SteinMetric
+from ...metrics import AbstractMetric
 from .._command import Command, CommandError
-from .._geometry import GEOMETRY_FILE, LENGTHS, SOLVER, Geometry, check_known_sigma, double_precision
+from .._geometry import LENGTHS, Geometry, double_precision, lengths_solver_for, solver_for
 from .._io import PointsOptions, load_model, some_rows, training_points, unit_of_length
+from .._metric import Kind, MetricOptions
 from .._output import PICTURES, check_output, write_picture, write_results
 from .._report import Report
 
@@ -38,6 +39,15 @@ from .._report import Report
 _DRAWN = 3
 # How many coordinates are solved side by side: the spacetime metric differentiates the denoiser in each at every node.
 _TOGETHER = 256
+# What the metrics of the score are called in tables.
+_NAMES: dict[str, str] = {
+    "stein": "Stein",
+    "inverse-stein": "inverse Stein",
+    "score-jacobian": "score Jacobian",
+    "power": "power",
+    "energy": "energy",
+    "score-norm": "score norm",
+}
 # What a distance is computed by.
 _Metric: TypeAlias = AbstractMetric | Callable[[Any, Any], Scalar] | Entry
 
@@ -54,10 +64,16 @@ class Compare(Command):
     """A file of as many points: pairs are made of the same rows. By default, all pairs among the points of --data."""
     n: int = 20
     """How many points of a file to take, at random, if it has more."""
+    metric: tuple[Kind, ...] = ()
+    """Metrics of the score, one distance for each; by default the one kept with the model. `scoregeo
+    distance --help` describes them."""
     sigma: float | None = None
     """Noise level of the score; by default the one kept with the model."""
-    strengths: tuple[float, ...] = ()
-    """Strengths of the Stein metric, one distance for each; by default the one kept with the model."""
+    ratio: tuple[float, ...] = ()
+    """How many times as much each metric costs off the data as on them, in squared lengths: one distance for each
+    number. For another --metric than the kept one 100 by default."""
+    strength: tuple[float, ...] = ()
+    """The strengths themselves, in place of --ratio."""
     log_snr: float | None = None
     """Also the diffusion edit distance of the model, with noise of this log signal-to-noise ratio at both ends."""
     covariances: Path | None = None
@@ -77,21 +93,22 @@ class Compare(Command):
 
     examples: ClassVar = (
         "--model model --data points.csv",
-        "--model model --data points.csv --strengths 0.1 1 10 --out distances.csv --picture distances.png",
+        "--model model --data points.csv --metric stein power score-jacobian --ratio 100 --picture distances.png",
+        "--model model --data points.csv --metric stein --strength 0.1 1 10 --out distances.csv",
     )
 
     def run(self, report: Report) -> None:
         """Print, write and draw the comparison; raises `CommandError` at the end if some solve failed."""
-        model = load_model(self.model)
-        sigma, strengths = _settings(self, model)
+        model = load_model(self.model, report)
         check_output("out", self.out, (".csv", ".parquet", ".npz"))
         check_output("picture", self.picture, PICTURES)
+        geometries = _geometries(self, model, report)
         with double_precision():
             rows, sides = _sides(self, model, report)
             xs, ys = sides[0].points, sides[1].points if len(sides) > 1 else None
-            score = model.score_at(sigma)
-            stein = {f"Stein {strength:g}": SteinMetric(score, strength) for strength in strengths}
-            metrics: dict[str, _Metric] = {"Euclidean": _euclidean, **stein}
+            of_score = {name: geometry.metric(model) for name, geometry in geometries.items()}
+            metrics: dict[str, _Metric] = {"Euclidean": _euclidean}
+            metrics |= {name: Entry(metric, solver=lengths_solver_for(metric)) for name, metric in of_score.items()}
             if self.log_snr is not None:
                 metrics["spacetime"] = _spacetime(self.log_snr, model, sides)
             if self.covariances is not None:
@@ -100,18 +117,19 @@ class Compare(Command):
             report.announce_compiling()
             result = compare(xs, ys, metrics=metrics, solver=LENGTHS, seed=self.seed, **settings)
             report.say(str(result))
-            with_units = "Euclidean, Stein" + (" and Wasserstein" if "Wasserstein" in metrics else "")
-            units = f"{with_units} distances in {unit_of_length(model)}"
-            report.say(f"{units}; Stein at noise level {sigma:g}")
+            (sigma,) = {geometry.sigma for geometry in geometries.values()}
+            report.say(f"lengths in {unit_of_length(model)}; the score is that at noise level {sigma:g}")
             table = _in_the_file(result, rows).table
             columns = {name: table[name] for name in table.dtype.names or ()}
-            report.keep(sigma=sigma, strengths=strengths, failed=result.failed, pairs=columns)
+            chosen = {name: geometry.about() for name, geometry in geometries.items()}
+            report.keep(sigma=sigma, metrics=chosen, failed=result.failed, pairs=columns)
             # Drawn before anything is written: if that fails, nothing is left behind.
             figure = None
             if self.picture is not None:
                 kept = training_points(model, self.model)
                 background = xs if kept is None else jnp.asarray(kept)
-                figure = _picture(result, xs, xs if ys is None else ys, stein, background)
+                with report.busy("geodesics for the picture"):
+                    figure = _picture(result, xs, xs if ys is None else ys, of_score, background)
             write_results(report, self.out, columns, array="Euclidean", columns=columns)
             write_picture(report, self.picture, figure)
         failed = sum(result.failed.values())
@@ -133,24 +151,21 @@ def _euclidean(x: Point, y: Point) -> Scalar:
     return jnp.linalg.norm(x - y)
 
 
-def _settings(arguments: Compare, model: DiffusionModel) -> tuple[float, tuple[float, ...]]:
-    """The noise level and the strengths: as given, or as kept with the model."""
-    folder = arguments.model
-    sigma, strengths = arguments.sigma, arguments.strengths
-    if sigma is None or not strengths:
-        if not (folder / GEOMETRY_FILE).exists():
-            raise ValueError(f"`--model` {folder} has no {GEOMETRY_FILE}; give --sigma and --strengths")
-        kept = Geometry.load(folder)
-        if kept.kind != "stein" and not strengths:
-            raise ValueError(f"`--strengths` must be given: the metric kept in {folder} is {kept.kind}, not stein")
-        sigma, strengths = kept.sigma if sigma is None else sigma, strengths or (kept.strength,)
-    check_known_sigma(sigma, model)
-    if len({f"{strength:g}" for strength in strengths}) < len(strengths):
-        raise ValueError(f"`--strengths` must be different, got {' '.join(f'{s:g}' for s in strengths)}")
-    for strength in strengths:
-        if not (np.isfinite(strength) and strength >= 0):
-            raise ValueError(f"`--strengths` must be non-negative numbers, got {strength}")
-    return sigma, strengths
+def _geometries(arguments: Compare, model: DiffusionModel, report: Report) -> dict[str, Geometry]:
+    """The metrics asked for, by the names of their distances: each --metric with each --ratio or --strength."""
+    found: dict[str, Geometry] = {}
+    if arguments.ratio and arguments.strength:
+        raise ValueError("`--strength` and `--ratio` both say how strong the metric is: give one of them")
+    strong = [(r, None) for r in arguments.ratio] or [(None, s) for s in arguments.strength] or [(None, None)]
+    for kind in arguments.metric or (None,):
+        for ratio, strength in strong:
+            options = MetricOptions(kind=kind, sigma=arguments.sigma, ratio=ratio, strength=strength)
+            geometry = options.of(arguments.model, model, report)
+            name = f"{_NAMES[geometry.kind]} " + (f"{geometry.strength:g}" if ratio is None else f"ratio {ratio:g}")
+            if name in found:
+                raise ValueError(f"the metrics to compare must be different, but {name} is given twice")
+            found[name] = geometry
+    return found
 
 
 def _sides(arguments: Compare, model: DiffusionModel, report: Report) -> tuple[np.ndarray, list[_Side]]:
@@ -255,7 +270,7 @@ def _between_normals(dim: int, sides: list[_Side]) -> dict[str, Entry]:
     }
 
 
-def _picture(result: Comparison, xs: Points, ys: Points, metrics: dict[str, SteinMetric], background: Points) -> Any:
+def _picture(result: Comparison, xs: Points, ys: Points, metrics: dict[str, AbstractMetric], background: Points) -> Any:
     """Correlations and a scatter plot; in the plane also the geodesics that are longest for their straight line."""
     from ...plotting import comparison_figure
 
@@ -266,6 +281,6 @@ def _picture(result: Comparison, xs: Points, ys: Points, metrics: dict[str, Stei
     np.divide(result.table[name], straight, out=ratio, where=result.complete & (straight > 0))
     most = [row for row in np.argsort(-ratio)[:_DRAWN] if np.isfinite(ratio[row])]
     ends = [(xs[result.table["first"][row]], ys[result.table["second"][row]]) for row in most]
-    solved = [jax.block_until_ready(geodesic(metric, x, y, solver=SOLVER, throw=False)) for x, y in ends]
+    solved = [jax.block_until_ready(geodesic(metric, x, y, solver=solver_for(metric), throw=False)) for x, y in ends]
     paths = [path for path in solved if bool(path.result == RESULTS.successful)]
     return comparison_figure(result, paths=paths, points=background, scatter=("Euclidean", name))

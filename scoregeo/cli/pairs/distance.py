@@ -58,7 +58,7 @@ class Distance(PairCommand):
                 raise ValueError(f"`--{name}` must come with `--all`")
         if self.reading.chosen():
             raise ValueError(f"`{self.reading.chosen()[0]}` must come with `--all`")
-        problem = read_problem(self)
+        problem = read_problem(self, report)
         with double_precision():
             _, record = problem.solve(report)
         unit = unit_of_length(problem.model)
@@ -78,8 +78,8 @@ def _solve_all(arguments: Distance, path: Path, report: Report) -> None:
     check_output("out", arguments.out, TABLES)
     if arguments.batch_size is not None and arguments.batch_size < 1:
         raise ValueError(f"`--batch-size` must be at least 1, got {arguments.batch_size}")
-    model = load_model(arguments.model)
-    geometry = arguments.metric.of(arguments.model, model)
+    model = load_model(arguments.model, report)
+    geometry = arguments.metric.of(arguments.model, model, report)
     with double_precision():
         found = arguments.reading.rows_for(model, path, report, "all")
         xs = jnp.asarray(found.points, jnp.float64)

@@ -36,7 +36,7 @@ class Geodesic(PairCommand):
         """Solve, print, write and draw the geodesic; raises `CommandError` at the end if the solve failed."""
         check_output("out", self.out, (".npz", ".csv", ".parquet"))
         check_output("picture", self.picture, PICTURES)
-        problem = read_problem(self)
+        problem = read_problem(self, report)
         with double_precision():
             path, record = problem.solve(report)
             record |= {"from": self.start, "to": self.end}
@@ -45,7 +45,8 @@ class Geodesic(PairCommand):
             units = problem.units()
             points = np.asarray(path.points if units is None else units.undo(path.points))
             # Drawn before anything is written: if that fails, nothing is left behind.
-            figure = None if self.picture is None else _picture(self.model, problem, path)
+            with report.busy("drawing"):
+                figure = None if self.picture is None else _picture(self.model, problem, path)
             velocities = np.asarray(path.velocities if units is None else units.undo_vectors(path.velocities))
             arrays = {"ts": path.ts, "points": points, "velocities": velocities}
             columns = {"t": path.ts, "point": points, "velocity": velocities}

@@ -44,8 +44,8 @@ class SampleCommand(Command):
 
     def read_sample(self, report: Report) -> "Sample":
         """Read and check everything that the arguments name, before anything is computed."""
-        model = load_model(self.model)
-        geometry = self.metric.of(self.model, model)
+        model = load_model(self.model, report)
+        geometry = self.metric.of(self.model, model, report)
         check_output("out", self.out, TABLES)
         check_output("picture", self.picture, PICTURES)
         if self.n < 2:
@@ -118,7 +118,8 @@ class Sample:
         matrix, failed = np.array(lengths), np.asarray(results != RESULTS.successful)
         if failed.any():
             near = min(10, len(np.unique(self.coordinates, axis=0)) - 1)
-            bounds = graph_dist(metric, points, near).distances
+            with report.busy("bounds by a graph, where no distance could be solved"):
+                bounds = graph_dist(metric, points, near).distances
             matrix[failed] = np.asarray(bounds)[failed]
             pairs = len(matrix) * (len(matrix) - 1) // 2
             report.note(

@@ -38,7 +38,8 @@ class Embed(SampleCommand):
             raise ValueError(f"`--k` must be from 1 to {n - 1} for {n} points, got {self.k}")
         with double_precision():
             distances = sample.distances(report, self.checkpoint)
-            found = embed(distances, self.k, method=_METHODS[self.method]())
+            with report.busy(f"{self.k} coordinates of {n} points"):
+                found = embed(distances, self.k, method=_METHODS[self.method]())
             flat = embed(np.linalg.norm(sample.coordinates[:, None] - sample.coordinates, axis=-1), self.k)
             report.say(
                 f"{self.k} coordinates of {n} points, {self.method}: stress {float(found.stress):.3g} "

@@ -39,9 +39,9 @@ class Pca(SampleCommand):
         with double_precision():
             metric, points = sample.metric(), sample.points()
             solver = solver_for(metric)
-            with report.busy(f"the mean of {len(points)} points"):
+            with report.busy(f"the mean of {len(points)} points, and directions from it"):
                 mean = frechet_mean(metric, points, solver=solver, gtol=1e-5, throw=False)
-            found = tangent_pca(metric, points, self.components, mean=mean, solver=solver, throw=False)
+                found = tangent_pca(metric, points, self.components, mean=mean, solver=solver, throw=False)
             images = jax.vmap(metric.at(found.mean).mv)(found.axes)
             coordinates = np.asarray(mean.logs @ images.T)
             shares = ", ".join(f"{share:.1%}" for share in np.asarray(found.explained_variance_ratio))

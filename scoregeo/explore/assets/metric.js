@@ -164,7 +164,7 @@ function makeMetric(kind, level, ratio) {
     const strength = level.power.exponent * Math.log(ratio);
     return { metric: new PowerOfDensity(level, strength, level.power.energy), strength };
   }
-  if (kind === "jacobian") return { metric: new ScoreJacobian(level, ratio - 1), strength: ratio - 1 };
+  if (kind === "score-jacobian") return { metric: new ScoreJacobian(level, ratio - 1), strength: ratio - 1 };
   const strength = level.stein * (ratio - 1);
   return { metric: new Stein(level, strength), strength };
 }

@@ -3,15 +3,15 @@
 const NAMES = {
   stein: ["Stein: I + λ s sᵀ", "It charges for changes of log p: going up or down costs, going round is free."],
   power: ["Power of the density: p⁻²ᵇ I", "It charges for being where data are rare, in all directions alike."],
-  jacobian: ["Score Jacobian: I + λ σ⁴ JᵀJ", "It charges for leaving the data: for changes of the denoiser’s step σ² s."],
+  "score-jacobian": ["Score Jacobian: I + λ σ⁴ JᵀJ", "It charges for leaving the data: for changes of the denoiser’s step σ² s."],
 };
-const SYMBOLS = { stein: "λ", power: "b", jacobian: "λ" };
+const SYMBOLS = { stein: "λ", power: "b", "score-jacobian": "λ" };
 // A path whose chords and whose curve differ by more than this is called coarse.
 const COARSE = 0.02;
 
 const about = JSON.parse(byId("data").textContent);
 const levels = about.levels.map(() => null);
-const state = { metric: about.metrics[0], ratio: about.ratio, level: about.level };
+const state = { metric: about.metric, ratio: about.ratio, level: about.level };
 const points = { a: [...about.start[0]], b: [...about.start[1]] };
 const shown = { density: true, ellipses: true, field: false, points: false };
 const data = decodeFloats(about.points);
