@@ -1,6 +1,6 @@
 """Clusters of two moons, which Euclid's k-means cannot tell apart: by geodesic means, medoids, and a spectral method.
 
-    python examples/clusters_of_moons.py [--out clusters_of_moons.png]
+    python examples/clusters_of_moons.py [--out clusters_of_moons.png] [--quick]
 
 prints how well labels agree with the moons (adjusted Rand index: 1 is perfect, 0 is chance), and draws
 them.
@@ -19,10 +19,11 @@ from scoregeo.statistics import affinity, graph_dist, kmeans, kmedoids
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--out", default="clusters_of_moons.png", help="the picture to write")
+parser.add_argument("--quick", action="store_true", help="30 points in place of 80")
 options = parser.parse_args()
 jax.config.update("jax_enable_x64", True)
 key = jax.random.key(0)
-data = datasets.two_moons(key, 80)
+data = datasets.two_moons(key, 30 if options.quick else 80)
 points, moons = data.points, np.asarray(data.labels)
 
 # Lengths are divided by a power of the density, here of the data with a little noise: crossing the gap between the

@@ -1,6 +1,6 @@
 """A geodesic distance inside a training loop: encoder weights and the strength of the metric, learned with optax.
 
-    python examples/distance_as_a_loss.py [--out distance_as_a_loss.png]
+    python examples/distance_as_a_loss.py [--out distance_as_a_loss.png] [--quick]
 
 `squared_dist` is an ordinary JAX function. It goes under `jit`, `vmap` and `grad`, and its gradient reaches whatever
 made the points or the metric: here the weights of a flax network, and then the strength. Prints both losses going down,
@@ -19,6 +19,7 @@ from scoregeo import SpectralNewton, SteinMetric, datasets, squared_dist
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--out", default="distance_as_a_loss.png", help="the picture to write")
+parser.add_argument("--quick", action="store_true", help="the strength alone, in half of the steps")
 options = parser.parse_args()
 
 # A loss needs a direction, not digits: with 5% of the length a step takes hundredths of a second, with the default
@@ -66,7 +67,7 @@ class Middle(nnx.Module):
 
 
 data = datasets.three_modes(jax.random.key(0), 48)
-triples = data.points.reshape(16, 3, 2)
+triples = data.points.reshape(-1, 3, 2)
 metric = SteinMetric(data.score, strength=1.0)
 structure, weights = nnx.split(Middle(32, nnx.Rngs(0)))
 
@@ -78,8 +79,10 @@ def spread(weights):
 
 
 # The first loss is that of the Euclidean means, which the encoder starts from.
-print("learning middles")
-_, spreads = train(spread, weights, 3e-3, 100)
+spreads = []
+if not options.quick:
+    print("learning middles")
+    _, spreads = train(spread, weights, 3e-3, 100)
 
 # Part 2: the metric itself is learned. Somebody measured dissimilarities; which strength explains them? The gradient
 # with respect to the metric costs no more than that with respect to the points, and no new value compiles again.
@@ -95,7 +98,7 @@ def mismatch(log_strength):
 
 
 print("learning the strength from distances at strength 2")
-log_strength, mismatches = train(mismatch, jnp.log(0.5), 0.1, 60)
+log_strength, mismatches = train(mismatch, jnp.log(0.5), 0.1, 25 if options.quick else 60)
 print(f"  strength {jnp.exp(log_strength):.3f}")
 
 figure = Figure(figsize=(7, 3), layout="constrained")

@@ -1,7 +1,7 @@
 """Geodesics between galaxies, under the score of someone else's network.
 
     pip install galaxygrad==0.1.9
-    python examples/galaxies.py [--out galaxies.png]
+    python examples/galaxies.py [--out galaxies.png] [--quick]
 
 galaxygrad (Sampson et al.) brings score networks of images of galaxies from the Hyper Suprime-Cam survey, as equinox
 modules; its package states no licence, so it is imported and nothing of it is here. The script draws two galaxies from
@@ -26,6 +26,7 @@ except ImportError as error:
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--out", default="galaxies.png", help="the picture to write")
+parser.add_argument("--quick", action="store_true", help="a quarter of the steps and of the probes")
 options = parser.parse_args()
 
 SHAPE = (1, 32, 32)
@@ -42,7 +43,7 @@ def noised(x, t):
 def galaxy(key):
     """One draw, from noise to an image with almost none."""
     noise = jax.random.normal(key, (1024,))
-    return DDIM(steps=200).solve(noised, schedule, noise, key)[0]
+    return DDIM(steps=50 if options.quick else 200).solve(noised, schedule, noise, key)[0]
 
 
 def score_at(sigma):
@@ -61,7 +62,7 @@ x, y = jax.vmap(galaxy)(jax.random.split(jax.random.key(3)))
 sigma = 0.5
 score = score_at(sigma)
 print(f"two galaxies, {jnp.linalg.norm(x - y):.2f} apart")
-probe = {"probes": 64, "key": jax.random.key(1)}
+probe = {"probes": 16 if options.quick else 64, "key": jax.random.key(1)}
 for name, point in {"x": x, "y": y}.items():
     dimension, error = intrinsic_dimension(score, point, sigma, with_error=True, **probe)
     print(f"intrinsic dimension at {name}     {dimension:7.1f} +- {error:.1f} of {point.size}")

@@ -1,6 +1,6 @@
 """A classifier of handwritten digits by its nearest neighbours, in Euclid's distance and along the data.
 
-    python examples/geodesic_neighbours.py [--out geodesic_neighbours.png]
+    python examples/geodesic_neighbours.py [--out geodesic_neighbours.png] [--quick]
 
 prints the accuracy for a few labels a class. Nothing of the labels is used but those few: the score is learned from
 images alone, and distances are bounded by shortest paths on a graph of all images, whose edges have lengths in the
@@ -20,12 +20,13 @@ from scoregeo.statistics import graph_dist
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--out", default="geodesic_neighbours.png", help="the picture to write")
+parser.add_argument("--quick", action="store_true", help="three classes in place of six, a quarter of the steps")
 options = parser.parse_args()
 jax.config.update("jax_enable_x64", True)
-data = datasets.digits(classes=range(6))
+data = datasets.digits(classes=range(3 if options.quick else 6))
 images, classes = np.asarray(data.points, np.float64), np.asarray(data.labels)
 
-config = FitConfig(steps=400, batch_size=128, learning_rate=1e-3, width=128, depth=2)
+config = FitConfig(steps=100 if options.quick else 400, batch_size=128, learning_rate=1e-3, width=128, depth=2)
 model = fit(images.astype(np.float32), config, progress=False)
 metric = ScoreJacobianMetric(model.score_at(0.2), 0.2, strength=100.0)
 
@@ -39,7 +40,9 @@ counts, table = (2, 5, 20), []
 for count in counts:
     accuracy = []
     for _ in range(10):
-        known = np.concatenate([random.choice(np.flatnonzero(classes == c), count, replace=False) for c in range(6)])
+        known = np.concatenate(
+            [random.choice(np.flatnonzero(classes == c), count, replace=False) for c in np.unique(classes)]
+        )
         rest = np.setdiff1d(np.arange(len(images)), known)
         row = []
         for distances in (euclidean, graph, geodesic):

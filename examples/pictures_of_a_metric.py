@@ -2,7 +2,7 @@
 
 Each panel is one call of `scoregeo.plotting`: axes in, artist out.
 
-    python examples/pictures_of_a_metric.py [--out pictures.png]
+    python examples/pictures_of_a_metric.py [--out pictures.png] [--quick]
 """
 
 import argparse
@@ -27,7 +27,8 @@ jax.config.update("jax_enable_x64", True)
 XLIM, YLIM = (-2.1, 2.1), (-1.6, 1.6)
 
 
-def main(out: str) -> None:
+def main(out: str, quick: bool) -> None:
+    maps = {"resolution": 40} if quick else {}
     moons = datasets.two_moons(jax.random.key(0), 2000, noise=0.25)
     strength = recommend_strength(SteinMetric, moons.score, moons.points, ratio=10.0)
     metric = SteinMetric(moons.score, strength)
@@ -42,19 +43,19 @@ def main(out: str) -> None:
     tissot(ax, metric, XLIM, YLIM, n=14)
     geodesics(ax, path)
     ax = figure.add_subplot(grid[0, 1], projection="3d", title="the same, as a surface")
-    graph_surface(ax, moons.score.log_prob, strength, XLIM, YLIM, paths=path, lowest=5.0)
+    graph_surface(ax, moons.score.log_prob, strength, XLIM, YLIM, paths=path, lowest=5.0, **maps)
     ax.view_init(45, -75)
     ax = figure.add_subplot(grid[0, 2], title="geodesics from one point")
     density(ax, moons.score.log_prob, XLIM, YLIM)
-    fan = geodesic_fan(ax, metric, x, 2.0).fan
+    fan = geodesic_fan(ax, metric, x, 2.0, n=8 if quick else 32).fan
     print(f"fan: {fan}")
     ax.set(xlim=XLIM, ylim=YLIM)
     ax = figure.add_subplot(grid[1, 0], title="distance from that point")
-    figure.colorbar(distance_field(ax, metric, x, XLIM, YLIM), shrink=0.8)
+    figure.colorbar(distance_field(ax, metric, x, XLIM, YLIM, **maps), shrink=0.8)
     ax = figure.add_subplot(grid[1, 1], title="Gauss curvature")
-    figure.colorbar(curvature_map(ax, metric, XLIM, YLIM), shrink=0.8, extend="both")
+    figure.colorbar(curvature_map(ax, metric, XLIM, YLIM, **maps), shrink=0.8, extend="both")
     ax = figure.add_subplot(grid[1, 2], title="nearest of six points")
-    voronoi(ax, metric, moons.points[:6], XLIM, YLIM)
+    voronoi(ax, metric, moons.points[:6], XLIM, YLIM, **maps)
     figure.savefig(out, dpi=120)
     print(f"wrote {out}")
 
@@ -62,4 +63,5 @@ def main(out: str) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default="pictures.png", help="the picture to write")
-    main(parser.parse_args().out)
+    parser.add_argument("--quick", action="store_true", help="coarser maps, fewer geodesics")
+    main(**vars(parser.parse_args()))

@@ -1,4 +1,4 @@
-"""The scripts in examples/ run as a user runs them, and what they print is true."""
+"""The scripts in examples/ run, with --quick, and what they print is true."""
 
 import importlib.util
 import os
@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import jax
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
@@ -28,16 +29,17 @@ def run(name, folder, *options):
 
 @pytest.fixture
 def quick(tmp_path, monkeypatch, capsys):
-    """Runs a script with ``--quick`` in this process, which has imported what takes seconds: what it prints."""
+    """Runs a script with ``--quick`` in this process, which has imported what takes seconds: what it prints. It writes
+    its picture, and the files named, and nothing else."""
 
-    def run_here(name):
+    def run_here(name, *files):
         picture = tmp_path / "picture.png"
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", [name, "--quick", "--out", str(picture)])
-        with jax.enable_x64(True):
+        with jax.enable_x64(True), matplotlib.rc_context():
             runpy.run_path(str(EXAMPLES / name), run_name="__main__")
         assert picture.read_bytes().startswith(b"\x89PNG")
-        assert list(tmp_path.iterdir()) == [picture]
+        assert {path.name for path in tmp_path.iterdir()} == {"picture.png", *files}
         return capsys.readouterr().out
 
     return run_here
@@ -51,45 +53,42 @@ def numbers(pattern, text):
 
 
 @pytest.mark.slow
-def test_geodesics_of_a_mixture(tmp_path):
-    out = run("geodesics_of_a_mixture.py", tmp_path)
+def test_geodesics_of_a_mixture(quick):
+    out = quick("geodesics_of_a_mixture.py")
     paths = re.findall(r"^geodesic from the (\w+) line +(\S+) +error (\S+) +defect (\S+)$", out, re.MULTILINE)
     assert [name for name, *_ in paths] == ["straight", "bent"]
-    for (_, *numbers), expected in zip(paths, (5.055029, 7.679214), strict=True):
-        length, error, defect = map(float, numbers)
-        assert abs(length - expected) < 2e-5
-        assert error < 1e-6 * length
-        assert defect < 1e-2
-    assert re.search(r"^dist.* 5\.05503$|^dist.* 5\.055029$", out, re.MULTILINE)
-    assert (tmp_path / "geodesics_of_a_mixture.png").read_bytes().startswith(b"\x89PNG")
+    for (_, *values), expected in zip(paths, (5.055029, 7.679214), strict=True):
+        length, error, defect = map(float, values)
+        assert abs(length / expected - 1) < 1e-4
+        assert error < 1e-4 * length
+        assert defect < 3e-2
 
 
 @pytest.mark.slow
-def test_terrain(tmp_path):
+def test_terrain(quick, tmp_path):
     """The script itself holds each length against that of the curve in space."""
-    out = run("terrain.py", tmp_path)
-    rows = re.findall(r"^([A-D]) +(.*)$", out, re.MULTILINE)
-    numbers = np.array([[float(word.rstrip("m")) for word in words.split()] for _, words in rows])
-    assert [name for name, _ in rows] == list("ABCD")
-    steeper, ground, climb, *line, error, defect = numbers.T
-    # Each geodesic is shorter on the steeper land; on the ground, nothing is shorter than the straight line.
-    assert (steeper < 0.97 * line[0]).all()
-    assert (ground > line[1]).all()
-    assert (climb < 0.8 * line[2]).all()
-    assert (error < 1e-6).all()
-    assert (defect < 1e-3).all()
-    with Image.open(tmp_path / "terrain.png") as picture:
+    out = quick("terrain.py")
+    ((name, words),) = re.findall(r"^([A-D]) +(.*)$", out, re.MULTILINE)
+    found = np.array([float(word.rstrip("m")) for word in words.split()])
+    steeper, ground, climb, *line, error, defect = found
+    # The geodesic is shorter on the steeper land; on the ground, nothing is shorter than the straight line.
+    assert name == "A"
+    assert steeper < 0.97 * line[0]
+    assert ground > line[1]
+    assert climb < 0.8 * line[2]
+    assert error < 1e-4
+    assert defect < 1e-2
+    with Image.open(tmp_path / "picture.png") as picture:
         assert picture.size == (1250, 630)
-    assert (tmp_path / "terrain.png").stat().st_size < 300_000
-    np.testing.assert_allclose(numbers[:, :6], printed_in_docs(out), rtol=1e-3, atol=1.5)
+    np.testing.assert_allclose(found[:6], printed_in_docs(out)[0], rtol=1e-3, atol=1.5)
 
 
 @pytest.mark.slow
-def test_pictures_of_a_metric(tmp_path):
-    out = run("pictures_of_a_metric.py", tmp_path)
+def test_pictures_of_a_metric(quick, tmp_path):
+    out = quick("pictures_of_a_metric.py")
     assert re.search(r"^Geodesic\(length 2\.1506\d.* converged, .* straight line 1\.8248 to Euclid$", out, re.MULTILINE)
-    assert "32 converged, lengths 2 to 2" in out
-    with Image.open(tmp_path / "pictures.png") as picture:
+    assert "8 converged, lengths 2 to 2" in out
+    with Image.open(tmp_path / "picture.png") as picture:
         assert picture.size == (1320, 768)
 
 
@@ -100,64 +99,57 @@ def printed_in_docs(out):
 
 
 @pytest.mark.slow
-def test_distance_as_a_loss(tmp_path):
-    middles, strength = run("distance_as_a_loss.py", tmp_path).split("learning the strength")
-    middles, mismatches = ([float(x) for x in re.findall(r"loss (\S+)", part)] for part in (middles, strength))
-    assert middles == sorted(middles, reverse=True)
-    assert middles[-1] < 0.8 * middles[0]
-    assert mismatches[-1] < 0.01 * mismatches[0]
-    assert abs(float(re.search(r"strength (\d\S+)$", strength.strip()).group(1)) - 2) < 0.1
-    assert [path.name for path in tmp_path.iterdir()] == ["distance_as_a_loss.png"]
+def test_distance_as_a_loss(quick):
+    out = quick("distance_as_a_loss.py")
+    mismatches = [float(x) for x in re.findall(r"loss (\S+)", out)]
+    assert mismatches[-1] < 0.1 * mismatches[0]
+    assert abs(numbers(r"^  strength (\S+)$", out)[0] - 2) < 0.5
 
 
 @pytest.mark.slow
-def test_spacetime_of_a_mixture(tmp_path):
-    out = run("spacetime_of_a_mixture.py", tmp_path)
-    assert abs(float(re.search(r"^distance +(\S+)", out, re.MULTILINE).group(1)) - 6.40808) < 2e-4
-    assert (tmp_path / "spacetime_of_a_mixture.png").read_bytes().startswith(b"\x89PNG")
+def test_spacetime_of_a_mixture(quick):
+    assert abs(numbers(r"^distance +(\S+)", quick("spacetime_of_a_mixture.py"))[0] - 6.40808) < 2e-3
 
 
 @pytest.mark.slow
-def test_gmm_components(tmp_path):
-    out = run("gmm_components.py", tmp_path)
-    assert "over 28 of 28 pairs" in out
-    assert len((tmp_path / "gmm_components.csv").read_text().splitlines()) == 29
-    assert (tmp_path / "gmm_components.png").read_bytes().startswith(b"\x89PNG")
+def test_gmm_components(quick, tmp_path):
+    assert "over 10 of 10 pairs" in quick("gmm_components.py", "gmm_components.csv")
+    assert len((tmp_path / "gmm_components.csv").read_text().splitlines()) == 11
 
 
 @pytest.mark.slow
-def test_fisher_rao_means_of_data(tmp_path):
-    out = run("fisher_rao_means_of_data.py", tmp_path)
-    assert f"```text\n{out}```" in (DOCS / "examples.md").read_text()
-    assert [path.name for path in tmp_path.iterdir()] == ["fisher_rao_means_of_data.png"]
+def test_fisher_rao_means_of_data(quick):
+    """Without one line, what the page says."""
+    page = (DOCS / "examples.md").read_text()
+    assert [line for line in quick("fisher_rao_means_of_data.py").splitlines() if line not in page] == []
 
 
 @pytest.mark.slow
-def test_clusters_of_moons(tmp_path):
-    out = run("clusters_of_moons.py", tmp_path)
-    agreement = {name: float(value) for name, value in re.findall(r"^(.*?) +(-?[\d.]+)$", out, re.MULTILINE)}
+def test_clusters_of_moons(quick):
+    found = re.findall(r"^(.*?) +(-?[\d.]+)$", quick("clusters_of_moons.py"), re.MULTILINE)
+    agreement = {name: float(value) for name, value in found}
     assert agreement.pop("Euclid's k-means") < 0.5
     assert len(agreement) == 3
-    assert min(agreement.values()) >= 0.95
-    assert (tmp_path / "clusters_of_moons.png").read_bytes().startswith(b"\x89PNG")
+    assert min(agreement.values()) >= 0.85
 
 
 @pytest.mark.slow
-def test_geodesic_neighbours(tmp_path):
-    rows = re.findall(r"^ +(\d+) +([\d.]+) +([\d.]+) +([\d.]+)$", run("geodesic_neighbours.py", tmp_path), re.MULTILINE)
+def test_geodesic_neighbours(quick):
+    rows = re.findall(r"^ +(\d+) +([\d.]+) +([\d.]+) +([\d.]+)$", quick("geodesic_neighbours.py"), re.MULTILINE)
     assert [int(count) for count, *_ in rows] == [2, 5, 20]
     assert all(float(accuracy) > 0.5 for _, *row in rows for accuracy in row)
-    assert (tmp_path / "geodesic_neighbours.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.slow
-def test_means_of_digits(tmp_path):
-    out = run("means_of_digits.py", tmp_path)
-    away = [float(value) for value in re.findall(r"are (\S+) from the nearest image", out)]
-    assert len(away) == 4
-    # Letters are on a curve that is known; of digits nobody knows that arithmetic means are worse.
-    assert away[2] < 0.7 * away[3]
-    assert (tmp_path / "means_of_digits.png").read_bytes().startswith(b"\x89PNG")
+def test_mean_of_letters(quick):
+    """The angles are symmetric about zero: so is the mean that is one of the letters."""
+    out = quick("mean_of_letters.py")
+    (blur, _), (away, angle) = (
+        numbers(rf"^{name} +mean +(\S+) from the nearest letter, which is turned by (\S+)$", out)
+        for name in ("arithmetic", "power of p")
+    )
+    assert away < 0.25 * blur
+    assert abs(angle) < 3
 
 
 @pytest.mark.slow
@@ -276,6 +268,7 @@ def test_every_example_is_in_the_gallery(path):
     assert len(sections) == 1, f"docs/examples.md has {len(sections)} sections with {path.name}"
     assert len(path.read_text().splitlines()) < 150
     assert '"--out"' in path.read_text()
+    assert '"--quick", action="store_true"' in path.read_text()
     picture = DOCS / "images" / "gallery" / f"{path.stem}.png"
     if path.stem in WITHOUT_PICTURE:
         assert not picture.exists()
@@ -298,7 +291,7 @@ def test_galaxies(tmp_path):
     # It is not imported here: its weights are read in single precision, which is not that of the tests.
     if importlib.util.find_spec("galaxygrad") is None:
         pytest.skip("someone else's networks: pip install galaxygrad==0.1.9")
-    out = run("galaxies.py", tmp_path)
+    out = run("galaxies.py", tmp_path, "--quick")
     apart = float(re.search(r"([\d.]+) apart", out).group(1))
     found = re.findall(r"^(Euclid|Stein|inverse Stein) +Geodesic\(length ([\d.]+) .* converged,", out, re.MULTILINE)
     lengths = {name: float(length) for name, length in found}
