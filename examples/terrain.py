@@ -49,12 +49,8 @@ STEEPER = 8.0
 score = FunctionScore(jax.grad(height), east, north, heights, conservative=True)
 metric = SteinMetric(score, strength=STEEPER**2)
 
-PAIRS = {
-    "A": ((6.0, 24.0), (20.0, 3.0)),
-    "B": ((3.0, 8.0), (22.0, 27.0)),
-    "C": ((12.0, 3.0), (27.0, 14.0)),
-    "D": ((3.0, 29.0), (24.0, 20.0)),
-}
+PAIRS = {"A": ((6.0, 24.0), (20.0, 3.0)), "B": ((3.0, 8.0), (22.0, 27.0))}
+PAIRS |= {"C": ((12.0, 3.0), (27.0, 14.0)), "D": ((3.0, 29.0), (24.0, 20.0))}
 # Between mountains there are many geodesics. The shortest path along the edges of a grid leads to a short one.
 steps = (jnp.arange(0.5, most, 1.0 if options.quick else 0.5) for most in (29.5, 31.5))
 nodes = jnp.stack(jnp.meshgrid(*steps), -1).reshape(-1, 2)
@@ -83,7 +79,7 @@ for name, (x, y) in list(PAIRS.items())[: 1 if options.quick else None]:
     found, line = climbs[name] = measured(paths[name]), measured(straight[name])
     # Measured in space, step by step, the curve is as long as the solver says that the geodesic is. And diffrax, which
     # integrates the geodesic equation again from sample to sample, finds the same path.
-    assert abs(found[0] - path.length) < 1e-6 * path.length
+    assert abs(found[0] - path.length) < (1e-4 if options.quick else 1e-6) * path.length
     numbers = "    ".join(f"{steeper:8.3f} {ground:8.3f} {climb:5.0f}m" for steeper, ground, climb in (found, line))
     print(f"{name} {numbers}   {path.error:.0e}   {verify(metric, path):.0e}")
 
