@@ -63,8 +63,7 @@ class MetricOptions:
             points = self._points(folder, model, kind)
         if strength is None:
             assert points is not None
-            # As measured on two cores; the power of the density integrates log p along lines.
-            with double_precision(), report.busy("measuring how strong the metric is to be", compiling=7):
+            with double_precision(), report.busy("measuring how strong the metric is to be"):
                 ratio = RATIO if self.ratio is None else self.ratio
                 strength = strength_for(kind, model.score_at(sigma), points, ratio)
         return Geometry(sigma, strength, contrast, shape, kind, points)

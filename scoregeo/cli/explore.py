@@ -84,8 +84,7 @@ class Explore(Command):
             page = normals_page()
         else:
             solved = f", and {self.references} geodesics in each metric" if self.references else ""
-            # As measured on two cores, of the score and of the solvers of three metrics.
-            with double_precision(), report.busy(f"the score on a grid{solved}", compiling=60 if solved else 7):
+            with double_precision(), report.busy(f"the score on a grid{solved}"):
                 page = self._page_of_score(report)
         write_page(self.out, page)
         report.keep(bytes=len(page.encode()))
