@@ -80,7 +80,10 @@ def test_terrain(quick, tmp_path):
     assert defect < 3e-2
     with Image.open(tmp_path / "picture.png") as picture:
         assert picture.size == (1250, 630)
-    np.testing.assert_allclose(found[:6], printed_in_docs(out)[0], rtol=1e-3, atol=1.5)
+    # From a coarser graph another geodesic may be found, of nearly the same length.
+    printed = printed_in_docs(out)[0]
+    np.testing.assert_allclose(line, printed[3:], rtol=1e-3, atol=0.6)
+    np.testing.assert_allclose(steeper, printed[0], rtol=0.01)
 
 
 @pytest.mark.slow
