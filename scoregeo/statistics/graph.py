@@ -4,31 +4,25 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 from .._checks import as_points, check_count, check_fewer, is_integer, is_number
 from .._graphs import along, as_sparse, bridges, neighbor_pairs, route, shortest
-from .._numerics import is_traced, with_own_settings
+from .._numerics import is_traced
 from .._pairs.progress import progress_bar
 from .._pairs.stream import as_results
 from .._results import RESULTS
-from .._types import Point, Points, Scalar
+from .._types import Points
 from ..geodesics import AbstractBoundarySolver
 from ..geodesics.checks import check_metric
 from ..geodesics.curves import NODES
 from ..metrics import AbstractMetric
+from ._chords import chord_lengths, side_by_side
 from ._starts import TwoStarts
 
-# Gauss points on a panel of an edge; panels double until two numbers of them agree.
-_GAUSS, _MOST_PANELS = 4, 256
 _RTOL = 1e-3
-# Where the metric has kinks, the finer of two numbers may be as wrong as the difference of both, or more.
-_CAUTION = 2
-# How many edges are measured side by side.
-_EDGES = 1024
 
 
 class RefinedDistances(eqx.Module):
@@ -123,7 +117,7 @@ class GraphDistances(eqx.Module):
         rows = [self._row(i) for i in pairs[:, 0]]
         bounds = np.array([self.distances[row, self._index(j)] for row, j in zip(rows, pairs[:, 1], strict=True)])
         solve, points = TwoStarts(self.metric, solver, batch_size, self.points), np.asarray(self.points)
-        size = solve.size = _batch(solve.size, len(pairs))
+        size = solve.size = side_by_side(solve.size, len(pairs))
         parts = []
         with progress_bar(len(pairs), shown=progress) as advance:
             for start in range(0, len(pairs), size):
@@ -243,64 +237,3 @@ def metric_graph(metric: AbstractMetric, xs: Points, neighbors: int, rtol: float
     return MetricGraph(
         edges, np.concatenate([lengths + errors, nothing]), np.concatenate([errors, nothing]), first[added]
     )
-
-
-def chord_lengths(
-    metric: AbstractMetric, xs: Points, edges: Int[np.ndarray, "e 2"], rtol: float, progress: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """Lengths of straight edges in the metric, and estimates of their errors; infinite and zero where an edge leaves
-    the domain or the metric is not finite on it."""
-    if not len(edges):
-        return np.zeros(0), np.zeros(0)
-    arrays, static = eqx.partition(metric, eqx.is_array)
-    size = _batch(_EDGES, len(edges))
-    lengths, errors = np.zeros(len(edges)), np.full(len(edges), np.inf)
-
-    def measure(active: np.ndarray, panels: int) -> np.ndarray:
-        parts = []
-        for start in range(0, len(active), size):
-            some = active[start : start + size]
-            ends = jnp.asarray(edges[np.resize(some, size)])
-            parts.append(np.asarray(_chord_block(arrays, xs, ends, jnp.asarray(panels), static))[: len(some)])
-        return np.concatenate(parts).astype(np.float64)
-
-    active, panels = np.arange(len(edges)), 1
-    lengths[:] = measure(active, panels)
-    with progress_bar(len(edges), shown=progress) as advance:
-        while active.size and panels < _MOST_PANELS:
-            panels *= 2
-            finer = measure(active, panels)
-            with np.errstate(invalid="ignore"):
-                errors[active] = _CAUTION * np.abs(finer - lengths[active])
-            lengths[active] = finer
-            # NaN counts as done.
-            unsure = active[errors[active] > rtol * lengths[active]]
-            advance(len(active) - len(unsure))
-            active = unsure
-    lost = ~np.isfinite(lengths) | ~np.isfinite(errors)
-    return np.where(lost, np.inf, lengths), np.where(lost, 0, errors)
-
-
-def _batch(most: int, n: int) -> int:
-    """How many of ``n`` are taken side by side, at most ``most``: a power of two, so that few numbers compile anew."""
-    return min(most, 2 ** int(np.ceil(np.log2(n))))
-
-
-@eqx.filter_jit
-@with_own_settings
-def _chord_block(arrays: Any, xs: Points, edges: Int[Array, "e 2"], panels: Int[Array, ""], static: Any):
-    """Lengths of edges by Gauss's rule on so many panels, a number that is traced."""
-    metric = eqx.combine(arrays, static)
-    nodes, weights = np.polynomial.legendre.leggauss(_GAUSS)
-    at, weights = jnp.asarray((nodes + 1) / 2, xs.dtype), jnp.asarray(weights / 2, xs.dtype)
-
-    def speed(a: Point, b: Point, t: Scalar) -> Scalar:
-        x = a + t * (b - a)
-        return jnp.where(metric.domain(x) > 0, metric.norm(x, b - a), jnp.inf)
-
-    def add(panel, lengths):
-        times = (panel + at) / panels.astype(xs.dtype)
-        speeds = jax.vmap(lambda edge: jax.vmap(lambda t: speed(xs[edge[0]], xs[edge[1]], t))(times))(edges)
-        return lengths + speeds @ weights / panels.astype(xs.dtype)
-
-    return jax.lax.fori_loop(0, panels, add, jnp.zeros(len(edges), xs.dtype))

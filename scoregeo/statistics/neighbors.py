@@ -20,8 +20,9 @@ from ..geodesics import AbstractBoundarySolver
 from ..geodesics.checks import check_metric
 from ..geodesics.curves import NODES
 from ..metrics import AbstractMetric, lifted
+from ._chords import chord_lengths
 from ._starts import TwoStarts
-from .graph import chord_lengths, metric_graph
+from .graph import metric_graph
 
 # A bound counts only where it is larger by more than this, relative to it: solved lengths have errors.
 _SLACK = 1e-3

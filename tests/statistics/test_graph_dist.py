@@ -10,8 +10,8 @@ from path_length import PathLength
 from scoregeo import RESULTS, ConformalMetric, EuclideanMetric, MatrixMetric, SpectralNewton, geodesic, models
 from scoregeo._graphs import bridges, neighbor_pairs
 from scoregeo.statistics import graph_dist
+from scoregeo.statistics._chords import _chord_block, chord_lengths
 from scoregeo.statistics._starts import _solve
-from scoregeo.statistics.graph import _chord_block, chord_lengths
 
 RING = np.stack([np.cos(np.arange(24) * np.pi / 12), np.sin(np.arange(24) * np.pi / 12)], -1)
 HALF = models.HyperbolicHalfSpace()
