@@ -19,6 +19,7 @@ from ..geodesics import AbstractBoundarySolver
 from ..geodesics.checks import check_metric
 from ..geodesics.curves import NODES
 from ..metrics import AbstractMetric
+from ._bends import bend
 from ._chords import chord_lengths, side_by_side
 from ._starts import TwoStarts
 
@@ -89,12 +90,16 @@ class GraphDistances(eqx.Module):
         return jnp.asarray(nodes, self.points.dtype)
 
     def bounds(self, pairs: Any) -> Float[np.ndarray, " p"]:
-        """Bounds from above for the ``pairs`` ``(p, 2)``, the first of which are sources: the lesser of the distance on
-        the graph and the length of the straight line in the metric, plus its estimated error."""
+        """Bounds from above for the ``pairs`` ``(p, 2)``, the first of which are sources: the least of the distance on
+        the graph, and in the metric, with their estimated errors, of the lengths of the straight line and of a
+        polynomial of degree four that some steps of descent from there lead to. A fiftieth of a solve, or less."""
         pairs = _check_pairs(pairs)
-        graph = np.array([self.distances[self._row(i), self._index(j)] for i, j in pairs])
-        lengths, errors = chord_lengths(self.metric, self.points, pairs, _RTOL)
-        return np.minimum(graph, lengths + errors)
+        least = np.array([self.distances[self._row(i), self._index(j)] for i, j in pairs])
+        curves = (None, bend(self.metric, self.points, pairs))
+        for bends in curves:
+            lengths, errors = chord_lengths(self.metric, self.points, pairs, _RTOL, bends=bends)
+            least = np.minimum(least, lengths + errors)
+        return least
 
     def refine(
         self,

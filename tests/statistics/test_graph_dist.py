@@ -39,6 +39,20 @@ def test_bounds_from_above(hyperbolic):
     assert not len(graph.bridges)
 
 
+def test_bent_lines_are_bounds_that_are_close(hyperbolic):
+    """Straight lines of the half-plane are up to a half longer than geodesics."""
+    points, graph = hyperbolic
+    pairs = np.random.default_rng(1).integers(60, size=(40, 2))
+    pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+    exact = half_space(*points[pairs.T])
+    straight = sum(chord_lengths(HALF, jnp.asarray(points), pairs, 1e-3)) / exact
+    bound = graph.bounds(pairs) / exact
+    assert straight.max() > 1.1
+    assert bound.min() >= 1 - 1e-9
+    assert bound.max() < 1.03
+    assert np.median(bound) < 1.002
+
+
 def test_more_neighbors_are_closer(hyperbolic):
     points, graph = hyperbolic
     assert (graph_dist(HALF, points, 20).distances <= graph.distances * (1 + 1e-12)).all()
@@ -90,7 +104,9 @@ def test_refined_from_both_starts():
     assert bool((found.result == RESULTS.successful).all())
     assert (found.distances <= found.bounds * (1 + 1e-3)).all()
     assert found.distances[2] == 0
-    np.testing.assert_allclose(graph.bounds([[0, 12], [0, 1]]), found.distances[:2], rtol=5e-3)
+    across, beside = graph.bounds([[0, 12], [0, 1]])
+    np.testing.assert_allclose(across, found.distances[0], rtol=5e-3)
+    assert 0.9 < beside / found.distances[1] < 1  # the straight line bent outwards
 
 
 def test_close_numbers_of_pairs_are_one_program():
