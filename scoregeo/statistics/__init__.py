@@ -28,6 +28,7 @@ from .pca import (
 from .regression import GeodesicRegression, geodesic_regression
 from .sampling import (
     AbstractSampler,
+    AdaptedSampler,
     BrownianPath,
     GeodesicSlice,
     GeodesicSliceState,
@@ -39,6 +40,7 @@ from .sampling import (
     Samples,
     VolumeDensity,
     VolumeScore,
+    adapt_step_size,
     brownian_motion,
     inverse_divergence,
     riemannian_normal,
@@ -49,6 +51,7 @@ from .sampling import (
 __all__ = [
     "AbstractEmbedding",
     "AbstractSampler",
+    "AdaptedSampler",
     "BrownianPath",
     "ClassicalScaling",
     "Embedding",
@@ -73,6 +76,7 @@ __all__ = [
     "TangentPCA",
     "VolumeDensity",
     "VolumeScore",
+    "adapt_step_size",
     "affinity",
     "brownian_motion",
     "embed",

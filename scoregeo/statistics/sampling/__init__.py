@@ -1,5 +1,6 @@
 """Markov chains and Brownian motion in a metric: samplers with ``init`` and ``step``, as in blackjax."""
 
+from .adaptation import AdaptedSampler, adapt_step_size
 from .base import AbstractSampler, Info
 from .brownian import BrownianPath, brownian_motion
 from .chains import Samples, sample
@@ -11,6 +12,7 @@ from .targets import VolumeDensity, VolumeScore, riemannian_normal, with_volume
 
 __all__ = [
     "AbstractSampler",
+    "AdaptedSampler",
     "BrownianPath",
     "GeodesicSlice",
     "GeodesicSliceState",
@@ -22,6 +24,7 @@ __all__ = [
     "Samples",
     "VolumeDensity",
     "VolumeScore",
+    "adapt_step_size",
     "brownian_motion",
     "inverse_divergence",
     "riemannian_normal",

@@ -1,7 +1,8 @@
 """Several chains of a sampler side by side, and how well they have mixed."""
 
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -9,7 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..._checks import as_points, check_count
-from ..._numerics import with_own_settings
+from ..._numerics import is_traced, with_own_settings
+from ..._pairs.progress import progress_bar
 from ..._results import RESULTS, first_failure, raise_if_failed
 from ..._types import Points
 from .base import AbstractSampler, check_start
@@ -18,7 +20,9 @@ from .targets import knows_density
 # Diagnostics compare halves of chains.
 _LEAST_DRAWS = 4
 # Below this mean probability of acceptance, a chain that has not moved is stuck.
-_LEAST_RATE = 0.01
+LEAST_RATE = 0.01
+# A bar moves so many times.
+_PARTS = 50
 
 
 class Samples(eqx.Module):
@@ -51,6 +55,7 @@ def sample(
     *,
     burn_in: int = 0,
     thin: int = 1,
+    progress: bool = False,
     throw: bool = True,
 ) -> Samples:
     """Run a chain of ``sampler`` from each of ``xs`` ``(chains, d)``, side by side, and keep ``n`` draws of each.
@@ -59,6 +64,8 @@ def sample(
 
     - ``sampler``: `Langevin`, `LagrangianMonteCarlo` or `GeodesicSlice`.
     - ``burn_in``: steps that are made first and not kept; ``thin``: steps from one draw to the next.
+    - ``progress``: show a progress bar of the steps with rate and remaining time on standard error (not under ``jit``);
+      the draws are the same.
     - ``throw``: raise ``RuntimeError`` with advice if a chain failed: it began where log p or the metric is not finite
       (even if it moved from there), never moved with a mean probability below 0.01 to do so, or diverged in more than
       half of its steps, an unadjusted one in any. Inside a trace the draws of such chains are NaN. With ``False``, read
@@ -74,58 +81,134 @@ def sample(
     >>> samples.draws.shape, bool(samples.rhat[0] < 1.05), bool(samples.ess[0] > 200)
     ((4, 500, 1), True, True)
     """
-    if not isinstance(sampler, AbstractSampler):
-        raise TypeError(f"`sampler` must be one such as Langevin(metric, log_prob, 0.1), got {type(sampler).__name__}")
-    xs = as_points(xs, "xs")
+    xs = check_chains(sampler, xs)
     n, thin = check_count("n", n), check_count("thin", thin)
     burn_in = check_count("burn_in", burn_in, 0)
-    for x in xs:
-        check_start(sampler.metric, x)
-    jax.eval_shape(sampler.init, xs[0])
-    samples = _run(sampler, key, xs, n, burn_in, thin)
+    if progress and not is_traced((sampler, key, xs)):
+        samples = _run_in_parts(sampler, key, xs, n, burn_in, thin)
+    else:
+        samples = _run(sampler, key, xs, n, burn_in, thin)
     if not throw:
         return samples
     draws = raise_if_failed(samples.draws, samples.result, RESULTS[RESULTS.chain_diverged])
     return eqx.tree_at(lambda s: s.draws, samples, draws)
 
 
-@eqx.filter_jit
-@with_own_settings
-def _run(sampler: AbstractSampler, key: PRNGKeyArray, xs: Points, n: int, burn_in: int, thin: int) -> Samples:
-    target: Any = getattr(sampler, "target", None)
+def check_chains(sampler: Any, xs: Any) -> Points:
+    """The starts of chains ``(chains, d)``, if ``sampler`` is one and can start there."""
+    if not isinstance(sampler, AbstractSampler):
+        raise TypeError(f"`sampler` must be one such as Langevin(metric, log_prob, 0.1), got {type(sampler).__name__}")
+    xs = as_points(xs, "xs")
+    for x in xs:
+        check_start(sampler.metric, x)
+    jax.eval_shape(sampler.init, xs[0])
+    return xs
 
-    def chain(x, key):
+
+class _Chains(NamedTuple):
+    """Chains under way: of each its state, and the sums of what its steps reported."""
+
+    state: Any
+    rate: Float[Array, " chains"]
+    diverged: Int[Array, " chains"]
+
+    def counted_anew(self) -> "_Chains":
+        """As if no step had been made."""
+        return self._replace(rate=jnp.zeros_like(self.rate), diverged=jnp.zeros_like(self.diverged))
+
+
+def begin(sampler: AbstractSampler, keys: PRNGKeyArray, xs: Points) -> Any:
+    """The states of chains that start at ``xs`` ``(chains, d)``."""
+
+    def one(key, x):
         state = sampler.init(x)
         # The state has the types that a step returns: counters, say, may be weakly typed at first.
-        state = jax.tree.map(lambda a, b: jnp.asarray(a, b.dtype), state, jax.eval_shape(sampler.step, key, state)[0])
-        start = state.position
+        return jax.tree.map(lambda a, b: jnp.asarray(a, b.dtype), state, jax.eval_shape(sampler.step, key, state)[0])
 
-        def step(i, carry):
-            state, rate, diverged = carry
-            state, info = sampler.step(jax.random.fold_in(key, i), state)
-            return state, rate + info.acceptance_rate, diverged + info.diverged
+    return jax.vmap(one)(keys, xs)
 
-        nothing = jnp.zeros((), x.dtype), jnp.zeros((), jnp.int32)
-        state, *_ = jax.lax.fori_loop(0, burn_in, step, (state, *nothing))
 
-        def draw(carry, i):
-            first = burn_in + i * thin
-            carry = jax.lax.fori_loop(first, first + thin, step, carry)
-            return carry, carry[0].position
+def _begin(sampler: AbstractSampler, keys: PRNGKeyArray, xs: Points) -> _Chains:
+    chains = xs.shape[0]
+    return _Chains(begin(sampler, keys, xs), jnp.zeros(chains, xs.dtype), jnp.zeros(chains, jnp.int32))
 
-        (state, rate, diverged), draws = jax.lax.scan(draw, (state, *nothing), jnp.arange(n))
-        steps = n * thin
+
+def _move(sampler: AbstractSampler, keys: PRNGKeyArray, chains: _Chains, first: Any, last: Any) -> _Chains:
+    """The steps with numbers from ``first`` to ``last``, excluded, of every chain."""
+
+    def one(key, chain):
+        def step(i, chain):
+            state, info = sampler.step(jax.random.fold_in(key, i), chain.state)
+            return _Chains(state, chain.rate + info.acceptance_rate, chain.diverged + info.diverged)
+
+        return jax.lax.fori_loop(first, last, step, chain)
+
+    return jax.vmap(one)(keys, chains)
+
+
+def _draw(
+    sampler: AbstractSampler, keys: PRNGKeyArray, chains: _Chains, first: Any, thin: int, n: int
+) -> tuple[_Chains, Float[Array, "chains n d"]]:
+    """``n`` draws of every chain, ``thin`` steps apart, the first of which has the number ``first``."""
+
+    def draw(chains, i):
+        at = first + i * thin
+        chains = _move(sampler, keys, chains, at, at + thin)
+        return chains, chains.state.position
+
+    chains, draws = jax.lax.scan(draw, chains, jnp.arange(n))
+    return chains, jnp.swapaxes(draws, 0, 1)
+
+
+def _judged(sampler: AbstractSampler, xs: Points, chains: _Chains, draws: Array, steps: int) -> Samples:
+    """What the draws of so many steps are worth."""
+    target: Any = getattr(sampler, "target", None)
+
+    def one(x, rate, diverged, draws):
         # Some steps in a row that are refused are bad luck, unless none had a chance.
-        stuck = jnp.all(draws == start) & (rate < _LEAST_RATE * steps)
+        stuck = jnp.all(draws == x) & (rate < LEAST_RATE * steps)
         limit = steps / 2 if getattr(sampler, "adjusted", True) else 0
         # Once it has moved, nothing tells any more.
         nowhere = ~jnp.isfinite(jnp.asarray(target.log_prob(x))) if knows_density(target) else jnp.asarray(False)
         failed = nowhere | stuck | (diverged > limit) | ~jnp.all(jnp.isfinite(draws))
-        return draws, rate / steps, diverged, first_failure([(failed, RESULTS.chain_diverged)])
+        return first_failure([(failed, RESULTS.chain_diverged)])
 
-    draws, rate, diverged, result = jax.vmap(chain)(xs, jax.random.split(key, xs.shape[0]))
-    ess, rhat = _diagnostics(draws)
-    return Samples(draws, rate, diverged, ess, rhat, result)
+    result = jax.vmap(one)(xs, chains.rate, chains.diverged, draws)
+    return Samples(draws, chains.rate / steps, chains.diverged, *_diagnostics(draws), result)
+
+
+@eqx.filter_jit
+@with_own_settings
+def _run(sampler: AbstractSampler, key: PRNGKeyArray, xs: Points, n: int, burn_in: int, thin: int) -> Samples:
+    keys = jax.random.split(key, xs.shape[0])
+    chains = _move(sampler, keys, _begin(sampler, keys, xs), 0, burn_in).counted_anew()
+    chains, draws = _draw(sampler, keys, chains, burn_in, thin, n)
+    return _judged(sampler, xs, chains, draws, n * thin)
+
+
+def _run_in_parts(sampler: AbstractSampler, key: PRNGKeyArray, xs: Points, n: int, burn_in: int, thin: int) -> Samples:
+    """The same, by programs that return from time to time, so that a bar can move."""
+    move, draw = _compiled(_move), _compiled(_draw)
+    keys = jax.random.split(key, xs.shape[0])
+    chains, parts = _compiled(_begin)(sampler, keys, xs), []
+    with progress_bar(burn_in + n * thin, name="samples", unit="steps") as advance:
+        size = -(-burn_in // _PARTS)
+        for first in range(0, burn_in, max(1, size)):
+            last = min(first + size, burn_in)
+            chains = jax.block_until_ready(move(sampler, keys, chains, jnp.asarray(first), jnp.asarray(last)))
+            advance(last - first)
+        chains, size = chains.counted_anew(), -(-n // _PARTS)
+        for first in range(0, n, size):
+            some = min(size, n - first)
+            chains, draws = draw(sampler, keys, chains, jnp.asarray(burn_in + first * thin), thin, some)
+            parts.append(jax.block_until_ready(draws))
+            advance(some * thin)
+    return _compiled(_judged)(sampler, xs, chains, jnp.concatenate(parts, 1), n * thin)
+
+
+@functools.cache
+def _compiled(function: Callable) -> Callable:
+    return eqx.filter_jit(with_own_settings(function))
 
 
 def _diagnostics(draws: Float[Array, "chains n d"]) -> tuple[Float[Array, " d"], Float[Array, " d"]]:

@@ -45,7 +45,8 @@ class LagrangianMonteCarlo(AbstractSampler):
     **Arguments**
 
     - ``metric``: the metric, which is the mass. Euclidean, conformal and Stein metrics of conservative scores cost
-      O(d) besides the score; any other has matrices of its connection made, up to d = 64.
+      O(d) besides the score; any other has matrices of its connection made, up to d = 64. Beyond that, Stein metrics of
+      scores with curl cost O(d) too, by trajectories that are no geodesics but keep the energy (`connection`, (3)).
     - ``log_prob``: the target density with respect to Lebesgue's measure, up to a constant: a function ``x -> log p``
       or a score with ``log_prob``. See `with_volume` for densities with respect to the volume of the metric.
     - ``step_size``: h of equation (3), positive, traced. ``steps``: how many make a trajectory, static.

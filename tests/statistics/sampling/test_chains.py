@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scoregeo import RESULTS, EuclideanMetric, FunctionScore, GaussianScore, SteinMetric, models
+from scoregeo import RESULTS, EuclideanMetric, FunctionScore, GaussianScore, ScoreJacobianMetric, SteinMetric, models
 from scoregeo.statistics import GeodesicSlice, LagrangianMonteCarlo, Langevin, sample, with_volume
 
 TARGET = GaussianScore(jnp.array([1.0, -1.0]), jnp.array([[1.0, 0.4], [0.4, 0.5]]))
@@ -92,9 +92,9 @@ def test_what_is_refused():
         LagrangianMonteCarlo(METRIC, TARGET, 0.1, steps=0)
     with pytest.raises(ValueError, match="must be inside the domain"):
         Langevin(models.HyperbolicHalfSpace(), TARGET, 0.1).init(jnp.array([0.0, -1.0]))
-    curl = SteinMetric(lambda x: -x, 1.0)
+    dense = ScoreJacobianMetric(lambda x: -(x**3), 0.3)
     with pytest.raises(ValueError, match="connection of low rank in 65 dimensions"):
-        LagrangianMonteCarlo(curl, lambda x: -x @ x, 0.1).init(jnp.zeros(65))
+        LagrangianMonteCarlo(dense, lambda x: -x @ x, 0.1).init(jnp.zeros(65))
     sampler = Langevin(METRIC, TARGET, 0.1)
     with pytest.raises(ValueError, match="`xs` must have shape"):
         sample(sampler, jax.random.key(0), jnp.zeros(2), 10)
