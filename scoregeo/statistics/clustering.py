@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from .._checks import as_points, check_count, is_concrete
-from .._numerics import by_precision, frozen, safe_sqrt, with_own_settings
+from .._numerics import by_precision, frozen, is_traced, safe_sqrt, with_own_settings
+from .._pairs.progress import progress_bar
 from .._results import RESULTS, first_failure, raise_if_failed
 from .._types import Point, Points, Scalar
 from ..geodesics import AbstractBoundarySolver, AbstractStart, geodesic
@@ -78,6 +79,7 @@ def kmeans(
     start: AbstractStart | None = None,
     gtol: float | None = None,
     max_steps: int = 100,
+    progress: bool = False,
     throw: bool = True,
 ) -> KMeans:
     """``k`` clusters of points around their Frechet means, each point in that of the nearest (Lloyd's iterations).
@@ -90,6 +92,8 @@ def kmeans(
     - ``solver``, ``start``: of all geodesics, as for `frechet_mean`; ``gtol`` is that of the means, default 1e-6 in
       float64, 1e-4 in float32. Which cluster a point is in seldom asks for more.
     - ``max_steps``: iterations, at most. They end when no point changes its cluster.
+    - ``progress``: show a progress bar of the iterations on standard error, of which those that are not needed count as
+      done (not under ``jit``).
     - ``throw``: raise ``RuntimeError`` with advice if they did not end, a mean did not converge, or a geodesic from a
       center to a point that has weight failed, for nobody knows then whether that center is nearer; inside a trace all
       numbers are NaN. With ``False``, the best found.
@@ -129,7 +133,9 @@ def kmeans(
     lengths = default_solver(metric, length_only=True) if solver is None else solver
     solver, start = check_ways(metric, xs.shape[1], solver, start)
     settings = _Settings(k, restarts, max_steps, gtol)
-    found = _kmeans(settings, _Solvers(solver, lengths, start), _Problem(metric, xs, weights), key, init)
+    ways, problem = _Solvers(solver, lengths, start), _Problem(metric, xs, weights)
+    shown = progress and not is_traced((ways, problem, key, init))
+    found = (_kmeans_step_by_step if shown else _kmeans)(settings, ways, problem, key, init)
     return raise_if_failed(found, found.result) if throw else found
 
 
@@ -147,7 +153,16 @@ def _clusters(settings: _Settings, solvers: _Solvers, problem: _Problem, key: PR
     if settings.restarts == 1:
         return _run(settings, solvers, problem, key, init)
     # One run after the other: side by side, each would take as long as the longest.
-    runs = jax.lax.map(lambda k: _run(settings, solvers, problem, k, init), jax.random.split(key, settings.restarts))
+    return _best(jax.lax.map(lambda k: _run(settings, solvers, problem, k, init), _keys(settings, key)))
+
+
+def _keys(settings: _Settings, key: PRNGKeyArray) -> PRNGKeyArray:
+    """The keys of the runs."""
+    return key[None] if settings.restarts == 1 else jax.random.split(key, settings.restarts)
+
+
+def _best(runs: KMeans) -> KMeans:
+    """Of several runs, the converged one with the least distortion."""
     good = runs.result == RESULTS.successful
     order = jnp.where(good | (~jnp.any(good) & jnp.isfinite(runs.distortion)), runs.distortion, jnp.inf)
     return jax.tree.map(lambda leaf: leaf[jnp.argmin(order)], runs)
@@ -184,10 +199,40 @@ class _State(NamedTuple):
 
 def _run(settings: _Settings, solvers: _Solvers, problem: _Problem, key: PRNGKeyArray, init: Points | None) -> KMeans:
     """Seeds, and iterations until labels stay."""
-    problem, k, n = frozen(problem), settings.k, problem.xs.shape[0]
-    dtype = problem.xs.dtype
+    problem = frozen(problem)
+    step = lambda state: _step(settings, solvers, problem, key, init is None, state)  # noqa: E731
+    more = lambda state: ~state.over & (state.steps < settings.max_steps)  # noqa: E731
+    return _outcome(settings, problem, jax.lax.while_loop(more, step, _begin(settings, problem, init)))
+
+
+def _kmeans_step_by_step(
+    settings: _Settings, solvers: _Solvers, problem: _Problem, key: PRNGKeyArray, init: Points | None
+) -> KMeans:
+    """The same, by a program for one iteration, so that a bar can move."""
+    runs = []
+    with progress_bar(settings.max_steps * settings.restarts, name="clusters", unit="iterations") as advance:
+        for own in _keys(settings, key):
+            state = _begin(settings, problem, init)
+            while not state.over and state.steps < settings.max_steps:
+                state = _one_step(settings, solvers, problem, own, init is None, state)
+                advance(1 if not state.over else settings.max_steps - int(state.steps) + 1)
+            runs.append(_outcome(settings, problem, state))
+    return _best(jax.tree.map(lambda *parts: jnp.stack(parts), *runs))
+
+
+@eqx.filter_jit
+@with_own_settings
+def _one_step(
+    settings: _Settings, solvers: _Solvers, problem: _Problem, key: PRNGKeyArray, draw: bool, state: _State
+) -> _State:
+    return _step(settings, solvers, problem, key, draw, state)
+
+
+def _begin(settings: _Settings, problem: _Problem, init: Points | None) -> _State:
+    """Before the first iteration."""
+    k, n, dtype = settings.k, problem.xs.shape[0], problem.xs.dtype
     codes = lambda *shape: jax.tree.map(lambda code: jnp.full(shape, code), RESULTS.successful)  # noqa: E731
-    state = _State(
+    return _State(
         centers=jnp.zeros((k, problem.xs.shape[1]), dtype) if init is None else init,
         squared=jnp.full((k, n), jnp.inf, dtype),
         labels=jnp.zeros(n, jnp.int32),
@@ -197,8 +242,11 @@ def _run(settings: _Settings, solvers: _Solvers, problem: _Problem, key: PRNGKey
         lengths=codes(k, n),
         over=jnp.asarray(False),
     )
-    step = lambda state: _step(settings, solvers, problem, key, init is None, state)  # noqa: E731
-    state = jax.lax.while_loop(lambda s: ~s.over & (s.steps < settings.max_steps), step, state)
+
+
+def _outcome(settings: _Settings, problem: _Problem, state: _State) -> KMeans:
+    """What the iterations led to, and how they ended."""
+    k, n = state.squared.shape
     points = jnp.arange(n)
     own = jax.tree.map(lambda code: code[state.labels, points], state.lengths)
     everywhere = jax.tree.map(jnp.ravel, state.lengths)
@@ -221,7 +269,7 @@ def _run(settings: _Settings, solvers: _Solvers, problem: _Problem, key: PRNGKey
         labels=state.labels,
         distances=safe_sqrt(squared),
         distortion=weighted_sum(problem.weights, squared),
-        counts=_members(settings.k, state.labels, jnp.ones(n, jnp.int32)),
+        counts=_members(k, state.labels, jnp.ones(n, jnp.int32)),
         history=state.history,
         steps=state.steps,
         result=result,

@@ -117,16 +117,17 @@ def test_fewer_different_points_than_clusters():
 
 
 @pytest.mark.slow
-def test_restarts_find_the_least():
+def test_restarts_find_the_least(capfd):
+    """With a bar, which takes another way to the same."""
     xs = jnp.asarray(np.random.default_rng(5).normal(size=(12, 2))) @ jnp.diag(jnp.array([1.0, 0.2])) + jnp.array(
         [0, 1.5]
     )
     runs = [kmeans(NORMALS, xs, 3, key) for key in jax.random.split(KEY, 6)]
-    found = kmeans(NORMALS, xs, 3, KEY, restarts=6)
+    found = kmeans(NORMALS, xs, 3, KEY, restarts=6, progress=True)
+    assert "600/600" in capfd.readouterr().err
     np.testing.assert_allclose(found.distortion, min(run.distortion for run in runs), rtol=1e-9)
 
 
-@pytest.mark.slow
 def test_single_precision_and_one_trace():
     xs, labels = lumps(3)
     assert clusters(xs.astype(jnp.float32), KEY).centers.dtype == jnp.float32
