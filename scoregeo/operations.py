@@ -231,6 +231,8 @@ def _rows(
     # At least some tens of batches, so that no more than a few percent are lost, and a bar moves.
     few = max(1, -(-problem.pairs.count // (_FEWEST_BATCHES * problem.devices)))
     batch = size if asked is not None else min(size, few)
+    if not isinstance(checkpoint, str | os.PathLike | None):
+        raise TypeError(f"`checkpoint` must be the path of a folder, got {checkpoint!r}")
     folder = None if checkpoint is None else pathlib.Path(checkpoint)
     blocks = solve_in_order(problem, batch, asked is not None, folder, progress)
     return rows_in_order(blocks, problem.pairs, problem.xs.dtype)

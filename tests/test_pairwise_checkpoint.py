@@ -182,6 +182,8 @@ def test_folders_that_are_no_checkpoint(tmp_path):
         solve(checkpoint=tmp_path)
     with pytest.raises(OSError, match=r"`checkpoint` must be a folder that can be written, got .*thesis.tex"):
         solve(checkpoint=tmp_path / "thesis.tex")
+    with pytest.raises(TypeError, match="`checkpoint` must be the path of a folder, got 3"):
+        solve(checkpoint=3)
 
 
 def test_a_full_disk(whole, tmp_path, monkeypatch):

@@ -104,6 +104,8 @@ def nearest(
         raise TypeError("`nearest` works on the host: call it outside of `jit`, `vmap` and `grad`")
     xs, queries = xs.astype(jnp.result_type(xs, queries)), queries.astype(jnp.result_type(xs, queries))
     check_metric(metric, xs[0])
+    if among and len(xs) < 2:
+        raise ValueError(f"`xs` must have at least two points where no `queries` are given, got {len(xs)}")
     if check_count("k", k) > len(xs) - among:
         raise ValueError(f"`k` must be at most {len(xs) - among} for {len(xs)} points, got {k}")
     # Copies of a point are no neighbours of their own on the graph.

@@ -126,6 +126,7 @@ def test_no_more_neighbors_than_different_points(different):
     [
         ({"k": 81}, "`k` must be at most 80 for 80 points, got 81"),
         ({"queries": None, "k": 80}, "`k` must be at most 79 for 80 points, got 80"),
+        ({"xs": XS[:1], "queries": None}, "`xs` must have at least two points where no `queries` are given, got 1"),
         ({"k": 0}, "`k` must be an integer of at least 1, got 0"),
         ({"queries": np.ones((1, 3))}, r"`queries` must have shape \(n, 2\)"),
         ({"neighbors": 0}, "`neighbors` must be an integer of at least 1"),
@@ -133,7 +134,7 @@ def test_no_more_neighbors_than_different_points(different):
 )
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
-        nearest(EuclideanMetric(), XS, **({"queries": QUERIES} | arguments))
+        nearest(EuclideanMetric(), **({"xs": XS, "queries": QUERIES} | arguments))
 
 
 def test_not_under_a_trace(capfd):
