@@ -30,6 +30,7 @@ from ..geodesics import AbstractBoundarySolver, AbstractStart, StraightLine, geo
 from ..geodesics.base import default_solver
 from ..metrics import AbstractMetric, EuclideanMetric
 from ..operations import exp, pairwise_dist
+from ..statistics.pca import check_components
 
 _ENDS = (0.0, 1.0)
 # How many failed pairs or rows a message names.
@@ -233,8 +234,9 @@ class TangentPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _MetricEstim
         """The mean of the rows of ``X`` ``(n, d)`` and the principal directions there."""
         X = self._read(X, reset=True, least=2)
         weights = self._weights(X, sample_weight)
+        k = check_components(self.n_components, *X.shape, name="n_components")
         settings = {"weights": weights, "solver": self.solver, "start": self.start}
-        found = statistics.tangent_pca(self._metric(), X, self.n_components, throw=False, **settings)
+        found = statistics.tangent_pca(self._metric(), X, k, throw=False, **settings)
         self._warn(found.result)
         self.mean_ = np.asarray(found.mean, X.dtype)
         self.components_ = np.asarray(found.axes, X.dtype)

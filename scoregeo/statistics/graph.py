@@ -92,7 +92,7 @@ class GraphDistances(eqx.Module):
     def bounds(self, pairs: Any) -> Float[np.ndarray, " p"]:
         """Bounds from above for the ``pairs`` ``(p, 2)``, the first of which are sources: the least of the distance on
         the graph, and in the metric, with their estimated errors, of the lengths of the straight line and of a
-        polynomial of degree four that some steps of descent from there lead to. A fiftieth of a solve, or less."""
+        polynomial of degree four that some steps of descent from there lead to. Much less work than a solve."""
         pairs = _check_pairs(pairs)
         least = np.array([self.distances[self._row(i), self._index(j)] for i, j in pairs])
         curves = (None, bend(self.metric, self.points, pairs))

@@ -97,16 +97,17 @@ def tangent_pca(
     return raise_if_failed(pca, pca.result) if throw else pca
 
 
-def check_components(k: Any, n: int, d: int) -> int:
-    """How many components there are to be of ``n`` points in ``d`` dimensions; all of them for ``None``."""
+def check_components(k: Any, n: int, d: int, name: str = "k") -> int:
+    """How many components there are to be of ``n`` points in ``d`` dimensions; all of them for ``None``. ``name`` is
+    the argument's."""
     most = min(n - 1, d)
     if most == 0:
         raise ValueError("`xs` must have at least two points, of which one has a direction to the other, got 1")
     if k is None:
         return most
-    k = check_count("k", k)
+    k = check_count(name, k)
     if k > most:
-        raise ValueError(f"`k` must be at most {most} for {n} points in {d} dimensions, got {k}")
+        raise ValueError(f"`{name}` must be at most {most} for {n} points in {d} dimensions, got {k}")
     return k
 
 

@@ -99,6 +99,11 @@ def test_failed_solves():
         FrechetMean(BAD).fit(points)
 
 
+def test_more_components_than_directions():
+    with pytest.raises(ValueError, match="`n_components` must be at most 2 for 6 points in 2 dimensions, got 5"):
+        TangentPCA(n_components=5).fit(np.random.default_rng(0).normal(size=(6, 2)))
+
+
 def test_coordinates_of_any_type():
     """Whole numbers are not cut off, widths are checked, and ends that are not finite are said."""
     mean, pca = FrechetMean(), TangentPCA()
