@@ -9,13 +9,14 @@ from helpers import network_score, tanh_metric, three_modes
 
 import scoregeo as sg
 from scoregeo import RESULTS, SteinMetric, models
-from scoregeo.statistics import frechet_mean
+from scoregeo.statistics import frechet_mean, kmeans
 
 pytestmark = pytest.mark.slow
 
 W = jnp.array([[0.5, 1.2], [-0.9, 0.4]])  # not symmetric: a field with curl
 # One element: a mean of what it solves is as much a test, and compiles in a fraction of the time.
 QUICK = sg.SpectralNewton(max_elements=1, continuation=0, rtol=1e-3, path_rtol=0.1, tolerance=1e-10)
+CURLED = sg.SpectralNewton(degree=12, max_elements=1, continuation=0, rtol=1e-4, path_rtol=0.1, tolerance=1e-10)
 
 
 @eqx.filter_jit
@@ -111,3 +112,29 @@ def test_single_precision_of_a_learned_score():
     assert single.point.dtype == jnp.float32
     assert single.result == RESULTS.successful
     np.testing.assert_allclose(single.point, double.point, atol=2e-3)
+
+
+def test_clusters_of_a_score_with_curl_in_twenty_dimensions():
+    """Logarithms whose geodesics, integrated, lead to the points, sum to nothing at each center."""
+    rng = np.random.default_rng(0)
+    middles = np.stack([np.full(20, -1.0), np.full(20, 1.0)])
+    labels = np.array([0, 1] * 4)
+    xs = jnp.asarray(middles[labels] + 0.4 * rng.normal(size=(8, 20)))
+    metric = SteinMetric(network_score(3, 20), 1.0)
+    assert not metric.score.conservative
+    found = kmeans(metric, xs, 2, jax.random.key(0), solver=CURLED, gtol=1e-7)
+    assert found.result == RESULTS.successful
+    assert len(set(zip(found.labels.tolist(), labels.tolist(), strict=True))) == 2
+
+    @jax.jit
+    def logarithms(m, points):
+        logs = jax.vmap(lambda x: sg.log(metric, m, x, solver=CURLED, throw=False))(points)
+        return logs, jax.vmap(lambda v: sg.exp(metric, m, v, throw=False))(logs)
+
+    for c, center in enumerate(found.centers):
+        mine = xs[found.labels == c]
+        logs, ends = logarithms(center, mine)
+        np.testing.assert_allclose(ends, mine, atol=2e-3)
+        assert metric.norm(center, jnp.mean(logs, 0)) < 1e-3 * np.sqrt(found.distortion)
+        straight = np.asarray(mine - center)
+        assert np.linalg.norm(logs - straight) > 0.02 * np.linalg.norm(straight)  # the metric matters
