@@ -1,10 +1,17 @@
 """Distances at scale: 1,797 digits of 8 x 8 pixels, the score of a network, and the nearest neighbours in its metrics.
 
-For each metric: seconds for bounds of all pairs on the graph, how far they are above solved distances, and for
-`nearest` the share of pairs that were never solved, and the seconds against those of solving every pair. The latter are
-measured on a sample of pairs and extrapolated. Compile time is left out: every program runs once before.
+For each metric: seconds for the graph of all pairs, how far its bounds are above solved distances, and for `nearest`
+the share of pairs that were never solved, and the seconds against those of solving every pair. The latter are measured
+on the queries that are compared and extrapolated to all of them, or, where none is compared, on a sample of pairs.
+Seconds are those of all cores, which what else the machine does hardly changes; programs are compiled before.
 
     uv run python benchmarks/neighbours.py --queries 200 --equal 20 --out benchmarks/results/neighbours.csv
+
+With the network and the solver of the defaults every pair takes a quarter of a second, and all of it a day. What was
+measured is smaller, seven minutes of one core for the Stein metric, an hour for the score Jacobian metric (of which 50
+queries were done, and one compared):
+
+    uv run python benchmarks/neighbours.py --width 64 --depth 2 --single --degree 6 --rtol 1e-2 --queries 200 --equal 20
 """
 
 import argparse
@@ -16,55 +23,62 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from interpolation import trained
-from timing import write_rows
+from timing import about, write_rows
 
-from scoregeo import RESULTS, ConformalMetric, ScoreJacobianMetric, SteinMetric, recommend_strength
+from scoregeo import (
+    RESULTS,
+    ConformalMetric,
+    KernelDensityScore,
+    ScoreJacobianMetric,
+    SteinMetric,
+    recommend_strength,
+)
 from scoregeo.datasets import digits
 from scoregeo.diffusion import FitConfig
 from scoregeo.geodesics.base import default_solver
+from scoregeo.metrics import lifted
 from scoregeo.statistics import graph_dist, nearest
 
 K, NEIGHBORS = 10, 10
+# Queries that are solved for every pair in one call.
+TOGETHER = 1
 
 
 def metrics(model, points, sigma: float) -> dict:
-    """Two metrics that are Euclid's plus something, one of them for a contrast at which that is seen, and a power."""
+    """Two metrics that are Euclid's plus something, one of them for a contrast at which that is seen, and powers: of a
+    density without a known maximum, and of one that has one."""
     score = model.score_at(sigma)
     return {
-        "Stein, ratio 10": SteinMetric(score, recommend_strength(SteinMetric, score, points, ratio=10.0)),
-        "Stein, ratio 100": SteinMetric(score, recommend_strength(SteinMetric, score, points, ratio=100.0)),
-        "score Jacobian, strength 10": ScoreJacobianMetric(score, sigma, 10.0),
-        "score Jacobian, strength 100": ScoreJacobianMetric(score, sigma, 100.0),
-        "power of p, ratio 1000": ConformalMetric.power(score, points, 1e3),
+        "Stein, ratio 10": lambda: SteinMetric(score, recommend_strength(SteinMetric, score, points, ratio=10.0)),
+        "Stein, ratio 100": lambda: SteinMetric(score, recommend_strength(SteinMetric, score, points, ratio=100.0)),
+        "score Jacobian, strength 10": lambda: ScoreJacobianMetric(score, sigma, 10.0),
+        "score Jacobian, strength 100": lambda: ScoreJacobianMetric(score, sigma, 100.0),
+        "power of p, ratio 1000": lambda: ConformalMetric.power(score, points, 1e3),
+        "power of a kernel density, ratio 1000": lambda: ConformalMetric.power(
+            KernelDensityScore(points, sigma), points, 1e3
+        ),
     }
 
 
 def timed(function):
-    """What ``function`` returns, and the seconds it took."""
-    start = time.perf_counter()
+    """What ``function`` returns, and the seconds of all cores it took."""
+    start = time.process_time()
     found = function()
-    return found, time.perf_counter() - start
+    return found, time.process_time() - start
 
 
-def study(name: str, metric, points, options) -> dict:
-    """One row."""
-    random = np.random.default_rng(0)
-    n = len(points)
-    solver = dataclasses.replace(default_solver(metric, length_only=True), rtol=options.rtol)
-    batch = {"solver": solver, "batch_size": options.batch_size}
-    row = {"metric": name, "points": n, "dimension": points.shape[1], "k": K, "rtol": options.rtol}
-    graph_dist(metric, points[:100], NEIGHBORS)
-    graph, row["graph_seconds"] = timed(lambda: graph_dist(metric, points, NEIGHBORS))
-    row["graph_median_edge_error"] = float(np.median(graph.errors / graph.lengths))
-
-    pairs = random.integers(n, size=(options.pairs, 2))
-    pairs = pairs[pairs[:, 0] != pairs[:, 1]]
-    refine = {"solver": solver, "batch_size": min(options.batch_size, len(pairs))}
-    graph.refine(pairs, **refine)
+def bounds(metric, graph, pairs, batch: dict) -> dict:
+    """How far the graph, and the bounds of pairs, are above solved distances."""
+    refine = batch | {"batch_size": min(batch["batch_size"], len(pairs))}
+    graph.refine(pairs[:1].repeat(len(pairs), 0), **refine)
     found, seconds = timed(lambda: graph.refine(pairs, **refine))
+    graph.bounds(pairs)
+    above, bound_seconds = timed(lambda: graph.bounds(pairs))
     good = np.asarray(found.result == RESULTS.successful)
-    on_graph, bound = (b[good] / found.distances[good] for b in (found.bounds, graph.bounds(pairs)))
-    row |= {
+    on_graph, bound = (b[good] / found.distances[good] for b in (found.bounds, above))
+    lifts = np.asarray(jax.vmap(lambda x: lifted(metric, x))(graph.points))
+    below = np.linalg.norm(lifts[pairs[:, 0]] - lifts[pairs[:, 1]], axis=-1)[good] / found.distances[good]
+    return {
         "pairs": len(pairs),
         "solved": float(good.mean()),
         "from_graph": float(found.from_graph.mean()),
@@ -72,37 +86,77 @@ def study(name: str, metric, points, options) -> dict:
         "graph_over_distance_median": float(np.median(on_graph)),
         "bound_over_distance_least": float(bound.min()),
         "bound_over_distance_median": float(np.median(bound)),
+        "below_over_distance_median": float(np.median(below)),
+        "seconds_per_bound": bound_seconds / len(pairs),
         "seconds_per_pair": seconds / len(pairs),
     }
-    queries = points[random.permutation(n)[: options.queries]] + 0.05 * random.normal(size=(options.queries, 64))
-    nearest(metric, points[:50], queries[:3], K, neighbors=NEIGHBORS, **batch)
-    neighbours, row["nearest_seconds"] = timed(
-        lambda: nearest(metric, points, queries, K, neighbors=NEIGHBORS, progress=True, **batch)
-    )
-    row |= {
+
+
+def neighbours(metric, points, queries, equal: int, batch: dict, per_pair: float):
+    """What is pruned, the time that saves, and whether anything is lost: after every few queries that are compared."""
+    batch = batch | {"neighbors": NEIGHBORS}
+    nearest(metric, points[: K + 40], queries[:3], K, **batch)
+    found, seconds = timed(lambda: nearest(metric, points, queries, K, progress=True, **batch))
+    row = {
         "queries": len(queries),
-        "pruned": float(neighbours.pruned.mean()),
-        "failed": int(neighbours.failed.sum()),
-        "brute_seconds_extrapolated": row["seconds_per_pair"] * n * len(queries),
+        "pruned": float(found.pruned.mean()),
+        "pruned_least": float(found.pruned.min()),
+        "failed": int(found.failed.sum()),
+        "nearest_seconds": seconds,
+        "brute_seconds_extrapolated": per_pair * len(points) * len(queries),
+        "equal": 0,
+        "compared": 0,
     }
-    row["faster"] = row["brute_seconds_extrapolated"] / row["nearest_seconds"]
-    equal = []
-    for i in range(options.equal):
-        brute = nearest(metric, points, queries[i : i + 1], K, neighbors=NEIGHBORS, prune=False, **batch)
-        equal.append(bool((brute.indices[0] == neighbours.indices[i]).all()))
-    return row | {"equal": sum(equal), "compared": len(equal)}
+    yield row | {"faster": row["brute_seconds_extrapolated"] / row["nearest_seconds"]}
+    spent = 0.0
+    for start in range(0, equal, TOGETHER):
+        some = slice(start, min(start + TOGETHER, equal))
+        brute, seconds = timed(lambda s=some: nearest(metric, points, queries[s], K, prune=False, **batch))
+        spent += seconds
+        row["equal"] += int((brute.indices == found.indices[some]).all(1).sum())
+        row["compared"] = some.stop
+        row["brute_seconds_extrapolated"] = spent * len(queries) / some.stop
+        yield row | {"faster": row["brute_seconds_extrapolated"] / row["nearest_seconds"]}
+
+
+def study(name: str, metric, points, options):
+    """One row, ever more complete."""
+    random = np.random.default_rng(0)
+    n = len(points)
+    solver = dataclasses.replace(default_solver(metric, length_only=True), rtol=options.rtol, degree=options.degree)
+    batch = {"solver": solver, "batch_size": options.batch_size}
+    row = {"metric": name, "points": n, "dimension": points.shape[1], "k": K, "rtol": options.rtol}
+    row |= {"degree": options.degree, "width": options.width, "depth": options.depth}
+    facts = about("jax")
+    row |= {"precision": str(points.dtype), "date": facts["date"], "load": round(facts["load"][0], 1)}
+    graph_dist(metric, points, NEIGHBORS, sources=[0])
+    start = time.perf_counter()
+    graph, row["graph_seconds"] = timed(lambda: graph_dist(metric, points, NEIGHBORS))
+    row["graph_wall_seconds"] = time.perf_counter() - start
+    row["graph_median_edge_error"] = float(np.median(graph.errors / graph.lengths))
+    pairs = random.integers(n, size=(options.pairs, 2))
+    row |= bounds(metric, graph, pairs[pairs[:, 0] != pairs[:, 1]], batch)
+    yield row
+    if options.queries:
+        queries = points[random.permutation(n)[: options.queries]] + 0.05 * random.normal(size=(options.queries, 64))
+        queries = queries.astype(points.dtype)
+        for more in neighbours(metric, points, queries, options.equal, batch, row["seconds_per_pair"]):
+            yield row | more
 
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--equal", type=int, default=0, help="queries that are solved for every pair, to compare")
     parser.add_argument("--pairs", type=int, default=200, help="on which bounds are compared with distances")
     parser.add_argument("--points", type=int, default=1797)
     parser.add_argument("--steps", type=int, default=2000, help="of training")
+    parser.add_argument("--width", type=int, default=256, help="of the network")
+    parser.add_argument("--depth", type=int, default=3, help="of the network")
     parser.add_argument("--sigma", type=float, default=0.3)
     parser.add_argument("--rtol", type=float, default=1e-3)
+    parser.add_argument("--degree", type=int, default=16, help="of the polynomials of the solver")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--only", nargs="+", help="metrics")
     parser.add_argument("--single", action="store_true", help="float32")
@@ -111,17 +165,22 @@ def main() -> None:
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", not options.single)
     data = digits()
-    config = FitConfig(steps=options.steps, batch_size=128, learning_rate=1e-3, width=256, depth=3)
-    model = trained(options.models / f"neighbours-{options.steps}", data, config)
+    config = FitConfig(
+        steps=options.steps, batch_size=128, learning_rate=1e-3, width=options.width, depth=options.depth
+    )
+    name = f"neighbours-{options.steps}-{options.width}x{options.depth}{'-single' if options.single else ''}"
+    model = trained(options.models / name, data, config)
     points = jnp.asarray(data.points, jnp.result_type(float))
     points = points[np.sort(np.random.default_rng(1).permutation(len(points))[: options.points])]
     rows = []
     for name, metric in metrics(model, points, options.sigma).items():
         if options.only and name not in options.only:
             continue
-        rows.append(study(name, metric, points, options))
-        print(rows[-1], flush=True)
-        write_rows(options.out, rows)
+        done = list(rows)
+        for row in study(name, metric(), points, options):
+            print(row, flush=True)
+            rows = [*done, row]
+            write_rows(options.out, rows)
 
 
 if __name__ == "__main__":
