@@ -19,8 +19,7 @@ from ..geodesics import AbstractBoundarySolver
 from ..geodesics.checks import check_metric
 from ..geodesics.curves import NODES
 from ..metrics import AbstractMetric
-from ._bends import bend
-from ._chords import chord_lengths, side_by_side
+from ._chords import bend, chord_lengths, side_by_side
 from ._starts import TwoStarts
 
 _RTOL = 1e-3
