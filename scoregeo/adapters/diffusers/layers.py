@@ -269,7 +269,9 @@ def attentions_of(layers: int, channels: int, head_dim: int | None, style: Style
     return nnx.List([Attention(channels, head_dim or 1, groups, style) for _ in range(count)])
 
 
-def down_layers(resnets: nnx.List, attentions: Sequence["Attention"], x: Image, embedding: Vector | None) -> list[Image]:
+def down_layers(
+    resnets: nnx.List, attentions: Sequence["Attention"], x: Image, embedding: Vector | None
+) -> list[Image]:
     """The features after each of ``resnets``, with its attention, if there are any."""
     kept = []
     for i, resnet in enumerate(resnets):
