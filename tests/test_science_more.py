@@ -10,7 +10,7 @@ from scoregeo import KernelDensityScore
 
 def test_the_score_of_a_sphere_is_that_of_its_points(science):
     """Against a kernel density of many points: those of the 2-sphere in R^4, with noise of their own."""
-    data = science("_dimensions").sphere(2, dim=4, tau=0.2)
+    data = science("_dimension.data").sphere(2, dim=4, tau=0.2)
     random, sigma = np.random.default_rng(1), 0.4
     points = random.normal(size=(40_000, 3))
     points = np.pad(np.sqrt(3) * points / np.linalg.norm(points, axis=1, keepdims=True), ((0, 0), (0, 1)))
@@ -27,7 +27,7 @@ def test_the_score_of_a_sphere_in_many_dimensions(science):
     from scipy.special import ive
 
     k, sigma = 10, 0.9
-    data, radius = science("_dimensions").sphere(k, dim=14, tau=1e-9), np.sqrt(k + 1)
+    data, radius = science("_dimension.data").sphere(k, dim=14, tau=1e-9), np.sqrt(k + 1)
     x = np.random.default_rng(0).normal(size=14)
     y, length = x[: k + 1], np.linalg.norm(x[: k + 1])
     nu, t = (k - 1) / 2, length * radius / sigma**2
@@ -40,7 +40,7 @@ def test_the_score_of_a_sphere_in_many_dimensions(science):
     ("name", "part", "dimension"), [("subspace", "", 3), ("lollipop", "disk", 2), ("lollipop", "stick", 1)]
 )
 def test_exact_scores_know_the_dimension(name, part, dimension, science):
-    dimensions, study = science("_dimensions"), science("intrinsic_dimension")
+    dimensions, study = science("_dimension.data"), science("intrinsic_dimension")
     data = dimensions.subspace(3, dim=9) if name == "subspace" else dimensions.lollipop()
     sample = data.reported
     assert (sample.dimensions[sample.parts == part] == dimension).all()
@@ -51,15 +51,15 @@ def test_exact_scores_know_the_dimension(name, part, dimension, science):
 
 
 def test_points_that_settings_are_chosen_on_are_not_reported(science):
-    data = science("_dimensions").subspace(2, dim=3)
+    data = science("_dimension.data").subspace(2, dim=3)
     parts = [data.tuning.points, data.reported.points, data.train]
     assert np.array_equal(np.concatenate(parts), data.everything)
     assert len(np.unique(data.everything, axis=0)) == len(data.everything)
 
 
 def test_sectional_curvatures_of_a_sphere(science):
-    curvatures = science("_curvatures")
-    data = science("_dimensions").sphere(2, dim=4, tau=1e-3)
+    curvatures = science("_dimension.curvatures")
+    data = science("_dimension.data").sphere(2, dim=4, tau=1e-3)
     x = jnp.asarray([[np.sqrt(3.0), 0, 0, 0], [0, 1.0, np.sqrt(2.0), 0]])
     found = np.asarray(curvatures.sectional(data.exact(0.1), jnp.asarray(0.1), x, 2))
     assert np.allclose(found[:, 0, 1], 1 / 3, rtol=0.03)  # the error is of the order of sigma^2
@@ -68,8 +68,8 @@ def test_sectional_curvatures_of_a_sphere(science):
 
 
 def test_the_jackknife_of_a_mean_is_its_standard_error(science, monkeypatch, tmp_path):
-    neighbours, study = science("_neighbours"), science("_study")
-    data = science("_dimensions").subspace(1, dim=2, tau=0.5)
+    neighbours, study = science("_dimension.neighbours"), science("_study")
+    data = science("_dimension.data").subspace(1, dim=2, tau=0.5)
     monkeypatch.setattr(neighbours, "LOCAL", ())
     monkeypatch.setattr(neighbours, "GLOBAL", ("first_coordinate",))
     monkeypatch.setattr(neighbours, "_global", lambda name, points: points[:, 0].mean())

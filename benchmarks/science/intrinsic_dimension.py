@@ -6,7 +6,7 @@ turns, and the digits of scikit-learn: the estimators of `scoregeo.manifold` wit
 without it their rows are left out). Noise levels are chosen on 40 points, figures are of 100 others: *knee* is the
 level of the knee of FLIPD's curve, for which no truth is needed, *best* that of the least error of each estimator.
 
-Then curvatures, see `_curvatures`.
+Then curvatures, see `_dimension.curvatures`.
 
     uv run python benchmarks/science/intrinsic_dimension.py
     uv run python benchmarks/science/intrinsic_dimension.py --quick --out /tmp/intrinsic_dimension.csv
@@ -16,16 +16,15 @@ import functools
 import time
 from collections.abc import Callable
 
-import _curvatures
-import _dimensions
-import _neighbours
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _dimension_pages import figure, tables
-from _dimensions import SETS, Data
-from _neighbours import add_parts
+from _dimension import curvatures, neighbours
+from _dimension import data as dimensions
+from _dimension.data import SETS, Data
+from _dimension.neighbours import add_parts
+from _dimension.pages import figure, tables
 from _study import TUNING, Table, main, value
 
 from scoregeo.manifold import (
@@ -155,21 +154,21 @@ def follow(table: Table, data: Data, kind: str, steps: int) -> None:
 def run(table: Table, quick: bool) -> None:
     """All rows that are not there."""
     if quick:
-        _dimensions.SIZES.update(train=200, tuning=4, reported=4)
-        data = _dimensions.roll()
+        dimensions.SIZES.update(train=200, tuning=4, reported=4)
+        data = dimensions.roll()
         data.levels = data.levels[1::3]
         follow(table, data, "exact", 1)
-        _curvatures.run(table, quick, STEPS)
+        curvatures.run(table, quick, STEPS)
         return
     for name in SETS:
-        data = _curvatures.data_of(name)
+        data = curvatures.data_of(name)
         for kind in (*(("exact",) if data.exact else ()), *KINDS[name]):
             follow(table, data, kind, STEPS)
-        if _neighbours.installed():
-            _neighbours.follow(table, data)
+        if neighbours.installed():
+            neighbours.follow(table, data)
         else:
             print("scikit-dimension is not installed: no rows of its estimators", flush=True)
-    _curvatures.run(table, quick, STEPS)
+    curvatures.run(table, quick, STEPS)
 
 
 if __name__ == "__main__":

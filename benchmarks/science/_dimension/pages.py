@@ -1,7 +1,7 @@
 """The tables and the picture of `intrinsic_dimension`."""
 
 import numpy as np
-from _curvatures import LEVELS
+from _dimension.curvatures import LEVELS
 from _study import COLOURS, REPORTED, value
 
 Rows = list[dict[str, str]]

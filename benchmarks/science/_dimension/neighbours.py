@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from _dimensions import Data
+from _dimension.data import Data
 from _study import REPORTED, TUNING, Estimate, Table, value
 
 LOCAL, GLOBAL = ("MLE", "MOM", "TLE", "lPCA"), ("TwoNN", "CorrInt", "MiND_ML")

@@ -16,7 +16,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _dimensions import SETS, Data, letter_images, sphere
+from _dimension.data import SETS, Data, letter_images, sphere
 from _study import Estimate, Table
 
 from scoregeo.datasets import digits
