@@ -27,7 +27,8 @@ from competitors import (
 )
 from problems import REFERENCE_MAX_DIMENSION, Clock, Kernel, OutOfTime, Problem, curve_length, reference_length
 
-from scoregeo import RESULTS, SpectralNewton, SteinMetric, geodesic
+from scoregeo import RESULTS, SpectralNewton, geodesic
+from scoregeo.geodesics.base import default_solver
 
 TARGETS = (1e-4, 1e-6, 1e-8)
 SCOREGEO = "scoregeo"
@@ -42,7 +43,7 @@ def _compiled_solve(problem: Problem, solver: SpectralNewton, clock: Clock) -> K
     """`geodesic` by this solver as a kernel ``(strength, x, y) -> Geodesic``."""
 
     def solve(score, strength, x, y):
-        return geodesic(SteinMetric(score, strength), x, y, solver=solver, ts=(0.0, 1.0), throw=False)
+        return geodesic(problem.family(score, strength), x, y, solver=solver, ts=(0.0, 1.0), throw=False)
 
     return Kernel(solve, problem, clock)
 
@@ -54,7 +55,9 @@ class Spectral:
         """Prepare a setting of it on a problem."""
         degree, rtol = setting
         self.problem, self.clock = problem, clock
-        self.path = _compiled_solve(problem, SpectralNewton(rtol=rtol, path_rtol=1.0, degree=degree), clock)
+        # The default for this metric, which for a score Jacobian has more elements and a shorter continuation.
+        solver = dataclasses.replace(default_solver(problem.metric), rtol=rtol, path_rtol=1.0, degree=degree)
+        self.path = _compiled_solve(problem, solver, clock)
 
     def start(self) -> None:
         """The solver's own, the straight line."""
@@ -89,11 +92,13 @@ class Reference:
     error: float | None = None
 
 
-def reference(problem: Problem) -> Reference | None:
-    """From elsewhere, by SciPy, or where it cannot, by scoregeo at a much tighter setting than any that is timed."""
+def reference(problem: Problem, seconds: float = 30) -> Reference | None:
+    """From elsewhere, by SciPy, or where it cannot, by scoregeo at a much tighter setting than any that is timed.
+
+    ``seconds``: for each of SciPy's two tries."""
     if problem.length is not None:
         return Reference(problem.length, "known")
-    length = reference_length(problem) if problem.d <= REFERENCE_MAX_DIMENSION else None
+    length = reference_length(problem, seconds=seconds) if problem.d <= REFERENCE_MAX_DIMENSION else None
     if length is not None:
         return Reference(length, "scipy.integrate.solve_bvp")
     # The first is enough for smooth problems, and compiles in half the time.
@@ -107,12 +112,18 @@ def reference(problem: Problem) -> Reference | None:
 
 
 def ladder(
-    name: str, problem: Problem, length: float | None, budget: float, isolate: bool, cache: pathlib.Path | None
+    name: str,
+    problem: Problem,
+    length: float | None,
+    budget: float,
+    isolate: bool,
+    cache: pathlib.Path | None,
+    ours: Competitor,
 ) -> Iterator[Attempt]:
     """The attempts of a method, from cheap to accurate, until one meets the tightest target or time is up."""
     spent, kept = 0.0, []
     if name == SCOREGEO:
-        found = (run(OURS, problem, i, budget, "direct") for i in range(len(OURS.settings)))
+        found = (run(ours, problem, i, budget, "direct") for i in range(len(ours.settings)))
     elif isolate:
         found = isolated(name, problem.name, budget, cache=cache)
     elif problem.d > SHARED_PROCESS_MAX_DIMENSION.get(name, problem.d):
@@ -128,7 +139,7 @@ def ladder(
         if length is not None and reached(kept, length, TARGETS[-1]):
             return
         if spent > budget:
-            settings = len(OURS.settings if name == SCOREGEO else COMPETITORS[name].settings)
+            settings = len(ours.settings if name == SCOREGEO else COMPETITORS[name].settings)
             if len(kept) < settings and attempt.status != OUT_OF_TIME:
                 note = f"{settings - len(kept)} finer settings: the time of this method on this problem was used up"
                 yield Attempt(name, "-", OUT_OF_TIME, note=note)
@@ -155,19 +166,22 @@ def compare(
     isolate: bool,
     cache: pathlib.Path | None,
     progress: Callable[[Attempt], None],
+    ours: Competitor = OURS,
+    reference_seconds: float = 30,
 ) -> dict:
-    """All methods on one problem: raw attempts, verdicts, and the ratios of the best competitor to scoregeo."""
-    known = reference(problem)
+    """All methods on one problem: raw attempts, verdicts, and the ratios of the best competitor to scoregeo, whose
+    ladder is ``ours``."""
+    known = reference(problem, reference_seconds)
     length = None if known is None else known.length
     found, limit = {}, budget
     for name in (SCOREGEO, *names):
         found[name] = []
-        for attempt in ladder(name, problem, length, limit, isolate, cache):
+        for attempt in ladder(name, problem, length, limit, isolate, cache, ours):
             found[name].append(attempt)
             progress(attempt)
         if name == SCOREGEO and length is not None:
-            ours = [best.seconds for t in TARGETS if (best := reached(found[name], length, t))]
-            limit = min(budget, max(1.0, _HOPELESSLY_SLOW * max(ours))) if ours else budget
+            took = [best.seconds for t in TARGETS if (best := reached(found[name], length, t))]
+            limit = min(budget, max(1.0, _HOPELESSLY_SLOW * max(took))) if took else budget
     # Programs of other problems serve no more.
     jax.clear_caches()
     verdicts = {name: {f"{t:.0e}": verdict(kept, length, t) for t in TARGETS} for name, kept in found.items()}
@@ -175,8 +189,8 @@ def compare(
     for target in (f"{t:.0e}" for t in TARGETS):
         rivals = {name: verdicts[name][target]["seconds"] for name in names}
         best = min((n for n in names if rivals[n] is not None), key=rivals.get, default=None)
-        ours = verdicts[SCOREGEO][target]["seconds"]
-        ratio = rivals[best] / ours if best is not None and ours is not None else None
+        own = verdicts[SCOREGEO][target]["seconds"]
+        ratio = rivals[best] / own if best is not None and own is not None else None
         ratios[target] = {"best_competitor": best, "ratio": ratio}
     # The length of a curve is an upper bound: below the reference there is another, shorter geodesic.
     curves = {n: min((a.length for a in kept if a.length is not None), default=np.inf) for n, kept in found.items()}

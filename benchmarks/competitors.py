@@ -31,6 +31,7 @@ import numpy as np
 import optax
 from problems import (
     NAMES,
+    OTHER_METRICS,
     Clock,
     GeodesicEquation,
     Kernel,
@@ -45,6 +46,9 @@ from problems import (
 from scipy.interpolate import CubicSpline
 from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
+
+from scoregeo import AbstractMetric, ConformalMetric, SteinMetric
+from scoregeo.metrics.structure import as_diagonal
 
 jax.config.update("jax_enable_x64", True)
 
@@ -196,13 +200,12 @@ class Georce(StepMethod):
 
     def matrices(self, score, strength, points):
         """What `solver` and `energy` need of the metric at the points."""
-        s = jax.vmap(score)(points)
-        return jnp.eye(points.shape[-1]) + strength * s[:, :, None] * s[:, None, :]
+        metric = self.problem.family(score, strength)
+        return jax.vmap(lambda x: metric.at(x).matrix(x.size))(points)
 
     def energies(self, score, strength, x, u):
-        """u^T G(x) u at one point."""
-        s = score(x)
-        return u @ (jnp.eye(x.size) + strength * jnp.outer(s, s)) @ u
+        """u^T G(x) u at one point: no matrix is needed."""
+        return self.problem.squared_norm(score, strength, x, u)
 
     def direction(self, metric, strength, forces, ends):
         """The u that solve GEORCE's linear system, for ``forces`` = sum_{j > t} nu_j."""
@@ -263,10 +266,6 @@ class LowRankGeorce(Georce):
         """Scores only, ``(T, d)``."""
         return jax.vmap(score)(points)
 
-    def energies(self, score, strength, x, u):
-        """u^T G(x) u at one point, without the matrix."""
-        return u @ u + strength * (score(x) @ u) ** 2
-
     def direction(self, metric, strength, forces, ends):
         """As in `Georce`; with b_t = sqrt(strength / L_t) s_t the inverses are I - b_t b_t^T, their sum T I - B^T B."""
         steps, d = metric.shape
@@ -278,6 +277,20 @@ class LowRankGeorce(Georce):
         else:
             mu = (right + b.T @ jnp.linalg.solve(steps * jnp.eye(steps) - b @ b.T, b @ right)) / steps
         return -0.5 * (mu - b * (b @ mu)[:, None] + applied)
+
+
+class ConformalGeorce(Georce):
+    """The same steps for a conformal metric in O(T d): its matrices are numbers c_t."""
+
+    def matrices(self, score, strength, points):
+        """The factors, ``(T, 1)``."""
+        metric = self.problem.family(score, strength)
+        return jax.vmap(lambda x: as_diagonal(metric.at(x))[:1])(points)
+
+    def direction(self, metric, strength, forces, ends):
+        """As in `Georce`."""
+        mu = (2 * (ends[0] - ends[1]) - jnp.sum(forces / metric, 0)) / jnp.sum(1 / metric)
+        return -0.5 * (mu + forces) / metric
 
 
 class LBFGS(NodeMethod):
@@ -294,8 +307,8 @@ class LBFGS(NodeMethod):
         def energy(interior, score, strength):
             nodes = jnp.concatenate([x[None], interior.reshape(n - 1, -1), y[None]])
             u, middle = jnp.diff(nodes, axis=0), (nodes[1:] + nodes[:-1]) / 2
-            terms = jax.lax.map(lambda xu: (score(xu[0]) @ xu[1]) ** 2, (middle, u), batch_size=256)
-            return n / 2 * (jnp.sum(u**2) + strength * jnp.sum(terms))
+            terms = jax.lax.map(lambda xu: problem.squared_norm(score, strength, *xu), (middle, u), batch_size=256)
+            return n / 2 * jnp.sum(terms)
 
         self.value_and_gradient = Kernel(
             lambda score, strength, interior: jax.value_and_grad(energy)(interior, score, strength), problem, clock
@@ -343,10 +356,12 @@ class AdamSpline:
 
         def energy(interior, score, strength):
             control = jnp.concatenate([problem.x[None], interior, problem.y[None]])
-            projections = jax.lax.map(
-                lambda xv: (score(xv[0]) @ xv[1]) ** 2, (values @ control, slopes @ control), batch_size=256
+            squares = jax.lax.map(
+                lambda xv: problem.squared_norm(score, strength, *xv),
+                (values @ control, slopes @ control),
+                batch_size=256,
             )
-            return weights @ (jnp.sum((slopes @ control) ** 2, -1) + strength * projections) / 2
+            return weights @ squares / 2
 
         def chunk(score, strength, interior, moments, rate):
             unravelled = adam.init(interior)
@@ -448,7 +463,7 @@ class Geomstats(NodeMethod):
         from geomstats.numerics.optimization import ScipyMinimize
 
         def squared(score, strength, v, x):
-            return jax.vmap(lambda v, x: v @ v + strength * (score(x) @ v) ** 2)(v, x)
+            return jax.vmap(lambda v, x: problem.squared_norm(score, strength, x, v))(v, x)
 
         def pullback(score, strength, v, x, weights):
             return jax.vjp(lambda v, x: squared(score, strength, v, x), v, x)[1](weights)
@@ -473,7 +488,7 @@ class Geomstats(NodeMethod):
             ]
             defvjp(squared_norm, *rules)
 
-        class Stein(RiemannianMetric):
+        class Peer(RiemannianMetric):
             """The metric, in geomstats' words."""
 
             def squared_norm(self, vector, base_point=None):
@@ -481,7 +496,7 @@ class Geomstats(NodeMethod):
                 return squared_norm(vector, base_point)
 
         space = Euclidean(problem.d, equip=False)
-        space.equip_with_metric(Stein)
+        space.equip_with_metric(Peer)
         options = {"ftol": self.tolerance, "maxiter": 50_000, "maxfun": 100_000_000}
         self.optimizer = ScipyMinimize(
             method="L-BFGS-B", autodiff_jac=differentiable, options=options, save_result=True
@@ -517,8 +532,8 @@ class Finslerax(NodeMethod):
         from finslerax.geometry import EuclideanSpace, FinslerMetric, SegmentQuadratureMetric
         from finslerax.solvers import GaussNewtonGeodesic
 
-        class Stein(FinslerMetric):
-            """The metric, in finslerax' words: its rank-one form, not a matrix."""
+        class Peer(FinslerMetric):
+            """The metric, in finslerax' words: a squared norm, not a matrix."""
 
             score: Any = None  # a default, as the base class has some
             strength: Any = 1.0
@@ -533,12 +548,12 @@ class Finslerax(NodeMethod):
 
             def squared(self, x, v):
                 """v^T G v."""
-                return v @ v + self.strength * (self.score(x) @ v) ** 2
+                return problem.squared_norm(self.score, self.strength, x, v)
 
         solver = GaussNewtonGeodesic(iterations=200, tol=0.0)
 
         def metric_of(score, strength):
-            return SegmentQuadratureMetric(Stein(EuclideanSpace(problem.d), score=score, strength=strength), nquad=2)
+            return SegmentQuadratureMetric(Peer(EuclideanSpace(problem.d), score=score, strength=strength), nquad=2)
 
         def gradient_norm(score, strength, nodes):
             metric = metric_of(score, strength)
@@ -576,7 +591,8 @@ class Competitor:
     """A method and its ladder of settings, from cheap to accurate.
 
     ``nested``: the state of every coarser setting starts the next, and all are counted. ``package``: what must be
-    importable; ``max_dimension`` and ``reason``: beyond which dimension it is not tried, and why.
+    importable; ``max_dimension`` and ``reason``: beyond which dimension it is not tried, and why. ``only``: the class
+    of metrics that it is for, if not for all.
     """
 
     name: str
@@ -586,6 +602,7 @@ class Competitor:
     package: str | None = None
     max_dimension: int | None = None
     reason: str = ""
+    only: type = AbstractMetric
 
 
 # The tolerances fall with the discretisation error, which is of order 1 / n^2 and more: solving a coarse one exactly
@@ -599,8 +616,10 @@ COMPETITORS = {
     for c in (
         Competitor("scipy_bvp", ScipyBvp, tuple((25, 10.0**-k) for k in (1, 2, 3, 4, 5, 6, 8))),
         Competitor("georce", Georce, _STEPS),
-        Competitor("georce_lowrank", LowRankGeorce, _STEPS),
-        Competitor("georce_lowrank_nested", LowRankGeorce, _STEPS, nested=True),
+        Competitor("georce_nested", Georce, _STEPS, nested=True),
+        Competitor("georce_lowrank", LowRankGeorce, _STEPS, only=SteinMetric),
+        Competitor("georce_lowrank_nested", LowRankGeorce, _STEPS, nested=True, only=SteinMetric),
+        Competitor("georce_conformal_nested", ConformalGeorce, _STEPS, nested=True, only=ConformalMetric),
         Competitor("lbfgs", LBFGS, _DECREASES),
         Competitor("lbfgs_nested", LBFGS, _DECREASES, nested=True),
         Competitor("adam_spline", AdamSpline, _SPLINES),
@@ -660,6 +679,8 @@ def run(competitor: Competitor, problem: Problem, index: int, budget: float = 60
     result = Attempt(competitor.name, label, FAILED)
     if competitor.package is not None and importlib.util.find_spec(competitor.package) is None:
         return dataclasses.replace(result, status=NOT_INSTALLED, note=competitor.package)
+    if not isinstance(problem.metric, competitor.only):
+        return dataclasses.replace(result, status=NOT_TRIED, note=f"it is for {competitor.only.__name__}s")
     if competitor.max_dimension is not None and problem.d > competitor.max_dimension:
         return dataclasses.replace(result, status=NOT_TRIED, note=competitor.reason)
 
@@ -790,7 +811,8 @@ def show(attempt: Attempt, reference: float | None) -> str:
 def main():
     """Print the table of one problem."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--problem", default="three_modes", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
+    names = (*NAMES, *OTHER_METRICS)
+    parser.add_argument("--problem", default="three_modes", choices=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--only", nargs="+", choices=COMPETITORS, default=list(COMPETITORS), help="competitors to run")
     parser.add_argument("--budget", type=float, default=60, help="seconds for one solve")
     parser.add_argument("--start", default="auto", choices=("auto", "direct", "continuation"))
@@ -800,7 +822,9 @@ def main():
     options = parser.parse_args()
     (problem,) = problems([options.problem], options.cache)
     reference = options.reference or problem.length or reference_length(problem)
-    print(f"{problem.name}: d {problem.d}, strength {problem.strength:g}, Euclid {problem.euclidean:.6f}, {reference=}")
+    print(
+        f"{problem.name}: d {problem.d}, strength {problem.strength:.4g}, Euclid {problem.euclidean:.6f}, {reference=}"
+    )
     columns = {"length": 14, "error": 10, "midpoint": 10, "seconds": 10, "compile": 9, "steps": 7}
     print(f"{'competitor':22}{'setting':14}" + "".join(f"{c:>{width}}" for c, width in columns.items()))
     for name in options.only:

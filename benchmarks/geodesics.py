@@ -42,14 +42,17 @@ import pictures
 import scaling
 import unet
 from competitors import COMPETITORS, Attempt
-from problems import NAMES, problems
+from problems import NAMES, OTHER_METRICS, problems
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 QUICK_PROBLEMS = ("three_modes", "mixture-16", "mlp-64", "mlp-784", "ring-0.3-1000")
-# Refining from coarser nodes is hardly ever slower than starting afresh: one of the two is enough.
-DEFAULT_COMPETITORS = tuple(name for name in COMPETITORS if name not in ("lbfgs", "georce_lowrank"))
+# Refining from coarser nodes is hardly ever slower than starting afresh: one of the two is enough. A method for other
+# metrics has nothing to do here: `science/peers.py` has those.
+DEFAULT_COMPETITORS = tuple(
+    name for name in COMPETITORS if name not in ("lbfgs", "georce_lowrank", "georce_nested", "georce_conformal_nested")
+)
 QUICK_COMPETITORS = ("scipy_bvp", "georce_lowrank_nested", "lbfgs_nested", "finslerax")
 PARTS = ("accuracy", "batches", "scaling", "unet", "compile")
 QUICK_PARTS = ("accuracy", "batches", "scaling", "compile")
@@ -230,7 +233,9 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="a few problems and competitors, smaller batches")
     parser.add_argument("--parts", nargs="+", choices=PARTS, help="what to run; all, or all but unet with --quick")
-    parser.add_argument("--problems", nargs="+", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument(
+        "--problems", nargs="+", choices=(*NAMES, *OTHER_METRICS), metavar="NAME", help=", ".join(NAMES)
+    )
     parser.add_argument(
         "--competitors", nargs="+", choices=COMPETITORS, metavar="NAME", help=", ".join(DEFAULT_COMPETITORS)
     )

@@ -1,7 +1,8 @@
 """The problems of the main benchmark: a score, a strength and two points each, and reference lengths where known.
 
 Everything is in float64. Names: `three_modes`, `digits`, `mixture-D` and `mlp-D` for D in `DIMENSIONS`, and
-`ring-SIGMA-STRENGTH` for SIGMA in 0.3, 0.1 and STRENGTH in 1, 10, 1000.
+`ring-SIGMA-STRENGTH` for SIGMA in 0.3, 0.1 and STRENGTH in 1, 10, 1000: all in the Stein metric. `OTHER_METRICS` are
+problems in other ones: `power-NAME` and `jacobian-NAME`, of a score above or of a curve in R^D, and `decoder-D`.
 """
 
 import contextlib
@@ -10,6 +11,7 @@ import pathlib
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -17,10 +19,20 @@ import jax.numpy as jnp
 import numpy as np
 from foundation import network, random_network
 from scipy.integrate import solve_bvp
+from score_jacobian import NOISE_LEVEL, closed_curve
 
-from scoregeo import FunctionScore, SteinMetric, datasets
+from scoregeo import (
+    AbstractMetric,
+    ConformalMetric,
+    FunctionScore,
+    PullbackMetric,
+    ScoreJacobianMetric,
+    SteinMetric,
+    datasets,
+)
 from scoregeo.diffusion import DiffusionModel, FitConfig, WarmupEMA, fit
-from scoregeo.scores import AbstractScore, KernelDensityScore
+from scoregeo.metrics.conformal import PowerFactor
+from scoregeo.scores import KernelDensityScore
 
 jax.config.update("jax_enable_x64", True)
 
@@ -33,6 +45,11 @@ NAMES = (
     *(f"ring-{sigma}-{strength}" for sigma, strength in RINGS),
     "digits",
 )
+OTHER_METRICS = (
+    *("power-three_modes", "power-curve-10", "power-curve-256", "power-digits"),
+    *("jacobian-three_modes", "jacobian-curve-10", "jacobian-digits"),
+    *("decoder-2", "decoder-8", "decoder-64"),
+)
 REFERENCE_MAX_DIMENSION = 16  # beyond it the dense Jacobians of `solve_bvp` at tolerance 1e-10 take minutes
 DIGITS_SIGMA = 0.5
 DIGITS_CONTRAST = 30.0
@@ -41,23 +58,29 @@ CONTINUATION_STEPS = 10
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """Find the geodesic of ``I + strength s s^T`` from ``x`` to ``y``, both of shape ``(d,)``.
+    """Find the geodesic of ``family(score, strength)`` from ``x`` to ``y``, both of shape ``(d,)``.
 
+    ``score`` is a pytree, whatever ``family`` is made of besides a strength; a small strength is a metric that is easy.
     ``length`` is that of the geodesic where it is known from elsewhere.
     """
 
     name: str
     d: int
-    score: AbstractScore
+    score: Any
     strength: float
     x: np.ndarray
     y: np.ndarray
     length: float | None = None
+    family: Callable[[Any, Any], AbstractMetric] = SteinMetric
 
     @property
-    def metric(self) -> SteinMetric:
+    def metric(self) -> AbstractMetric:
         """The metric of the problem."""
-        return SteinMetric(self.score, self.strength)
+        return self.family(self.score, self.strength)
+
+    def squared_norm(self, score: Any, strength: Any, x: jax.Array, v: jax.Array) -> jax.Array:
+        """``v^T G(x) v`` in the metric of these, as traced code has them."""
+        return self.family(score, strength).at(x).squared_norm(v)
 
     @property
     def euclidean(self) -> float:
@@ -122,23 +145,101 @@ def digits(cache: pathlib.Path) -> Problem:
     return Problem("digits", 64, score, float(DIGITS_CONTRAST / jnp.median(squares)), x, y)
 
 
-def problems(names: Iterable[str] | None = None, cache: str | pathlib.Path | None = None) -> list[Problem]:
-    """The problems of these names, all by default; ``cache`` is the folder that keeps the trained model of `digits`.
+def power(base: Problem, data: np.ndarray) -> Problem:
+    """The same ends in a power of the density, in which leaving ``data`` costs 1000 times as much (`ConformalMetric`).
 
-    Raises ``ValueError`` for a name that is not in `NAMES`.
+    A strength is the exponent.
+    """
+    factor = ConformalMetric.power(base.score, jnp.asarray(data), 1e3).log_factor
+
+    def family(score, exponent):
+        return ConformalMetric(PowerFactor(factor.ratio, score[0], jnp.asarray(exponent), score[1]))
+
+    made_of = (factor.score, factor.energy)
+    name, strength = f"power-{base.name}", float(factor.exponent)
+    return dataclasses.replace(base, name=name, score=made_of, strength=strength, family=family, length=None)
+
+
+def jacobian(base: Problem, noise_level: float) -> Problem:
+    """The same ends in the score Jacobian metric of strength 100."""
+
+    def family(score, strength):
+        return ScoreJacobianMetric(*score, strength)
+
+    made_of, name = (base.score, np.float64(noise_level)), f"jacobian-{base.name}"
+    return dataclasses.replace(base, name=name, score=made_of, strength=100.0, family=family, length=None)
+
+
+def curve(d: int) -> Problem:
+    """Two points of a closed curve in R^d, a quarter turn apart, and the exact score of data along it."""
+    points = closed_curve(np.linspace(0, 2 * np.pi, 240, endpoint=False), d=d)
+    x, y = closed_curve(np.array([0.3, 0.3 + np.pi / 2]), d=d)
+    return Problem(f"curve-{d}", d, KernelDensityScore(points, NOISE_LEVEL), 100.0, x, y)
+
+
+def decoder(d: int) -> Problem:
+    """Two random latents of a random decoder to R^784, in the metric that it pulls back (with a floor of 0.1).
+
+    A strength is a factor of what is pulled back; it is one.
+    """
+    keys = jax.random.split(jax.random.key(7), 5)
+    first = 2 * jax.random.normal(keys[0], (d, 128)) / d**0.5
+    weights = first, jax.random.normal(keys[1], (128,)), jax.random.normal(keys[2], (128, 784)) / 128**0.5
+
+    def decode(z, first, bias, second, size):
+        return size * jnp.tanh(z @ first + bias) @ second
+
+    def family(weights, strength):
+        return PullbackMetric(decode, *weights, jnp.sqrt(strength), floor=0.1)
+
+    x, y = (np.asarray(jax.random.normal(key, (d,))) for key in keys[3:])
+    return Problem(f"decoder-{d}", d, weights, 1.0, x, y, family=family)
+
+
+def _data_of(base: Problem) -> np.ndarray:
+    """Points that the score of a problem is of."""
+    if base.name == "digits":
+        return np.asarray(datasets.digits().points, np.float64)[:1500]
+    return np.asarray(base.score.data)
+
+
+def problems(names: Iterable[str] | None = None, cache: str | pathlib.Path | None = None) -> list[Problem]:
+    """The problems of these names, by default those in `NAMES`.
+
+    ``cache`` is the folder that keeps the trained model of the digits.
+
+    Raises ``ValueError`` for a name that is not in `NAMES` or `OTHER_METRICS`.
     """
     cache = pathlib.Path(tempfile.gettempdir()) / "scoregeo-benchmarks" if cache is None else pathlib.Path(cache)
-    chosen = list(NAMES if names is None else names)
-    if unknown := sorted(set(chosen) - set(NAMES)):
-        raise ValueError(f"there are no problems {unknown}; there are {list(NAMES)}")
+    chosen, known = list(NAMES if names is None else names), (*NAMES, *OTHER_METRICS)
+    if unknown := sorted(set(chosen) - set(known)):
+        raise ValueError(f"there are no problems {unknown}; there are {list(known)}")
+
+    def base_of(*name):
+        return curve(int(name[1])) if name[0] == "curve" else problems(["-".join(name)], cache)[0]
+
+    def in_power(*name):
+        base = base_of(*name)
+        return power(base, _data_of(base))
+
+    def in_jacobian(*name):
+        base = base_of(*name)
+        return jacobian(base, DIGITS_SIGMA if base.name == "digits" else float(base.score.bandwidth))
+
     builders = {"mixture": lambda d: mixture(int(d)), "mlp": lambda d: mlp(int(d))}
+    builders |= {"power": in_power, "jacobian": in_jacobian, "decoder": lambda d: decoder(int(d))}
     builders |= {"three_modes": three_modes, "digits": lambda: digits(cache)}
     builders["ring"] = lambda sigma, strength: ring(float(sigma), int(strength))
     return [builders[name.split("-")[0]](*name.split("-")[1:]) for name in chosen]
 
 
 class Clock:
-    """Seconds of solving, with the seconds of compiling kept apart."""
+    """Seconds of solving, with the seconds of compiling kept apart.
+
+    ``timer``: of the wall; a benchmark that must share its machine may set it to ``time.process_time``.
+    """
+
+    timer = staticmethod(time.perf_counter)
 
     def __init__(self):
         """Start it."""
@@ -146,7 +247,7 @@ class Clock:
 
     def now(self) -> float:
         """A time that stands still while `Kernel` compiles."""
-        return time.perf_counter() - self.compile_seconds
+        return self.timer() - self.compile_seconds
 
 
 class Kernel:
@@ -167,9 +268,9 @@ class Kernel:
         arguments = (self.leaves, np.float64(strength), *map(np.asarray, arrays))
         shapes = tuple(a.shape for a in arguments[2:])
         if shapes not in self.compiled:
-            start = time.perf_counter()
+            start = self.clock.timer()
             self.compiled[shapes] = self.jitted.lower(*arguments).compile()
-            self.clock.compile_seconds += time.perf_counter() - start
+            self.clock.compile_seconds += self.clock.timer() - start
         return jax.tree.map(np.asarray, self.compiled[shapes](*arguments))
 
 
@@ -187,7 +288,7 @@ class GeodesicEquation:
 
         def acceleration(score, strength, z):
             x, v = jnp.split(z, 2)
-            return SteinMetric(score, strength).acceleration(x, v)
+            return problem.family(score, strength).acceleration(x, v)
 
         over_nodes = (None, None, 0)
         self.acceleration = Kernel(jax.vmap(acceleration, over_nodes), problem, clock)
@@ -247,10 +348,7 @@ _BLOCK = 512  # points whose speed is computed at once: bounds memory, and one c
 def _speeds(metric, points, velocities):
     """The speed in ``metric`` at every point, shape ``(n,)``."""
 
-    def speed(x, v):
-        return jnp.sqrt(v @ v + metric.strength * (metric.score(x) @ v) ** 2)
-
-    return jax.vmap(speed)(points, velocities)
+    return jax.vmap(metric.norm)(points, velocities)
 
 
 def curve_length(problem: Problem, breaks: np.ndarray, evaluate: Callable, order: int = 5) -> float:
