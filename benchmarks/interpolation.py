@@ -131,16 +131,29 @@ class Digits(Study):
 
     groups, criterion = ("classes",), "not_real"
 
-    def __init__(self, folder: pathlib.Path, steps: int):
-        everything = digits()
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        steps: int,
+        everything: Dataset | None = None,
+        sizes: tuple[int, int] = (900, 450),
+        components: int | None = None,
+    ):
+        """Of 8 x 8 digits, or of ``everything``; with ``components``, in the first principal ones of the training
+        images. ``sizes``: of the images for the score and the data of the metrics, and of those for the classifiers;
+        the rest are ends."""
+        everything = digits() if everything is None else everything
         order = np.random.default_rng(0).permutation(len(everything.points))
         points, labels = np.asarray(everything.points, np.float64)[order], np.asarray(everything.labels)[order]
-        # A third each: the score and the data of the metrics, the classifiers, and the ends.
-        split = np.array_split(np.arange(len(points)), [900, 1350])
+        self.data = Dataset(points[: sizes[0]], everything.name, image_shape=everything.image_shape)
+        if components is not None:
+            self.data = self.data.principal_components(components)
+            points = np.asarray(self.data.standardization.apply(points))
+        split = np.array_split(np.arange(len(points)), np.cumsum(sizes))
         (train, judges, ends) = ((points[part], labels[part]) for part in split)
-        self.data, self.ends = Dataset(train[0], "digits"), ends
+        self.judges, self.ends = judges, ends
         config = FitConfig(steps=steps, batch_size=128, learning_rate=1e-3, width=256, depth=3)
-        self.model = trained(folder / f"digits-{steps}", self.data, config)
+        self.model = trained(folder / f"{everything.name}-{steps}", self.data, config)
         self.points = jnp.asarray(train[0])
         self.real, self.either, self.classes = classifiers(*judges)
 
