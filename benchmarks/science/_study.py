@@ -10,6 +10,7 @@ import datetime
 import os
 import pathlib
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
@@ -24,6 +25,8 @@ from scoregeo import RESULTS, AbstractMetric, SpectralNewton, geodesic
 from scoregeo._atomic import replacing, write_figure
 
 HERE = pathlib.Path(__file__).parent
+# The other benchmarks, whose problems and judges studies share.
+sys.path.append(str(HERE.parent))
 DOCS = HERE.parents[1] / "docs" / "science"
 TUNING, REPORTED = "tuning", "reported"
 COLUMNS = (
