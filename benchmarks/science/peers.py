@@ -47,7 +47,9 @@ OURS = "scoregeo"
 SETTINGS = ((8, 1e-4), (16, 1e-6), (24, 1e-9))
 # For one of the two tries of `solve_bvp` at a reference; where both fail it is scoregeo at a tighter setting.
 REFERENCE_SECONDS = 10.0
-TARGETS = {"1e-04": "four digits", "1e-06": "six digits", "1e-08": "eight digits"}
+# Digits of the length, and what `accuracy.TARGETS` calls them.
+TARGETS = {"4": "1e-04", "6": "1e-06", "8": "1e-08"}
+WORDS = {"4": "four", "6": "six", "8": "eight"}
 BUDGET = 5.0
 CACHE = pathlib.Path(tempfile.gettempdir()) / "scoregeo-science" / "peers"
 
@@ -89,16 +91,15 @@ def add(table: Table, problem: str, method: str, found: dict) -> None:
     if f"{problem}/{method}" in table:
         return
     figures, why = {}, []
-    for target in TARGETS:
-        verdict, own = found["verdicts"][method][target], found["verdicts"][OURS][target]["seconds"]
+    for target, name in TARGETS.items():
+        verdict, own = found["verdicts"][method][name], found["verdicts"][OURS][name]["seconds"]
         figures[f"met_{target}"] = np.array([float(verdict["seconds"] is not None)])
         if verdict["seconds"] is not None:
             figures[f"seconds_{target}"] = np.array([verdict["seconds"]])
             if own is not None:
                 figures[f"ratio_{target}"] = np.array([verdict["seconds"] / own])
         else:
-            best = verdict["best_error"]
-            why.append(f"{target}: {verdict['status']}" + ("" if best is None else f" ({best:.0e})"))
+            why.append(f"{name}: {verdict['status']}")
     attempts = [a for a in found["attempts"] if a["competitor"] == method]
     reference = found["reference"]
     lengths = [a["length"] for a in attempts if a["length"] is not None]
@@ -124,7 +125,9 @@ def _cell(rows: list[dict[str, str]], row: str, target: str) -> str:
     try:
         if not value(rows, row, f"met_{target}"):
             why = next(line["setting"] for line in rows if line["row"] == row)
-            return dict(part.split(": ", 1) for part in why.split("; ") if part.startswith("1e"))[target]
+            why = dict(part.split(": ", 1) for part in why.split("; ") if part.startswith("1e"))[TARGETS[target]]
+            known = any(line["row"] == row and line["figure"] == "error" for line in rows)
+            return f"{why} ({abs(value(rows, row, 'error')):.0e})" if known else why
         if row.endswith(f"/{OURS}"):
             return f"{1e3 * value(rows, row, f'seconds_{target}'):.1f} ms"
         return f"{value(rows, row, f'ratio_{target}'):.1f}"
@@ -142,7 +145,7 @@ def tables(rows: list[dict[str, str]]) -> dict[str, str]:
         for name in done:
             cells = [_cell(rows, f"{name}/{method}", target) for method in (OURS, *PEERS)]
             lines.append("| " + " | ".join([name, *cells]) + " |")
-        found[f"target_{TARGETS[target].split()[0]}"] = "\n".join(lines) + "\n"
+        found[f"target_{WORDS[target]}"] = "\n".join(lines) + "\n"
     return found
 
 
@@ -150,11 +153,11 @@ def figure(rows: list[dict[str, str]]):
     """Multiples of scoregeo's seconds at six digits; a cross at the right edge is a failure."""
     from matplotlib.figure import Figure
 
-    target = "1e-06"
+    target = "6"
     done = solved(rows)
     ratios = {(n, m): _ratio(rows, f"{n}/{m}", target) for n in done for m in PEERS}
     largest = max((r for r in ratios.values() if r and np.isfinite(r)), default=10.0)
-    page = Figure(figsize=(8, 0.9 + 0.38 * len(done)), layout="constrained")
+    page = Figure(figsize=(8, 1.6 + 0.45 * len(done)), layout="constrained")
     ax = page.subplots()
     edge = 3 * max(largest, 10.0)
     for colour, (method, label) in zip(COLOURS, PEERS.items(), strict=False):
@@ -169,6 +172,7 @@ def figure(rows: list[dict[str, str]]):
     ax.plot([], [], "x", color="#555555", label="did not get there")
     ax.axvline(1, color="#999999", linewidth=1)
     ax.set_xscale("log")
+    ax.set_ylim(-len(done) + 0.5, 0.5)
     ax.set_yticks(-np.arange(len(done)), done)
     ax.set_xlabel("seconds to six digits of the length, as a multiple of scoregeo's")
     ax.grid(axis="both", color="#e4e4e4", linewidth=0.8)

@@ -104,9 +104,13 @@ def _sheet(ax, name: str, rows: Rows, frames: dict[str, np.ndarray], labelled: b
     lines = [method for method in SHOWN if method in known and f"{name}/{method}" in frames]
     if not lines:
         return
-    side = frames[f"{name}/{lines[0]}"].shape[-1]
-    images = [frames[f"{name}/{m}"].transpose(1, 0, 2).reshape(side, -1) for m in lines]
-    low, high = (np.percentile(np.concatenate(images), q) for q in (1, 99))
+    images = [frames[f"{name}/{m}"] for m in lines]
+    low, high = (np.percentile(np.stack(images), q) for q in (1, 99))
+    # A margin of paper about every image.
+    margin = max(1, images[0].shape[-1] // 8)
+    images = [np.pad(i, ((0, 0), (margin, 0), (margin, 0)), constant_values=low) for i in images]
+    side = images[0].shape[-1]
+    images = [i.transpose(1, 0, 2).reshape(side, -1) for i in images]
     sheet = np.ones((len(SHOWN) * side, images[0].shape[1])) * low
     for method, image in zip(lines, images, strict=True):
         place = SHOWN.index(method)
@@ -123,6 +127,7 @@ def _dots(ax, name: str, rows: Rows, labelled: bool) -> None:
     for label in kinds:
         colour, marker = kinds[label]
         ax.plot([], [], marker, color=colour, label=label)
+    names: list[tuple[float, float, str]] = []
     for method in methods(rows, name):
         row = f"{name}/{method}"
         x, y = value(rows, row, "held_out"), value(rows, row, "real")
@@ -133,12 +138,21 @@ def _dots(ax, name: str, rows: Rows, labelled: bool) -> None:
         colour, marker = kinds[kind]
         error = 2 * value(rows, row, "real", "standard_error")
         ax.errorbar(x, y, yerr=error, color=colour, marker=marker, markersize=5, linewidth=0.8)
-        ax.annotate(shown(method), (x, y), xytext=(4, 3), textcoords="offset points", fontsize=6)
+        names.append((x, y, shown(method)))
+    ax.margins(x=0.35)
+    low, high = ax.get_xlim()
+    placed: list[tuple[float, float]] = []
+    # From the top down: a name moves down until it is clear of those beside it.
+    for x, y, label in sorted(names, key=lambda one: -one[1]):
+        height = y
+        while any(abs(x - other) < 0.4 * (high - low) and abs(height - taken) < 0.05 for other, taken in placed):
+            height -= 0.01
+        placed.append((x, height))
+        ax.text(x + 0.02 * (high - low), height, label, fontsize=6, va="center")
     ax.set_xlabel("distance to the nearest held-out image", fontsize=8)
     if labelled:
         ax.set_ylabel("share of frames called real", fontsize=8)
     ax.set_ylim(-0.05, 1.05)
-    ax.margins(x=0.2)
     ax.tick_params(labelsize=8)
     ax.grid(color="#e4e4e4", linewidth=0.8)
     ax.set_axisbelow(True)
