@@ -224,9 +224,7 @@ def _as_problem(metric, xs, ys, solver, init, batch_size, mesh) -> tuple[Problem
     return Problem((metric, solver, init), xs, ys, pairs, mesh), asked, size
 
 
-def _rows(
-    problem: Problem, asked: int | None, size: int, progress: bool, checkpoint: str | os.PathLike | None
-) -> Iterator[Block]:
+def _rows(problem: Problem, asked: int | None, size: int, progress: bool, checkpoint: Any) -> Iterator[Block]:
     """Rows of the matrix in order; the batches are those of a checkpoint, if there is one."""
     # At least some tens of batches, so that no more than a few percent are lost, and a bar moves.
     few = max(1, -(-problem.pairs.count // (_FEWEST_BATCHES * problem.devices)))

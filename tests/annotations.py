@@ -13,6 +13,7 @@ They are
 
 import ast
 import pathlib
+import re
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,7 @@ def constructors() -> set[str]:
     return places
 
 
+SUM = re.compile(r"\w ?[-+] ?\d")
 DOORS = exported() | constructors()
 
 
@@ -80,5 +82,7 @@ def is_door(module: str, name: str) -> bool:
 def checked(function: Any, *args: Any, **kwargs: Any) -> Any:
     """``function``, which jaxtyping makes of a signature, with checks of the annotations that are to be checked."""
     if is_door(function.__module__, function.__qualname__):
-        function.__annotations__ = {k: v for k, v in function.__annotations__.items() if k == "return"}
+        # A size like d + 1 is known only where arguments have said what d is.
+        kept = {k: v for k, v in function.__annotations__.items() if k == "return" and not SUM.search(str(v))}
+        function.__annotations__ = kept
     return beartype(conf=CONFIGURATION)(function)

@@ -168,7 +168,7 @@ def test_rows_in_a_loop_are_what_they_are_side_by_side(rows, small_programs):
     def vmapped(function, *arrays):
         return jax.vmap(function)(*arrays)
 
-    weights = random.standard_normal(rows)
+    points, weights = jnp.asarray(points), jnp.asarray(random.standard_normal(rows))
     assert loops(lambda *a: over_rows(function, *a), points, weights) == (rows > 12)
     for found, expected in [
         (over_rows(function, points, weights), vmapped(function, points, weights)),
@@ -184,7 +184,7 @@ def test_rows_in_a_loop_are_what_they_are_side_by_side(rows, small_programs):
 @pytest.mark.parametrize("columns", [5, 128, 300, 512])
 def test_columns_in_a_loop_are_what_they_are_together(columns, small_programs):
     random = np.random.default_rng(columns)
-    matrix, c = random.standard_normal((3, 4)), random.standard_normal((2, 4, columns))
+    matrix, c = random.standard_normal((3, 4)), jnp.asarray(random.standard_normal((2, 4, columns)))
 
     def product(c):
         return jnp.einsum("qm,kmd->kqd", matrix, c), jnp.sum(c, 1)

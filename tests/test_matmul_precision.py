@@ -11,7 +11,7 @@ import pytest
 
 import scoregeo as sg
 from scoregeo import FunctionScore, GaussianMixtureScore, SteinMetric, dist, statistics
-from scoregeo.statistics.graph import _chord_block
+from scoregeo.statistics._chords import _chord_block
 
 WEIGHTS = tuple(jnp.asarray(w, jnp.float32) for w in np.random.default_rng(0).standard_normal((2, 5, 5)) / 5)
 
@@ -60,7 +60,8 @@ def log_prob(x):
 
 def chords(metric, points):
     arrays, static = eqx.partition(metric, eqx.is_array)
-    return _chord_block(arrays, points, jnp.array([[0, 1]]), jnp.array(2), static)
+    curves = jnp.array([[0, 1]]), jnp.zeros((1, 2, points.shape[1]), points.dtype)
+    return _chord_block(arrays, points, curves, jnp.array(2), static)
 
 
 def clusters(metric, x, y):

@@ -2,7 +2,7 @@
 
 import abc
 import functools
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 from jaxtyping import Array, Float
@@ -32,7 +32,7 @@ class AbstractBoundarySolver(eqx.Module):
 
 
 @functools.singledispatch
-def default_solver(metric: AbstractMetric, *, length_only: bool = False) -> AbstractBoundarySolver:
+def default_solver(metric: Any, *, length_only: bool = False) -> AbstractBoundarySolver:
     """The solver that serves ``metric`` where none is given, by the type of the metric.
 
     ``length_only``: the caller wants the length, whose error is the square of the path's. A metric with a solver of its

@@ -101,7 +101,7 @@ def at_noise_level(score: AbstractScore, noise_level: Scalar | float) -> Abstrac
     raise TypeError(f"`score` must be one that knows other noise levels, got {type(score).__name__}")
 
 
-def check_score_value(value: Any, x: Float[Array, "*d"]) -> Float[Array, "*d"]:
+def check_score_value(value: Any, x: Any) -> Float[Array, "*d"]:
     """``value`` as the score at ``x``, in the precision of ``x``.
 
     Raises ``ValueError`` if its shape is not that of ``x``, ``TypeError`` if it does not hold real numbers, or is not

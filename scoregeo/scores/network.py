@@ -84,7 +84,7 @@ class NetworkScore(AbstractScore):
         """Log density at ``x`` up to a constant, where the network has one."""
         return cast(Any, self.module()).log_prob(x, *self._arguments(x))
 
-    def _arguments(self, x: Point) -> tuple:
+    def _arguments(self, x: Any) -> tuple:
         condition = () if self.condition is None else (self.condition,)
         return self.noise_level.astype(x.dtype), *condition
 

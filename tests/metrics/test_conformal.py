@@ -4,6 +4,7 @@ import warnings
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 import scipy.integrate
@@ -335,9 +336,17 @@ def test_ratio_is_what_leaving_the_data_costs(kind, ratio):
     assert bool(caught) == (reached < ratio)
     if caught:
         assert "is out of reach" in str(caught[0].message)
-        assert caught[0].filename == __file__
     # 64 pairs against 3,000: the exponent is known to some percent.
     assert np.log(cost_ratio(metric)) == pytest.approx(np.log(reached), rel=0.15)
+
+
+@pytest.mark.slow
+def test_a_ratio_out_of_reach_is_warned_of_where_it_was_asked_for():
+    if not jaxtyping.config.jaxtyping_disable:
+        pytest.skip("checks of annotations stand between the caller and the warning")
+    with pytest.warns(UserWarning, match="is out of reach") as caught:
+        ConformalMetric.score_norm(MOONS.score, MOONS.points, 50.0)
+    assert caught[0].filename == __file__
 
 
 def test_power_of_median_data_is_one():

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -53,7 +54,7 @@ def test_explain_images_and_a_metric_without_a_score():
 def test_explain_refuses_batches_and_nan():
     path = shoot(EuclideanMetric(), jnp.zeros(2), jnp.ones(2))
     with pytest.raises(ValueError, match=r"`path` must be one geodesic, got a batch of shape \(1,\)"):
-        explain(EuclideanMetric(), dataclasses.replace(path, points=path.points[None]))
+        explain(EuclideanMetric(), eqx.tree_at(lambda p: p.points, path, path.points[None]))
     with pytest.raises(ValueError, match="`path` must have finite points"):
         explain(EuclideanMetric(), dataclasses.replace(path, points=path.points * jnp.nan))
 

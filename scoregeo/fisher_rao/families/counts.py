@@ -97,7 +97,7 @@ class Poisson(AbstractLineFamily, AbstractExponentialFamily):
 
     def sufficient_statistic(self, x: Num[Array, ""]) -> Vector:
         """``(x,)``."""
-        return jnp.reshape(x, 1)
+        return jnp.reshape(jnp.asarray(x), 1)
 
     def log_partition(self, eta: Vector) -> Scalar:
         """``exp(eta)``."""
@@ -181,7 +181,7 @@ class Geometric(AbstractLineFamily, AbstractExponentialFamily):
 
     def sufficient_statistic(self, x: Num[Array, ""]) -> Vector:
         """``(x,)``."""
-        return jnp.reshape(x, 1)
+        return jnp.reshape(jnp.asarray(x), 1)
 
     def log_partition(self, eta: Vector) -> Scalar:
         """``eta - log(1 - exp(eta))``."""

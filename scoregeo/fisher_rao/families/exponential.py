@@ -76,7 +76,7 @@ class Exponential(AbstractLineFamily, AbstractExponentialFamily):
 
     def sufficient_statistic(self, x: Num[Array, ""]) -> Vector:
         """``(x,)``."""
-        return jnp.reshape(x, 1)
+        return jnp.reshape(jnp.asarray(x), 1)
 
     def log_partition(self, eta: Vector) -> Scalar:
         """``-log(-eta)``."""

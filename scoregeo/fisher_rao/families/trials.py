@@ -106,7 +106,7 @@ class AbstractTrials(AbstractLineFamily, AbstractExponentialFamily):
 
     def sufficient_statistic(self, x: Num[Array, ""]) -> Vector:
         """``(x,)``."""
-        return jnp.reshape(x, 1)
+        return jnp.reshape(jnp.asarray(x), 1)
 
     def log_partition(self, eta: Vector) -> Scalar:
         """``n log(1 + exp(eta))``."""
