@@ -18,6 +18,7 @@ def positive(n, seed, spread=1.0, shape=()):
     return (vectors * values) @ np.swapaxes(vectors, -1, -2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_the_factor_is_that_of_the_inverse(n, dtype):

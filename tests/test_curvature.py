@@ -77,6 +77,7 @@ TENSORS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TENSORS)
 def test_against_christoffel_symbols(name):
     make, d, by_products, everything = TENSORS[name]
@@ -115,6 +116,7 @@ def test_against_christoffel_symbols(name):
     np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_graph_of_the_log_density():
     """It is the Stein metric, and so are its curvatures."""
     mixture, x = three_modes().score, jnp.array([0.3, 0.6])

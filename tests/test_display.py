@@ -54,6 +54,7 @@ def test_a_batch_dashes_what_failed_and_names_how_it_ended():
     assert dashes.count('stroke-dasharray="4 3"') == 1
 
 
+@pytest.mark.slow
 def test_under_jit_there_is_no_picture():
     shown = []
 
@@ -102,6 +103,7 @@ def test_a_comparison_shows_both_tables_and_a_picture():
     assert len(list(parsed(shown).iter("{http://www.w3.org/2000/svg}circle"))) == 15
 
 
+@pytest.mark.slow
 def test_a_model_and_a_report():
     config = FitConfig(steps=20, batch_size=16, width=8, depth=1, chunk_steps=10, reference_size=32)
     data = GaussianScore(jnp.zeros(2), jnp.eye(2))

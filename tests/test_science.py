@@ -72,6 +72,7 @@ def test_batches_leave_no_pair_out(science):
     assert np.allclose(study.euclidean_length(paths.points), paths.lengths)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["helix", "trefoil", "sphere", "torus", "swiss_roll"])
 def test_the_scores_of_shapes_are_those_of_their_points(name, science):
     """Against a kernel density of many points, in R^5."""

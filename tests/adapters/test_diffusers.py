@@ -71,6 +71,7 @@ def change(file, **values):
 # --- The network ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_value_and_derivatives_are_those_of_torch(models, name):
     _, expected, t = golden(name)
@@ -79,6 +80,7 @@ def test_value_and_derivatives_are_those_of_torch(models, name):
     assert max(found.values()) < 1e-5, found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES[:3])
 def test_score_at_a_noise_level(models, name):
     """What torch's network says at a timestep, as the score of the data with noise added."""
@@ -99,6 +101,7 @@ def test_score_at_a_noise_level(models, name):
     np.testing.assert_allclose(single, score, atol=1e-4 * np.abs(score).max())
 
 
+@pytest.mark.slow
 def test_other_noise_levels_and_weights_do_not_compile_again(models):
     traces = []
 

@@ -75,6 +75,7 @@ def test_seeds_differ_and_tpe_learns():
         assert isinstance(trials[0].settings["width"], int)
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_a_trial_that_is_failed(tmp_path):
     study(n=3, storage=tmp_path / "search.db")
     left = optuna.load_study(study_name="scoregeo", storage=f"sqlite:///{tmp_path}/search.db")
@@ -110,6 +111,7 @@ def test_giving_up_counts_and_has_no_value():
     assert trials[0].facts["diverged"] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a b.db", "50%20.db", "what?.db", "folder/new.db"])
 def test_names_of_files(tmp_path, name):
     study(n=1, storage=tmp_path / name)

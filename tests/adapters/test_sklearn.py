@@ -76,6 +76,7 @@ def test_clusters_of_normals_in_a_pipeline():
     np.testing.assert_array_equal(estimator.transform(XS).argmin(1), labels)
 
 
+@pytest.mark.slow
 def test_neighbours_by_a_matrix():
     labels = XS[:, 1] > 1
     matrix = geodesic_distances(NORMALS, XS)

@@ -33,11 +33,13 @@ def test_a_folder_of_its_own_for_each_number_of_threads(tmp_path, monkeypatch):
     assert all(folder.parent == tmp_path for folder in folders)
 
 
+@pytest.mark.slow
 def test_programs_are_kept_below_the_users_cache(tmp_path):
     assert chosen(tmp_path) == str(program_folder(tmp_path))
     assert program_folder(tmp_path).is_dir()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [({"JAX_COMPILATION_CACHE_DIR": "/elsewhere"}, "/elsewhere"), ({"JAX_ENABLE_COMPILATION_CACHE": "0"}, "None")],
@@ -47,6 +49,7 @@ def test_the_environment_has_the_last_word(tmp_path, changed, expected):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_made_is_no_reason_to_fail(tmp_path):
     occupied = tmp_path / "file"
     occupied.write_text("")

@@ -81,6 +81,7 @@ def test_all_pairs_with_a_picture(folder, tmp_path, capsys):
     np.testing.assert_allclose(found, np.asarray(expected)[np.triu_indices(5, 1)], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_picture_has_solved_geodesics_only(monkeypatch):
     xs = jnp.asarray(np.random.default_rng(0).uniform(1, 2, (4, 2)))
     xs = jnp.concatenate([xs, xs[:1]])  # a pair without a distance to divide by
@@ -96,6 +97,7 @@ def test_picture_has_solved_geodesics_only(monkeypatch):
         assert [len(group[0].get_segments()) for group in drawn] == [curves] * bool(curves)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("two", [False, True])
 def test_the_table_has_rows_of_the_file(folder, tmp_path, monkeypatch, capsys, two):
     """Whichever points are drawn: the first and second of a row are where its points stand in the file."""
@@ -121,6 +123,7 @@ def test_the_table_has_rows_of_the_file(folder, tmp_path, monkeypatch, capsys, t
         np.testing.assert_allclose(float(row["Euclidean"]), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_each_metric_at_each_ratio(folder, monkeypatch, capsys):
     """Each is what the other commands make of the same options, with the solver that suits it."""
     seen = {}
@@ -247,6 +250,7 @@ def row_is_number(text):
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -36,6 +36,7 @@ def run(monkeypatch, tmp_path, capsys):
 
 
 # Denoising draws noise: the standard error of its median over 30 points is about 0.06.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "tolerance"),
     [([], 0.01), (["--method", "rank"], 0.01), (["--method", "denoising"], 0.4), (["--method", "normals"], 0)],
@@ -73,6 +74,7 @@ def test_tables_and_estimated_traces(run, tmp_path):
     np.testing.assert_allclose(np.median(estimated["dimensions"], 0)[3], 2, atol=0.9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [

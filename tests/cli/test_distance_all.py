@@ -47,6 +47,7 @@ def by_chords(monkeypatch):
     return asked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".parquet"])
 def test_formats(folder, tmp_path, by_chords, suffix, capsys):
     out = tmp_path / f"d{suffix}"

@@ -71,6 +71,7 @@ def words(tmp_path):
     return ["train", "--data", tmp_path / "data.npy", "--out", tmp_path / "model", *sizes]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["tyro", "jax", "flax.nnx"])
 def test_while_modules_are_imported(words, moment):
     assert end(start(AT_IMPORT, moment, *words)) == "scoregeo: interrupted\n"

@@ -31,6 +31,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_training_keeps_settings_units_and_points(folder):
     model = DiffusionModel.load(folder / "model")
     assert model.config == FitConfig(steps=400, chunk_steps=200, width=32, depth=2, warmup_steps=20, schedule=VP())
@@ -39,6 +40,7 @@ def test_training_keeps_settings_units_and_points(folder):
     assert not (folder / "model" / "checkpoint").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [[], ["--sampler", "heun", "--steps", "20"]])
 def test_samples_are_in_the_units_of_the_data(folder, tmp_path, arguments, capsys):
     out = tmp_path / "samples.npy"
@@ -53,6 +55,7 @@ def test_samples_are_in_the_units_of_the_data(folder, tmp_path, arguments, capsy
     assert len(np.unique(samples[:, 0])) == 2100
 
 
+@pytest.mark.slow
 def test_likelihood_is_in_the_units_of_the_data(folder, tmp_path, capsys):
     out = tmp_path / "log_prob.npy"
     fresh = folder / "fresh.npy"
@@ -76,6 +79,7 @@ def test_a_large_offset_costs_no_digits(folder, tmp_path):
     np.testing.assert_array_equal(np.load(model / "points.npy"), np.load(tmp_path / "train.npy"))
 
 
+@pytest.mark.slow
 def test_divergence_is_told_in_one_line(folder, tmp_path, capsys):
     settings = {"steps": 40, "chunk-steps": 20, "width": 8, "depth": 14, "warmup-steps": 1}
     settings |= {"learning-rate": 1e30, "clip-norm": 1e30}
@@ -86,6 +90,7 @@ def test_divergence_is_told_in_one_line(folder, tmp_path, capsys):
     assert "the loss is not finite" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_evaluate_writes_what_it_prints(folder, tmp_path, capsys):
     out = tmp_path / "report.json"
     arguments = ["--sigmas", "0.2", "1.0", "--samples", "200", "--out", str(out)]
@@ -123,6 +128,7 @@ def classes(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_columns_of_a_table_and_nothing_of_the_model_before(classes):
     points = np.load(classes / "model" / "points.npy")
     np.testing.assert_allclose(points.mean(0), 10.0, atol=0.5)
@@ -133,6 +139,7 @@ def test_columns_of_a_table_and_nothing_of_the_model_before(classes):
     assert metric["strength"] > 0
 
 
+@pytest.mark.slow
 def test_conditions(classes, tmp_path, capsys):
     """Samples, log densities and figures of one class; they are others than those without it."""
     model, ones = ["--model", str(classes / "model")], ["--data", str(classes / "ones.npz"), "--key", "points"]

@@ -16,6 +16,7 @@ TRAIN = ["--steps", "4", "--chunk-steps", "4", "--batch-size", "8", "--warmup-st
 SMALL = ["--network", "unet", "--net-width", "4", "--multipliers", "1", "2", "--blocks", "1", "--heads", "1"]
 
 
+@pytest.mark.slow
 def test_networks_by_name():
     labels = np.array([0, 2, 1])
     unet = NetworkOptions(network="unet", net_width=8, multipliers=(1, 2), blocks=1, heads=2)

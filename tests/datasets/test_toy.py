@@ -29,6 +29,7 @@ def synthetic(name):
     return SYNTHETIC[name](KEY, 2000)
 
 
+@pytest.mark.slow
 @each_synthetic
 def test_synthetic_shapes_and_randomness(name):
     data, again, other = synthetic(name), SYNTHETIC[name](KEY, 2000), SYNTHETIC[name](jax.random.key(1), 2000)

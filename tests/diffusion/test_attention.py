@@ -46,6 +46,7 @@ def by_hand(layer, x):
     return out.reshape(len(x), WIDTH) @ np.asarray(layer.outputs.kernel[...]) + np.asarray(layer.outputs.bias[...])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("dtype", "rtol"), [(jnp.float64, 1e-10), (jnp.float32, 2e-5)])
 def test_forms_are_their_equations(form, dtype, rtol):

@@ -67,6 +67,7 @@ def model(data):
     return fit(data[0], CONFIG, conditions=2005 + 10 * data[1], progress=False)
 
 
+@pytest.mark.slow
 def test_every_way_to_give_one(data, plain, model):
     expected = plain.score_at(0.3, np.array([0.5]))(X)
     for condition in ([2010], np.array([2010]), jnp.array([2010.0]), (np.array([2010.0]), True)):

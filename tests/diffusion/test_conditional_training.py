@@ -86,6 +86,7 @@ def test_vectors_as_conditions(two_classes):
         assert each.score_at(0.5, jnp.array([1.0, 0.0]))(jnp.zeros(2)).shape == (2,)
 
 
+@pytest.mark.slow
 def test_a_run_with_conditions_resumes_exactly(two_classes, tmp_path):
     points, labels = two_classes
     whole = fit(points, QUICK, conditions=labels, progress=False)
@@ -207,6 +208,7 @@ def test_wrong_conditions(two_classes, conditions, message):
         fit(two_classes[0], QUICK, conditions=conditions, progress=False)
 
 
+@pytest.mark.slow
 def test_conditions_where_there_can_be_none(two_classes, model):
     points, labels = two_classes
     with pytest.raises(ValueError, match="`reference_size` must be 0 with `conditions`"):

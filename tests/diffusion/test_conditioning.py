@@ -42,6 +42,7 @@ wrapped = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow
 @wrapped
 def test_labels(kind, wrap):
     net = wrap(make(kind, classes=3))
@@ -55,6 +56,7 @@ def test_labels(kind, wrap):
     assert np.isnan(outputs[4:]).all()
 
 
+@pytest.mark.slow
 @wrapped
 def test_vectors(kind, wrap):
     net = wrap(make(kind, condition_dim=3))
@@ -70,6 +72,7 @@ def test_vectors(kind, wrap):
     np.testing.assert_allclose(both, [none, given], rtol=1e-10)
 
 
+@pytest.mark.slow
 @kinds
 def test_the_output_is_smooth_in_the_vector(kind):
     net, v, h = make(kind, condition_dim=3), jnp.array([1.0, -2.0, 0.5]), 1e-5
@@ -78,6 +81,7 @@ def test_the_output_is_smooth_in_the_vector(kind):
     np.testing.assert_allclose((line(h) - line(-h)) / (2 * h), slope, rtol=1e-6, atol=1e-8 * np.abs(slope).max())
 
 
+@pytest.mark.slow
 @kinds
 def test_a_missing_vector_may_hold_nan(kind):
     """Neither the output nor the gradient of the weights sees it."""
@@ -110,6 +114,7 @@ def test_an_unsigned_label_is_not_mistaken_for_none():
     assert not np.allclose(net(POINT, LEVEL, np.uint8(255)), net(POINT, LEVEL))
 
 
+@pytest.mark.slow
 @kinds
 @pytest.mark.parametrize("settings", [{"classes": 3}, {"condition_dim": 3}])
 def test_types_follow_the_point(kind, settings):

@@ -42,6 +42,7 @@ def close(value, expected, dtype):
         np.testing.assert_allclose(a, b, rtol=0, atol=TOLERANCE[dtype] * np.abs(b).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
 @pytest.mark.parametrize(
     ("seed", "shape", "size", "outputs", "settings"),

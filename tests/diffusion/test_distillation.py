@@ -132,6 +132,7 @@ def test_a_run_goes_on_with_its_own_teacher_only(trained, modes, tmp_path):
         fit(points, QUICK, checkpoint_dir=tmp_path, progress=False)
 
 
+@pytest.mark.slow
 def test_bad_input(trained):
     points = np.zeros((10, 2), np.float32)
     with pytest.raises(TypeError, match=r"`teacher` must have score_at.*function"):

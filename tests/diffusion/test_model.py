@@ -86,6 +86,7 @@ class TestScore:
 
 
 class TestFiles:
+    @pytest.mark.slow
     @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
     @pytest.mark.parametrize("standardization", [None, Standardization(X, 2.0), Standardization(X, X**2)])
     def test_round_trip(self, make, tmp_path, dtype, standardization):

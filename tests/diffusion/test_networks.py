@@ -231,6 +231,7 @@ def test_every_kind_sees_the_noise_level(kind):
     assert steps.min() > 0.01 * np.linalg.norm(outputs[0])
 
 
+@pytest.mark.slow
 @kinds
 def test_vmap_is_the_loop(kind):
     net, rng = make(kind), np.random.default_rng(0)
@@ -239,6 +240,7 @@ def test_vmap_is_the_loop(kind):
     np.testing.assert_allclose(jax.jit(jax.vmap(net))(xs, cs), [one(x, c) for x, c in zip(xs, cs, strict=True)], 1e-9)
 
 
+@pytest.mark.slow
 @kinds
 def test_single_precision_agrees_with_double(kind):
     net, x = make(kind, jnp.float32), jnp.asarray(POINT, jnp.float32)

@@ -56,6 +56,7 @@ class TestLaw:
         u = jnp.linspace(0.01, 0.99, 21)
         np.testing.assert_allclose(law.cdf(variable(schedule, kind(**settings).quantile(u, schedule))), u, rtol=1e-8)
 
+    @pytest.mark.slow
     def test_float32_under_jit(self, kind, settings, variable, law, schedule):
         for stratified in (True, False):
             levels = kind(**settings, stratified=stratified)

@@ -95,6 +95,7 @@ def trained_on(data, config, x, folder):
 class TestDates:
     """What was checked above for one way of giving data."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("kind", ["file", "batches"])
     def test_other_sources_of_points(self, kind, tmp_path):
         mean, scale = UNITS[0]

@@ -247,6 +247,7 @@ def test_dpm_solver_is_the_published_multistep_formula(modes):
     np.testing.assert_allclose(solved, x, rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sampler", "random"),
     [

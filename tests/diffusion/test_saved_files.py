@@ -67,6 +67,7 @@ def test_an_interrupted_run_goes_on(tmp_path):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_written_as_it_was(tmp_path):
     fit(POINTS, CONFIG, checkpoint_dir=tmp_path, progress=False)
     here, there = (

@@ -60,6 +60,7 @@ class TestFormulas:
         growth = jax.vmap(jax.grad(lambda t: jnp.log(schedule.noise_level(t))))(t)
         np.testing.assert_allclose(2 * schedule.sigma(t) ** 2 * growth, schedule.squared_diffusion(t), rtol=1e-10)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("mean", "variance"), [(1.5, 0.0), (-0.3, 0.8)])
     def test_the_forward_equation_has_these_moments(self, schedule, mean, variance):
         """Mean and variance of dx = f x dt + g dw, integrated, against those of alpha x_0 + sigma eps."""

@@ -67,6 +67,7 @@ class TestTheTargetIsTheScoreOfTheReferenceSet:
         learned = Denoiser(Output(target), DATA, MEAN)
         np.testing.assert_allclose(learned.score(p.noisy, p.sigma), score(p.noisy), rtol=1e-7, atol=1e-12)
 
+    @pytest.mark.slow
     def test_second_order(self, sigma, seed):
         """It is the derivative of the first-order target along ``sigma v``, and gives the Jacobian of the score."""
         p, v = posterior(sigma, seed), direction(seed)
@@ -204,6 +205,7 @@ def test_float32_covariance_keeps_its_digits_at_small_noise_far_from_zero():
 
 
 class TestAsymmetry:
+    @pytest.mark.slow
     @pytest.mark.parametrize("sigma", [0.05, 1.0, 20.0])
     def test_it_estimates_the_norm_of_the_dense_asymmetric_part(self, sigma, mlp):
         """Exactly for the coordinate directions (their sum is the trace), and on average for random ones."""

@@ -140,6 +140,7 @@ class TestLosses:
         losses = [loss(changes) for changes in ({}, *LOSSES.values())]
         assert len({round(value, 6) for value in losses}) == len(losses)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("changes", RUNS.values(), ids=RUNS)
     def test_training_is_finite_resumable_and_not_the_plain_one(self, changes, plain, tmp_path, interrupt_after):
         config = dataclasses.replace(SMALL, **changes)
@@ -180,6 +181,7 @@ class TestLosses:
     def test_the_asymmetry_penalty_is_skipped_for_a_gradient_field(self):
         assert equal(small(potential=True, asymmetry=3.0).weights, small(potential=True).weights)
 
+    @pytest.mark.slow
     def test_the_learned_weighting_learns_the_size_of_the_loss_and_is_thrown_away(self, monkeypatch):
         last = {}
         chunk = training._Run.chunk
@@ -215,6 +217,7 @@ class TestLosses:
         np.testing.assert_allclose(other.held_out_loss, plain.held_out_loss, rtol=1e-6)
         np.testing.assert_allclose(other.held_out_losses, plain.held_out_losses, rtol=1e-6)
 
+    @pytest.mark.slow
     def test_the_held_out_loss_takes_no_more_memory_than_a_step(self, monkeypatch):
         taken = []
 
@@ -271,6 +274,7 @@ class TestReproducibility:
         with interrupt_after(0):
             assert equal(fit(POINTS, SMALL, checkpoint_dir=tmp_path, progress=False).weights, first.weights)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("ended", [True, False])
     def test_a_run_goes_on_to_more_steps(self, tmp_path, interrupt_after, monkeypatch, ended):
         """With a rate that does not depend on the number of steps it is the longer run, bit for bit."""
@@ -292,6 +296,7 @@ class TestReproducibility:
         with pytest.raises(ValueError, match=r"other settings .* steps: 60 here, 100 there"):
             fit(POINTS, short, checkpoint_dir=tmp_path, progress=False)
 
+    @pytest.mark.slow
     def test_it_has_the_rate_of_the_longer_run(self, tmp_path):
         """The rate of a finished run is zero: as the longer run's it is positive again, and chunks are as they were."""
         end = dataclasses.replace(SMALL, steps=50, ema=WarmupEMA(0.0))

@@ -68,6 +68,7 @@ class TestFiles:
             assert models[0].dtype == jnp.float64
             close(*(model.history for model in models), 1e-8)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("kind", [">f8", ">f4", ">i2", np.float16])
     def test_numbers_as_some_files_have_them(self, mapped, kind):
         """The other byte order, and half precision: they train as the same numbers in the usual form do."""
@@ -250,6 +251,7 @@ class TestOddPoints:
         points[7, 1] = 4.0
         fit(points, config, progress=False)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("schedule", "most"),
         [(EDM(), 80), (VE(), 50), (VP(), 152), (SubVP(), 152), (Cosine(), 128), (EDM(sigma_max=200.0), 200)],
@@ -356,6 +358,7 @@ class TestLabelsThatAreNames:
         short = dataclasses.replace(CONFIG, steps=20)
         assert fit(POINTS, short, conditions=labels, progress=False).denoiser.net.classes == 2
 
+    @pytest.mark.slow
     def test_some_may_be_missing(self):
         short = dataclasses.replace(CONFIG, steps=20)
         labels = np.where(LABELS == 2, 999, 0)
@@ -364,6 +367,7 @@ class TestLabelsThatAreNames:
         assert fit(POINTS, short, conditions=5 * labels, network=network, progress=False).denoiser.net.classes == 5001
 
 
+@pytest.mark.slow
 def test_principal_components_are_of_one_unit(recwarn):
     """Columns that vary very differently are warned of where nobody has chosen their units, and not elsewhere."""
     points = np.random.default_rng(0).normal(size=(200, 2)) * [3.0, 0.005]

@@ -35,6 +35,7 @@ def test_a_model_from_training_to_likelihood(x64, dtype):
         memorization(samples, data, data[:5] + 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("x64", "dtype"), [(False, "float32"), (True, "float64")])
 def test_the_exact_score_of_a_mixture(x64, dtype):
     with jax.enable_x64(x64), jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):

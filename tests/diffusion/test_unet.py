@@ -150,6 +150,7 @@ def test_number_of_weights(width, multipliers, blocks):
     assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(net))) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(8, 8, 1), (8, 16, 3), (12, 4, 1), (32, 32, 3)])
 def test_images_of_any_divisible_shape(shape):
     net = nnx.eval_shape(lambda: UNet(shape, width=8, key=jax.random.key(0)))

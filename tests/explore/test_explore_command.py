@@ -26,6 +26,7 @@ def test_normals(tmp_path, capsys):
     assert "wrote" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_file_of_points(tmp_path, capsys):
     np.save(tmp_path / "points.npy", 3 + 2 * np.asarray(points(50)))
     words = ("--resolution", 64, "--references", 0, "--sigmas", "0.3", "0.5")

@@ -41,6 +41,7 @@ def test_a_page_needs_nothing_else(page, kind):
     assert 'name="viewport"' in text
 
 
+@pytest.mark.slow
 def test_the_title_is_text(page):
     assert "<title>a &lt; b &amp; c</title>" in page
     assert "a < b" not in page

@@ -75,6 +75,7 @@ def test_warnings_and_bad_input():
         marginal_dist(GAUSSIAN, VP(), jnp.ones(2), 0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", [VP(), EDM()], ids=["VP", "EDM"])
 def test_marginals_of_gaussian_data(schedule):
     t0, t1 = (0.1, 0.6) if isinstance(schedule, VP) else (0.3, 2.0)

@@ -427,6 +427,7 @@ SCIPY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning")
 def test_log_prob_and_samples(name):

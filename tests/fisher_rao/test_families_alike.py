@@ -116,6 +116,7 @@ def test_a_solver_replaces_the_closed_form(family):
     np.testing.assert_allclose(family.exp(a, v, max_steps=1000), family.exp(a, v), rtol=1e-7, atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: type(family).__name__)
 def test_errors_are_alike(family):
     a, _ = pair(family)

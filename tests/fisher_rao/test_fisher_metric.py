@@ -100,6 +100,7 @@ def cases():
     yield Multinomial(4, 3), (P,), multinomial_rule(4, P)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "parameters", "rule"), list(cases()), ids=lambda x: getattr(type(x), "__name__", None)
 )

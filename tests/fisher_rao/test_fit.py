@@ -131,6 +131,7 @@ def fit_of(name):
     return np.asarray(starts), samples, np.asarray(thetas), status_name(codes), [np.asarray(a) for a in around]
 
 
+@pytest.mark.slow
 @each()
 def test_the_likelihood_is_level(family):
     truth, samples, thetas, codes, around = fit_of(name_of(family))

@@ -75,6 +75,7 @@ def family_functions(d):
     return functions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("d", [1, 3])
 def test_the_family_against_its_definitions(d):
     family, thetas = MultivariateNormal(d), points(d, 6, seed=d, condition=30.0)
@@ -125,6 +126,7 @@ def test_the_information_is_the_covariance_of_the_fisher_score():
 
 
 # From a point and a velocity.
+@pytest.mark.slow
 def test_the_exponential_map_is_what_diffrax_integrates():
     family = MultivariateNormal(3)
     metric = FisherRaoMetric(family)
@@ -230,6 +232,7 @@ def univariate(a, b):
     return 2 * 2**0.5 * np.arcsinh(np.sqrt(((m1 - m2) ** 2 / 2 + (s1 - s2) ** 2) / (4 * s1 * s2)))
 
 
+@pytest.mark.slow
 def test_closed_forms_for_equal_means_and_for_means_that_differ_along_one_axis():
     d, n = 3, 20
     a, b = points(d, n, seed=5), points(d, n, seed=6)
@@ -364,6 +367,7 @@ def test_coincident_points_and_close_ones():
 
 
 # What may go wrong.
+@pytest.mark.slow
 def test_float32():
     family = MultivariateNormal(3)
     a, b = (points(3, 50, seed=s, condition=10.0, spread=1.0) for s in (50, 51))

@@ -65,6 +65,7 @@ def dense(name):
     return sum(j.T @ covariance_of_score(name, zi) @ j for zi, j in zip(z, jacobian, strict=True)) / len(z)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_operator(name):
     """Products equal those with the dense matrix, in both precisions; the natural gradient solves the dense system."""

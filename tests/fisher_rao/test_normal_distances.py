@@ -65,6 +65,7 @@ def by_hand(name, m1, s1, m2, s2):
     return (0.5 * (np.log(scipy.linalg.eigh(p2, p1, eigvals_only=True)) ** 2).sum()) ** 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_random_pairs_against_scipy(name):
     for d in (1, 4):
@@ -138,6 +139,7 @@ def test_close_distributions_keep_their_digits(name):
     assert abs(float(batched(name)(m1, s1, m1, s1)[0])) < (1e-30 if name in DISTANCES else 1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_derivatives(name):
     """Gradients against finite differences; those of Wasserstein at a repeated singular value too, and its Hessian."""

@@ -68,6 +68,7 @@ def scipy_expectation(name, theta):
     return psi(theta) - psi(theta.sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_definitions(name):
     """Density, Fisher matrix and exponential family parameters on random points, in both precisions."""
@@ -171,6 +172,7 @@ def test_special_functions(dtype, rtol):
     np.testing.assert_allclose(slope, BESSEL[:, 2], rtol=rtol)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_samples(name):
     """Means of the sufficient statistic within 5 standard errors (from the Fisher matrix) at extreme parameters too,

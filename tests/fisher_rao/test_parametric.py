@@ -67,6 +67,7 @@ UNIVARIATE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", UNIVARIATE)
 def test_quadrature(name):
     """Finite, half-infinite and infinite intervals; heavy tails, and (gamma and beta) densities infinite at an end."""

@@ -134,6 +134,7 @@ def grid(name):
     return list(INFORMATION[name][2])
 
 
+@pytest.mark.slow
 @PRECISIONS
 @pytest.mark.parametrize("name", INFORMATION)
 def test_information(name, dtype):
@@ -206,6 +207,7 @@ def points(name, rng, n):
     return values
 
 
+@pytest.mark.slow
 @PRECISIONS
 @pytest.mark.parametrize("name", DISTANCES)
 def test_distances(name, dtype):
@@ -256,6 +258,7 @@ def bures_distance(a, b):
     return mp.sqrt(sum(a[i, i] + b[i, i] - 2 * mp.sqrt(value) for i, value in enumerate(inner)))
 
 
+@pytest.mark.slow
 @PRECISIONS
 def test_close_normal_distributions(dtype):
     """`FibreSolver` and the distances in closed form: equal means in two dimensions, moved ones in one."""
@@ -352,6 +355,7 @@ def test_norms_are_never_negative():
         assert product.squared_norm(jnp.asarray(v)) >= 0
 
 
+@pytest.mark.slow
 def test_factored_inner_product():
     rng = np.random.default_rng(2)
     factor, jacobian, v, w = (jnp.asarray(rng.normal(size=shape)) for shape in ((5, 3), (3, 2), 3, 3))

@@ -121,6 +121,7 @@ def test_metrics_at_another_level():
     np.testing.assert_allclose(both.at(x).mv(v), expected + (3 + factor) * v, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_bad_input():
     for levels, message in (
         ([0.5, 0.6], "`levels` must be positive and decreasing"),

@@ -232,6 +232,7 @@ class TestMeasure:
         assert not bool(self.measure(problem, finite=jnp.asarray(False)).finite)
         assert float(found.least_length) == 0
 
+    @pytest.mark.slow
     def test_between_the_samples(self):
         place = float(PROBES[20])
         assert np.min(np.abs(self.times - place)) > 0.01
@@ -258,6 +259,7 @@ class TestMeasure:
         assert float(found.least_length) == 1
 
 
+@pytest.mark.slow
 def test_from_curve():
     """Samples and defaults; length and energy keep their derivatives, the rest has none."""
     x, y = jnp.array([0.0, 0.0]), jnp.array([3.0, 4.0])

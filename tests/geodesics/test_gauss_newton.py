@@ -49,6 +49,7 @@ def problem_and_path(metric, breaks, d=3, degree=5):
     return PathEnergy(metric, *jnp.asarray(rng.normal(size=(2, d)))), basis, c
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "breaks", "held"),
     [*((name, BREAKS, None) for name in METRICS), ("graph", BREAKS[::4], None), ("score with curl", BREAKS, 60)],

@@ -38,6 +38,7 @@ def test_dist(gradients, argnum):
     np.testing.assert_allclose(gradients[argnum], central_differences(distance, ARGS, argnum), atol=1e-7)
 
 
+@pytest.mark.slow
 def test_dist_envelope_formula(gradients):
     """The gradient at the end points is -G v(0) / length and G v(1) / length."""
     metric = tanh_metric(STRENGTH, W)
@@ -82,6 +83,7 @@ def test_batched_gradient(gradients):
     assert batched.shape == (3, 2)
 
 
+@pytest.mark.slow
 def test_coincident_points():
     metric = tanh_metric(STRENGTH, W)
     for f in (dist, squared_dist):

@@ -31,6 +31,7 @@ def test_it_ends_where_the_solve_ends(history):
     np.testing.assert_allclose(history.energy.min(), path.energy, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_energy_falls_and_counts_grow(history):
     n = len(history.energy)
     assert all(len(column) == n for column in history[:-1])
@@ -46,6 +47,7 @@ def test_energy_falls_and_counts_grow(history):
     assert (history.attempt == 0).all()
 
 
+@pytest.mark.slow
 def test_what_fails_is_told_not_raised():
     far = jnp.array([40.0, 0.0])
     found = solve_history(METRIC, ENDS[0], far, solver=SpectralNewton(degree=4, max_elements=1, max_steps=2))

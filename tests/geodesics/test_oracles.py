@@ -134,6 +134,7 @@ def test_gaussian_radial_distance(d):
         np.testing.assert_allclose(value, expected, rtol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("d", DIMENSIONS[1:])
 def test_gaussian_distance_past_the_centre(d):
     """Clairaut: any geodesic of N(0, sigma^2 I), with and without a point nearest to the centre."""
@@ -175,6 +176,7 @@ def test_anisotropic_gaussian(d):
         np.testing.assert_allclose(distance(metric, x, y), length, rtol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("d", DIMENSIONS)
 def test_strength_zero_is_euclid(d):
     rng = np.random.default_rng(d)
@@ -203,6 +205,7 @@ def trajectory(metric, x, v):
     return shoot(metric, x, v, throw=False)
 
 
+@pytest.mark.slow
 def test_the_diameter_of_a_gaussian_stops_being_a_minimum_at_its_conjugate_point():
     """sqrt(1 + u^2)/u = asinh u with u = c r at u* = 1.50888: from there on it is shorter to go round the centre."""
     metric = SteinMetric(GaussianScore(jnp.zeros(2), jnp.eye(2)), 1.0)
@@ -311,6 +314,7 @@ def test_model_spaces(name):
             np.testing.assert_allclose(distance(metric, x, y), oracle(x, y), rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_half_space_in_float32():
     rng = np.random.default_rng(7)
     for _ in range(6):
@@ -340,6 +344,7 @@ def riemann(metric, x):
 compiled_riemann = jax.jit(riemann)
 
 
+@pytest.mark.slow
 def test_gauss_equation_of_a_mixture():
     """R_ijkl = lam/L (H_ik H_jl - H_il H_jk); Ricci and scalar curvature are its traces (docs/mathematics.md)."""
     rng = np.random.default_rng(0)
@@ -462,6 +467,7 @@ def paths(make, d):
     return {(i, j): solve(make(), points[i], points[j]) for i, j in itertools.permutations(range(len(points)), 2)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "d"), CASES)
 def test_solves_say_that_they_succeeded(make, d):
     """result, the error estimate, and energy = 1/2 length^2; the length from the samples is the one reported."""
@@ -506,6 +512,7 @@ def test_exp_undoes_log(make, d):
         np.testing.assert_allclose(v, paths(make, d)[2, 3].velocities[0], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "d"), CASES)
 def test_speed_is_constant_and_the_geodesic_equation_holds(make, d):
     """|gamma'|_G = length at every sample; `verify` by re-integration below 1e-6; `residual` tells the same."""
@@ -646,6 +653,7 @@ def test_gauss_bonnet_on_geodesic_triangles():
     assert tested
 
 
+@pytest.mark.slow
 def test_an_independent_solver_finds_the_same_geodesics():
     """SciPy's collocation with x'' = -lam (v^T H v) s / L in NumPy, from the straight line; length to 1e-7."""
     lam, points = 1.0, random_points(2)

@@ -93,6 +93,7 @@ def gauss_newton(metric, problem, basis, c, fraction):
     return identity + jnp.einsum("qrn,qrm,q,r->nm", a, a, basis.weights, fraction * scale * update.weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "d"), [("rank three", 1), *((name, d) for name in METRICS for d in (2, 20))])
 def test_low_rank_preconditioners_are_the_gauss_newton_hessian(name, d):
     """P = s I + A^T diag(w c) A with as many rows at each point as the metric has rank: condensed for small d, by one
@@ -118,6 +119,7 @@ def test_low_rank_preconditioners_are_the_gauss_newton_hessian(name, d):
         np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METRICS)
 def test_georce_solves_the_energy_of_velocities(name):
     """P = int c'^T G c', also for G of rank k, scaled: against the direction for the same matrices."""
@@ -143,6 +145,7 @@ def test_structure_does_not_change_the_geodesic(name):
     assert float(verify(metric, found)) < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METRICS)
 def test_nothing_dense_in_high_dimension(name):
     """No 784 x 784 array in the program of `dist`; the same metric as a matrix has one."""

@@ -28,6 +28,7 @@ def printed(*args, **kwargs):
     return console.file.getvalue().rstrip("\n")
 
 
+@pytest.mark.slow
 def test_one():
     path = solve(X, Y)
     assert re.fullmatch(r"Geodesic\(length 5 ± \d+e-\d+, converged, 1 element, \d+ Newton steps?\)", repr(path))
@@ -54,6 +55,7 @@ def test_batch():
     assert repr(nothing) == "Geodesic(batch (1,), 1 metric_nonfinite)"
 
 
+@pytest.mark.slow
 def test_without_values():
     """Traced, abstract, or with placeholders for its arrays."""
     seen = []

@@ -18,6 +18,7 @@ def bowl(dtype=jnp.float64, strength=1.0):
 X, V = jnp.asarray(X), jnp.array([2.0, 0.3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "tol"), [(jnp.float64, 1e-8), (jnp.float32, 1e-4)])
 @pytest.mark.parametrize("score", ["gradient", "curl"])
 def test_speed_is_constant(score, dtype, tol):
@@ -46,6 +47,7 @@ def test_dense_output_is_the_curve():
     np.testing.assert_allclose(back.points, geodesic.points[::-1])
 
 
+@pytest.mark.slow
 def test_without_dense_output():
     geodesic = shoot(bowl(), X, V, ts=[0.25, 1.0], dense=False)
     np.testing.assert_allclose(geodesic.points[-1], exp(bowl(), X, V), rtol=1e-9)
@@ -117,12 +119,14 @@ class TestEvents:
         assert np.isnan(result.evaluate(jnp.array([t + 1e-6, 1.0]))).all()
         assert float(result.residual) < 1e-12
 
+    @pytest.mark.slow
     def test_in_float32(self):
         x, v = self.x.astype(jnp.float32), self.v.astype(jnp.float32)
         result = stopped(self.flat, x, v, sphere_of(2.0))
         assert result.stats["t_end"].dtype == jnp.float32
         np.testing.assert_allclose(result.stats["t_end"], self.exit_time(self.x, self.v, 2.0), rtol=3e-7)
 
+    @pytest.mark.slow
     def test_is_no_failure(self):
         event = sphere_of(2.0)
         assert shoot(self.flat, self.x, self.v, event=event).result == RESULTS.event_occurred
@@ -195,6 +199,7 @@ class TestDomain:
     disc, x, v = MatrixMetric(disc_matrix, domain=inside_disc), jnp.array([0.1, -0.2]), jnp.array([3.0, 1.0])
     exit_time = staticmethod(TestEvents.exit_time)
 
+    @pytest.mark.slow
     def test_leaving(self):
         result = stopped(self.disc, self.x, self.v, None)
         t = self.exit_time(self.x, self.v, 1.0)
@@ -217,6 +222,7 @@ class TestDomain:
         assert result.result == RESULTS.outside_domain
         np.testing.assert_allclose(result.stats["t_end"], self.exit_time(self.x, self.v, 1.0), atol=1e-10)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("radius", "code"), [(0.9, RESULTS.event_occurred), (1.1, RESULTS.outside_domain)])
     def test_whichever_comes_first(self, radius, code):
         """Both lie within one step of the integrator, which takes a straight line in few."""

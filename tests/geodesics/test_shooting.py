@@ -118,6 +118,7 @@ class TestAgreement:
         np.testing.assert_allclose(solved.length, spectral.length, rtol=1e-10)
         np.testing.assert_allclose(solved.points, spectral.points, atol=1e-9)
 
+    @pytest.mark.slow
     def test_reversed_problem(self, solve, solved):
         back = solve(Y, X, *ARGS[2:])
         np.testing.assert_allclose(back.length, solved.length, rtol=1e-11)

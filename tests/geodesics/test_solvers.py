@@ -92,6 +92,7 @@ def test_equal_end_points(solver):
     np.testing.assert_allclose(result.points, np.broadcast_to(X, (5, 2)), atol=1e-9)
 
 
+@pytest.mark.slow
 def test_nan_on_the_path(solver):
     _, solve = solver
     result = solve(MODES * np.nan, MODES_SD, 1.0, X, Y)

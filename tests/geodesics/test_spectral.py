@@ -323,6 +323,7 @@ class TestGeodesic:
         other = SteinMetric(metric.score, 3.0)
         assert float(verify(other, result)) > 1e-2
 
+    @pytest.mark.slow
     def test_verify_exposes_a_wrong_promise(self, curved):
         """A field with curl that claims to be conservative: the energy knows better than the shortened geodesic
         equation.
@@ -391,6 +392,7 @@ def test_saddles_are_left():
     np.testing.assert_allclose(short.points[:, 1], 0, atol=1e-6)  # 1.35 < 1.50888: there it is shortest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tolerance", [None, 1e-2])
 def test_an_unstable_line_is_left_at_loose_tolerances(tolerance):
     """Along the crest of G = (1 + 10 exp(-10 y^2)) I the line is stationary, 13.27 long; round it, the way is 6.488."""
@@ -409,6 +411,7 @@ def test_a_start_in_another_precision():
     np.testing.assert_allclose(single.length, double.length, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_precision_is_that_of_the_points(dtype):
     """An analytic score in float64 and points in float32, and the other way round."""
@@ -519,6 +522,7 @@ class TestFailures:
             geodesic(metric, X, Y, solver=ONE_LEVEL)
         assert jnp.isnan(jax.jit(lambda x, y: dist(metric, x, y, solver=ONE_LEVEL))(X, Y))
 
+    @pytest.mark.slow
     def test_nan_at_an_end_point_alone(self):
         """Quadrature never evaluates the metric at the ends: the samples must."""
         metric = SteinMetric(lambda x: jnp.where(jnp.abs(x[0] - 1.0) < 1e-12, jnp.nan, -x), 1.0)

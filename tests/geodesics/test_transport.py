@@ -127,6 +127,7 @@ def test_flat_in_curved_coordinates():
     assert float(jnp.abs(vectors[-1] - w).max()) > 0.05
 
 
+@pytest.mark.slow
 def test_linear_log_density_transports_nothing():
     metric = SteinMetric(lambda x: jnp.array([1.0, -2.0]), 3.0)
     x, v, w, _ = start(2)
@@ -159,6 +160,7 @@ def test_holonomy_of_a_spherical_triangle():
 
 
 class TestPoleLadder:
+    @pytest.mark.slow
     def test_second_order(self):
         metric, (x, v, w, _) = SteinMetric(swirl), start(2)
         path = shot(metric, x, v)
@@ -170,6 +172,7 @@ class TestPoleLadder:
         assert np.all(fine[1:] < coarse[1:])
         assert fine.max() < 1e-3
 
+    @pytest.mark.slow
     def test_fourth_order_on_the_sphere(self):
         """In a conformal plane, a transported vector keeps its angle to the velocity, and its share of the length."""
         sphere, (x, v, w, _) = models.Sphere(), start(2)
@@ -194,6 +197,7 @@ class TestPoleLadder:
 
 
 class TestJacobiFields:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("metric", "c", "s", "curvature"),
         [(models.Sphere(), np.cos, np.sin, 1), (models.HyperbolicHalfSpace(), np.cosh, np.sinh, -1)],
@@ -356,6 +360,7 @@ class TestFailures:
         with pytest.raises(RuntimeError, match="outside the domain"):
             jacobi_field(disc, left, jnp.ones(2), jnp.ones(2))
 
+    @pytest.mark.slow
     def test_steps(self, path):
         with pytest.raises(RuntimeError, match="max_steps"):
             parallel_transport(SteinMetric(swirl), path, jnp.ones(2), method=TransportODE(max_steps=1))

@@ -119,6 +119,7 @@ def relative_error(a, b):
     return np.max(np.linalg.norm(a - b, axis=-1) / np.linalg.norm(b, axis=-1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("d", [2, 8, 32])
 @pytest.mark.parametrize("name", FIELDS)
 def test_stein_acceleration_is_minus_the_christoffel_contraction(name, d):

@@ -150,6 +150,7 @@ def test_combined_metrics_are_those_of_their_matrices(name, d):
     assert size > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["scaled stein", "weighted", "rank three", "dense", "no structure"])
 def test_combined_metrics_in_float32(name):
     library, reference = compiled(name)

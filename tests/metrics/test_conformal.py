@@ -185,6 +185,7 @@ def test_power_of_a_gaussian(b, sd, r, d):
     assert length(metric, r * u, r * (np.cos(angle) * u + np.sin(angle) * w)) == pytest.approx(expected, rel=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("d", DIMENSIONS)
 def test_epanechnikov_is_the_poincare_ball(d):
     """p = (1 - |x|^2) / 2, p^-2 I."""
@@ -322,6 +323,7 @@ def cost_ratio(metric, seed=3, pairs=3000):
     return np.percentile(off[:, -1], 90) / np.median(on[:, 0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ratio", [5.0, 50.0])
 @pytest.mark.parametrize("kind", ["power", "energy", "score_norm", "stein"])
 def test_ratio_is_what_leaving_the_data_costs(kind, ratio):

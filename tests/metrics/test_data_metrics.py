@@ -41,6 +41,7 @@ def acceleration_by_hand(diagonal, x, v):
     return -lower / diagonal(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("d", [1, 2, 5, 20])
 @pytest.mark.parametrize("kind", ["land", "rbf"])
 def test_diagonal_and_acceleration(kind, d):

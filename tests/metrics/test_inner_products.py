@@ -327,6 +327,7 @@ def test_sums_keep_structure(a):
             check(total, expected, 3e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "rtol"), [(np.float64, 3e-12), (np.float32, 2e-5)])
 @pytest.mark.parametrize("name", list(products(1)))
 def test_scalings_keep_structure(name, dtype, rtol):

@@ -73,6 +73,7 @@ def length(metric, curve):
     return jnp.sum(jax.vmap(metric.norm)(middle, steps))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METRICS)
 def test_no_curve_is_shorter(name):
     """Straight ones and bent ones."""

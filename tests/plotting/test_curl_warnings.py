@@ -45,6 +45,7 @@ def test_curl_is_warned_of_once(draw):
     assert len(caught) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draw", [draw_density, draw_plane])
 def test_what_no_picture_shows(draw):
     """No curl, and a little of it."""

@@ -37,6 +37,7 @@ class TestFan:
         np.testing.assert_allclose(np.diag(inner), 4.0, rtol=1e-6)
         np.testing.assert_allclose(np.diag(inner, 1), 4 * np.cos(np.pi / 4), rtol=1e-6)
 
+    @pytest.mark.slow
     def test_what_fails_ends_there(self, ax):
         """Too few steps: rays end where they failed, circles have gaps, and limits are finite."""
         artists = geodesic_fan(ax, models.HyperbolicHalfSpace(), jnp.array([0.0, 1.0]), 2.0, n=8, max_steps=5)
@@ -94,6 +95,7 @@ class TestExponentialGrid:
 
 
 class TestDistanceField:
+    @pytest.mark.slow
     @pytest.mark.parametrize("source", [(0.0, 0.0), (0.33, -0.71)])
     @pytest.mark.parametrize(("stretch", "excess"), [(1.0, 0.01), (2.0, 0.016), (10.0, 0.25)])
     def test_flat(self, source, stretch, excess):

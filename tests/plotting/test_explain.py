@@ -44,6 +44,7 @@ def test_explain(d, tmp_path):
     figure.savefig(tmp_path / "figure.png")
 
 
+@pytest.mark.slow
 def test_explain_images_and_a_metric_without_a_score():
     path = shoot(EuclideanMetric(), jnp.zeros(12), jnp.ones(12))
     figure = explain(EuclideanMetric(), path, image_shape=(3, 4), check=False)

@@ -28,6 +28,7 @@ def test_picture_suits_the_data(dim, image_shape, name):
     assert ("$\\log p$ along the paths" in titles) == (name != "projection")
 
 
+@pytest.mark.slow
 def test_distance_to_the_truth():
     """A straight line in the metric of Euclid: its distance to a curve that is known."""
     points = np.random.default_rng(0).normal(size=(20, 4))

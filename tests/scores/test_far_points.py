@@ -39,6 +39,7 @@ def network(level=0.5):
     return NetworkScore(Denoiser(Potential(MLP(2, 4, 1, key=jax.random.key(0))), 2.0, jnp.asarray(DATA.mean(0))), level)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [kernel, network])
 @pytest.mark.parametrize(
     "metric",

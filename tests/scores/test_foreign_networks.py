@@ -86,6 +86,7 @@ def weights(seed, d, dtype=jnp.float64):
     return jax.random.normal(keys[0], (d, WIDTH), dtype) / d**0.5, jax.random.normal(keys[1], (WIDTH, d), dtype) / 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("d", "dtype"), [(1, np.float64), (2, np.float32), (2, np.float64), (100, np.float64)])
 def test_same_score_and_jacobian(kind, d, dtype):

@@ -33,6 +33,7 @@ def test_linear_fields(d):
     assert score.conservative
 
 
+@pytest.mark.slow
 def test_a_gradient_field_is_itself_from_any_base():
     kernel = KernelDensityScore(MODES, 0.5)
     xs = jnp.asarray(np.random.default_rng(0).normal(size=(6, 2)))

@@ -44,6 +44,7 @@ def random_scores(seed, d, dtype=jnp.float64):
 KINDS = ["gaussian", "mixture", "kernel", "density"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "tol"), [(jnp.float64, 1e-12), (jnp.float32, 1e-4)])
 @pytest.mark.parametrize("d", [1, 2, 10])
 @pytest.mark.parametrize("kind", KINDS)
@@ -118,6 +119,7 @@ def test_narrow_kernels(d, dtype, point_dtype, error):
         np.testing.assert_allclose(score.log_prob(x), log_prob, atol=error * d)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "error"), [(jnp.float64, 1e-11), (jnp.float32, 2e-5)])
 @pytest.mark.parametrize("n", [1, 7])
 def test_derivatives_of_kernels(n, dtype, error):
@@ -347,6 +349,7 @@ def test_bad_parameters(build, message):
         build()
 
 
+@pytest.mark.slow
 def test_text_is_refused():
     with pytest.raises(TypeError, match="`mean` must be an array of numbers, got str"):
         GaussianScore("zero", jnp.eye(2))

@@ -99,6 +99,7 @@ def test_flat_space_is_scikit_learns():
     np.testing.assert_allclose(found.distortion * weights.sum(), theirs.inertia_, rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_empty_clusters_begin_anew_at_the_worst_point():
     """A center that starts far from everything goes to the points that are served worst."""
     xs, labels = lumps(2)
@@ -108,6 +109,7 @@ def test_empty_clusters_begin_anew_at_the_worst_point():
     assert found.counts.tolist() == [4, 4, 4]
 
 
+@pytest.mark.slow
 def test_fewer_different_points_than_clusters():
     xs = jnp.tile(jnp.array([[0.0, 1.0], [5.0, 2.0]]), (6, 1))
     found = clusters(xs, KEY)
@@ -128,6 +130,7 @@ def test_restarts_find_the_least(capfd):
     np.testing.assert_allclose(found.distortion, min(run.distortion for run in runs), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_single_precision_and_one_trace():
     xs, labels = lumps(3)
     assert clusters(xs.astype(jnp.float32), KEY).centers.dtype == jnp.float32

@@ -186,6 +186,7 @@ def test_several_starts():
     np.testing.assert_allclose(found.point, mean_of_normals(xs).point, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_too_few_steps_are_reported():
     with pytest.raises(RuntimeError, match="did not converge"):
         frechet_mean(NORMALS, normals(), max_steps=3)

@@ -135,6 +135,7 @@ def test_principal_geodesics_of_normals():
         assert residual(turned) > found.residual_variance[0]
 
 
+@pytest.mark.slow
 def test_bad_input():
     xs = normals()
     with pytest.raises(ValueError, match="`k` must be at most 2 for 12 points in 2 dimensions, got 3"):

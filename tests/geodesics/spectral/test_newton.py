@@ -48,6 +48,7 @@ def test_euclid_takes_one_step():
     np.testing.assert_allclose(state.accepted.c, 0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_an_exact_start_needs_no_step_but_for_saddles():
     problem, line = PathEnergy(EuclideanMetric(), X, Y), jnp.zeros((1, 6, 2))
     assert search(problem, line)[2] == 1

@@ -20,6 +20,7 @@ def with_curl(d):
     return SteinMetric(FunctionScore(lambda x: jnp.tanh(SKEW[:d, :d] @ x) - x), 0.8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "target", "first"), [(Langevin, None, 50.0), (Langevin, None, 1e-3), (LagrangianMonteCarlo, 0.6, 50.0)]
 )
@@ -51,6 +52,7 @@ def test_chains_that_cannot_move():
         adapt_step_size(sampler, jax.random.key(0), starts, 20)
 
 
+@pytest.mark.slow
 def test_a_bar_changes_no_draw(capfd):
     sampler = Langevin(EUCLID, NORMAL, 0.5)
     plain, shown = (
@@ -61,6 +63,7 @@ def test_a_bar_changes_no_draw(capfd):
     assert "109/109" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_replaces_the_curl_does_no_work_and_has_its_divergence():
     """Against the acceleration of geodesics, which for this metric has the curl."""
     d, random = 7, np.random.default_rng(1)

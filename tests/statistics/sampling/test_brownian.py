@@ -50,6 +50,7 @@ def survival(t):
     return np.sum(2 / (zeros * special.j1(zeros)) * np.exp(-(zeros**2) * t / 2))
 
 
+@pytest.mark.slow
 def test_exits_are_reported():
     """From the disk: flat Brownian motion, killed at the border."""
     n, steps = 1000, 64

@@ -22,6 +22,7 @@ def samples():
     return sample(sampler, jax.random.key(0), STARTS, 1000, burn_in=100, thin=3)
 
 
+@pytest.mark.slow
 def test_moments(samples):
     assert samples.draws.shape == (4, 1000, 2)
     error = np.sqrt(np.array([1.0, 0.5]) / samples.ess)

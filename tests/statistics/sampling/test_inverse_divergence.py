@@ -33,6 +33,7 @@ def point(d):
     return jnp.asarray(np.random.default_rng(d).normal(size=d))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32])
 @pytest.mark.parametrize("d", [1, 2, 20])
 def test_stein_with_curl(d, dtype):
@@ -57,6 +58,7 @@ METRICS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METRICS)
 def test_other_metrics(name):
     value = inverse_divergence(METRICS[name], point(3))
