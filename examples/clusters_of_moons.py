@@ -19,11 +19,11 @@ from scoregeo.statistics import affinity, graph_dist, kmeans, kmedoids
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--out", default="clusters_of_moons.png", help="the picture to write")
-parser.add_argument("--quick", action="store_true", help="30 points in place of 80")
+parser.add_argument("--quick", action="store_true", help="40 points in place of 80")
 options = parser.parse_args()
 jax.config.update("jax_enable_x64", True)
 key = jax.random.key(0)
-data = datasets.two_moons(key, 30 if options.quick else 80)
+data = datasets.two_moons(key, 40 if options.quick else 80)
 points, moons = data.points, np.asarray(data.labels)
 
 # Lengths are divided by a power of the density, here of the data with a little noise: crossing the gap between the
