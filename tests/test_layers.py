@@ -171,6 +171,7 @@ def body_lines(function) -> int:
     return statements[-1].end_lineno - statements[0].lineno + 1 if statements else 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_files_and_functions_are_short(path):
     text = path.read_text()

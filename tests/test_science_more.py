@@ -8,6 +8,7 @@ import pytest
 from scoregeo import KernelDensityScore
 
 
+@pytest.mark.slow
 def test_the_score_of_a_sphere_is_that_of_its_points(science):
     """Against a kernel density of many points: those of the 2-sphere in R^4, with noise of their own."""
     data = science("_dimension.data").sphere(2, dim=4, tau=0.2)

@@ -392,6 +392,7 @@ def without_weights(prediction="v_prediction", **settings):
     return DiffusersNetwork(UNet2DModel(SMALL | settings), Scheduler(DiscreteVP(), prediction))
 
 
+@pytest.mark.slow
 def test_networks_that_do_not_fit_their_scheduler():
     with pytest.raises(ValueError, match="`out_channels` must be 1 for 1 `in_channels`"):
         without_weights(out_channels=2)

@@ -48,6 +48,7 @@ def costs(metric, points):
     return np.median(on[:, 0]), np.percentile(off[:, -1], 90)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["stein", "inverse-stein", "power", "score-norm"])
 def test_the_ratio_is_what_leaving_the_data_costs(tiny, model, kind):
     """By the eigenvalues of the metric, whatever its formula."""

@@ -157,6 +157,7 @@ def test_conditions(classes, tmp_path, capsys):
     assert losses["one"] != losses["none"]
 
 
+@pytest.mark.slow
 def test_the_likelihood_of_one_point_has_no_error(folder, tmp_path, capsys):
     np.save(tmp_path / "one.npy", [[10.0, -4.0]])
     cli.main(["likelihood", "--model", str(folder / "model"), "--data", str(tmp_path / "one.npy")])

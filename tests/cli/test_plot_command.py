@@ -20,6 +20,7 @@ def run(tiny, out, *words):
     cli.main(["plot", "--model", str(tiny / "model"), "--out", str(out), *SMALL, *words])
 
 
+@pytest.mark.slow
 def test_pictures_side_by_side(tiny, tmp_path, capsys):
     words = ("--show", "density", "score", "ellipses", "volume", "--json")
     run(tiny, tmp_path / "new" / "p.png", *words)
@@ -54,6 +55,7 @@ def test_what_is_swept(tiny, sweep, least):
     assert (np.diff(values) > 0).all()
 
 
+@pytest.mark.slow
 def test_an_animation(tiny, tmp_path, capsys):
     run(tiny, tmp_path / "p.gif", "--sweep", "ratio", "--values", "1.2", "1.5", "--json")
     assert json.loads(capsys.readouterr().out)["values"] == [1.2, 1.5]

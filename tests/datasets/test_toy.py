@@ -42,6 +42,7 @@ def test_synthetic_shapes_and_randomness(name):
     assert not np.any(np.asarray(data.points) == np.asarray(other.points))
 
 
+@pytest.mark.slow
 @each_synthetic
 def test_density_is_normalised_and_matches_the_sample(name):
     data = synthetic(name)

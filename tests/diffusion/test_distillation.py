@@ -107,6 +107,7 @@ def test_points_far_from_the_origin(centred):
     assert np.linalg.norm(found - wanted) < 0.3 * np.linalg.norm(wanted)
 
 
+@pytest.mark.slow
 def test_noise_is_added_to_an_exact_score_once():
     denoiser = Denoiser(MLP(2, width=4, depth=1, key=jax.random.key(3)), 1.0)
     x, sigma, v = jnp.array([0.4, -1.1]), jnp.array(0.6), jnp.zeros(2)
@@ -194,6 +195,7 @@ def test_a_report_without_a_solved_pair_says_so():
     assert "0 of 3 pairs" in str(empty)
 
 
+@pytest.mark.slow
 def test_a_network_of_the_user_is_the_student(trained, modes):
     """A network of the user's own is the student."""
 

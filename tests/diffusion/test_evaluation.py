@@ -28,6 +28,7 @@ class Known(eqx.Module):
         return FunctionScore(lambda x: self.factor * exact(x) + turn.astype(x.dtype) @ x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reference", ["mixture", "gaussian"])
 def test_the_reference_itself_has_no_error(reference, modes):
     exact = modes[1] if reference == "mixture" else GAUSSIAN

@@ -185,6 +185,7 @@ class TestIterators:
         whole = fit(source(), config, progress=False)
         assert equal(fit(source(), config, **settings).weights, whole.weights)
 
+    @pytest.mark.slow
     def test_it_learns_what_the_batches_hold(self):
         """Mean and spread come from the first batches; labels too; a pair may be a list."""
         config = dataclasses.replace(CONFIG, steps=20, batch_size=16, accumulation=2)

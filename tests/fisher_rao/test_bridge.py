@@ -116,6 +116,7 @@ def test_marginals_of_gaussian_data(schedule):
         np.testing.assert_allclose(marginal_dist(centred, schedule, t0, t1), closed, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_marginals_of_a_mixture():
     """One dimension, against the definition: d/dt log p_t by automatic differentiation, integrated over x."""
     score = GaussianMixtureScore(jnp.array([0.3, 0.7]), jnp.array([[-2.0], [1.0]]), jnp.array([[[0.25]], [[0.5]]]))

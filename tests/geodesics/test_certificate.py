@@ -108,6 +108,7 @@ def test_shoot_refuses_what_cannot_be(dtype):
     np.testing.assert_allclose(ends[0], Y, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_exp_looks_between_its_ends():
     base, bump = jnp.array([1.0, 1.0]), jnp.array([0.0, -2.0])
     with pytest.raises(RuntimeError, match="is not positive"):
@@ -221,6 +222,7 @@ class TestMeasure:
     def measure(self, problem, **settings):
         return measure_path(problem, self.line, *jax.vmap(self.line)(self.times), **settings)
 
+    @pytest.mark.slow
     def test_values(self):
         """The squared speed is 1 + t^2 on the line."""
         problem = self.problem(lambda x: (1 + x[0] ** 2) * jnp.eye(2))

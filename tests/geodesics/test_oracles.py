@@ -374,6 +374,7 @@ def gaussian_conformal(x, b, variance):
     return jnp.exp(b * x @ x / variance) * jnp.eye(2)
 
 
+@pytest.mark.slow
 def test_curvature_of_surfaces():
     """2-D K: Gaussian (lam/s^4)/(1 + lam r^2/s^4)^2; p^-2b I: -(2b/s^2) exp(-b r^2/s^2); constant on model spaces."""
     rng = np.random.default_rng(1)

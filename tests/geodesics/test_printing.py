@@ -38,6 +38,7 @@ def test_one():
     assert "± nan" in repr(failed)
 
 
+@pytest.mark.slow
 def test_stopped():
     path = shoot(EuclideanMetric(), X, Y, event=lambda x, v: x[0] - 1.5)
     assert re.fullmatch(

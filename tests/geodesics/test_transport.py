@@ -218,6 +218,7 @@ class TestJacobiFields:
         expected = -curvature * length * s(length * t) * p0 + c(length * t) * p1 + along[1] * path.velocities
         np.testing.assert_allclose(derivatives, expected, atol=1e-8)
 
+    @pytest.mark.slow
     def test_differences_of_geodesics(self):
         metric, (x, v, j0, dj0) = SteinMetric(swirl), start(2)
         path, h = shot(metric, x, v), 1e-5

@@ -86,6 +86,7 @@ def test_fit_costs_what_it_should(kind, ratio):
     assert float(jnp.percentile(dearest, 90) / jnp.median(cheapest)) == pytest.approx(ratio, rel=1e-2)
 
 
+@pytest.mark.slow
 def test_rbf_is_about_one_on_the_data():
     metric = RbfMetric.fit(MOONS.points, 30, 20.0)
     extents = np.asarray(jax.vmap(metric.extent)(MOONS.points))

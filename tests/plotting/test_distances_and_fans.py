@@ -18,6 +18,7 @@ def ax():
 
 
 class TestFan:
+    @pytest.mark.slow
     def test_of_the_sphere(self, ax):
         """From the pole of a stereographic chart, whose circles are circles: of radius 2 tan(r/2) or tan(r/2)."""
         artists = geodesic_fan(ax, models.Sphere(), jnp.zeros(2), 1.2, n=6, rings=3)
@@ -29,6 +30,7 @@ class TestFan:
         # Closed.
         np.testing.assert_allclose(outer[0], outer[-1])
 
+    @pytest.mark.slow
     def test_directions_are_equally_spaced_to_the_metric(self, ax):
         matrix = jnp.array([[4.0, 1.0], [1.0, 2.0]])
         fan = geodesic_fan(ax, MatrixMetric(lambda x: matrix), jnp.array([0.5, 0.0]), 2.0, n=8).fan

@@ -21,6 +21,7 @@ def line_integral_of_linear(x, base, a):
     return 0.5 * (x @ symmetric @ x - base @ symmetric @ base) + 0.5 * x @ (a - a.T) @ base
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("d", [1, 2, 7])
 def test_linear_fields(d):
     rng = np.random.default_rng(d)

@@ -118,6 +118,7 @@ def linear_network(x, t, w):
     return jnp.tanh(x @ w) + t * x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_agrees_with_the_conversions(schedule, dtype):

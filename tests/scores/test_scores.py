@@ -95,6 +95,7 @@ def test_samples_have_the_moments_of_the_mixture():
     np.testing.assert_allclose(jnp.cov(gaussian.sample(jax.random.key(1), 200_000).T), second, atol=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("d", [1, 3, 200])
 @pytest.mark.parametrize(
     ("dtype", "point_dtype", "error"),

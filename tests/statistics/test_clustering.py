@@ -177,6 +177,7 @@ class ShortSighted(AbstractBoundarySolver):
         return sg.Geodesic.from_curve(curve, ts, measure, ends=(x, y), energy=energy, stats={}, causes=lost)
 
 
+@pytest.mark.slow
 def test_failed_solves_are_no_distances():
     """Neither where they are too short nor where they are too long, and not for the seeds; and that is said."""
     xs = jnp.array([[0.0], [1.0], [10.0], [11.0]])

@@ -59,6 +59,7 @@ def test_mean_of_normals(spread):
     np.testing.assert_allclose(mean_of_normals(xs, 1e-3 * weights).point, found.point, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_isometries_carry_means_along():
     xs = normals(1)
     move = lambda x: x * jnp.array([3.0, 3.0]) + jnp.array([7.0, 0.0])  # noqa: E731

@@ -28,6 +28,7 @@ def normal_dist(a, b):
     return 2 * 2**0.5 * np.arcsinh(np.sqrt(squared / (4 * a[1] * b[1])))
 
 
+@pytest.mark.slow
 def test_median_of_normals(median):
     xs, weights = normals(0), np.linspace(1, 2, 9)
     found = median(xs, weights)

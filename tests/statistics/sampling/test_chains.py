@@ -50,6 +50,7 @@ def test_new_values_do_not_compile_again():
     assert counts[2] - counts[1] == counts[1] - counts[0] == 1 < counts[0]
 
 
+@pytest.mark.slow
 def test_chains_that_fail():
     """One that starts where there is no density, among others that do not mind."""
     starts = STARTS.at[2].set(jnp.array([50.0, 0.0]))
