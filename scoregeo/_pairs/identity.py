@@ -13,6 +13,7 @@ import logging
 import re
 import sys
 import types
+import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -163,6 +164,12 @@ def _parts(thing: Any) -> list[tuple[str, Any]] | None:
 def _slots(kind: type) -> list[str]:
     slots = vars(kind).get("__slots__", ())
     return [name for name in ([slots] if isinstance(slots, str) else slots) if not name.startswith("__")]
+
+
+@_parts.register
+def _(thing: weakref.ReferenceType) -> list[tuple[str, Any]]:
+    # Wrappers of functions, such as jaxtyping's, have one to themselves; it holds nothing that another path does not.
+    return []
 
 
 @_parts.register
