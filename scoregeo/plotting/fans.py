@@ -73,8 +73,7 @@ def geodesic_fan(
     x = as_point(x, "x", dim=2)
     check_count("n", n, 3)
     check_count("rings", rings, 1)
-    if not (np.isfinite(radius) and radius > 0):
-        raise ValueError(f"`radius` must be a positive number, got {radius!r}")
+    _check_radius(radius)
     everyone = _fan(metric, x, jnp.asarray(radius, x.dtype), _BETWEEN * n, _PER_RING * rings + 1, max_steps)
     fan, points = jax.tree.map(lambda leaf: leaf[::_BETWEEN], everyone), np.asarray(everyone.points)
     style = {"colors": "#D55E00", "linewidths": 1.0, "zorder": 3, **style}
@@ -84,13 +83,24 @@ def geodesic_fan(
     circles = LineCollection(list(around), colors="#0072B2", linewidths=1.0, zorder=style["zorder"] - 0.5)
     ax.add_collection(circles)
     ax.add_collection(rays)
+    centre = _finish(ax, x, points)
+    return FanArtists(rays, circles, centre, fan)
+
+
+def _check_radius(radius: Any) -> None:
+    if not (np.isfinite(radius) and radius > 0):
+        raise ValueError(f"`radius` must be a positive number, got {radius!r}")
+
+
+def _finish(ax: Axes, x: Point, points: np.ndarray) -> PathCollection:
+    """Mark the point ``x`` that all starts from, and make room for those of ``points`` that are finite."""
     centre = ax.scatter(*np.asarray(x), s=28, c="#111111", edgecolors="white", linewidths=0.8, zorder=5)
     seen = points[np.isfinite(points).all(-1)]
     if len(seen):
         ax.update_datalim(seen)
         ax.autoscale_view()
     label_plane(ax)
-    return FanArtists(rays, circles, centre, fan)
+    return centre
 
 
 def _fan(metric: AbstractMetric, x: Point, radius: Any, n: int, samples: int, max_steps: int) -> Geodesic:
@@ -153,8 +163,7 @@ def exponential_grid(
     check_axes(ax)
     x = as_point(x, "x", dim=2)
     check_count("n", n)
-    if not (np.isfinite(radius) and radius > 0):
-        raise ValueError(f"`radius` must be a positive number, got {radius!r}")
+    _check_radius(radius)
     along, across = jnp.linspace(-radius, radius, _PER_CELL * n + 1), jnp.linspace(-radius, radius, n + 1)
     lines = jnp.stack(jnp.meshgrid(along, across), -1)
     vectors = jnp.stack([lines, lines[..., ::-1]]).astype(x.dtype)
@@ -170,10 +179,5 @@ def exponential_grid(
     style = {"colors": ["#D55E00"] * (n + 1) + ["#0072B2"] * (n + 1), "linewidths": 1.0, "zorder": 3, **style}
     artist = LineCollection(list(points.reshape(-1, *points.shape[2:])), capstyle="round", **style)
     ax.add_collection(artist)
-    centre = ax.scatter(*np.asarray(x), s=28, c="#111111", edgecolors="white", linewidths=0.8, zorder=5)
-    seen = points[np.isfinite(points).all(-1)]
-    if len(seen):
-        ax.update_datalim(seen)
-        ax.autoscale_view()
-    label_plane(ax)
+    centre = _finish(ax, x, points)
     return GridArtists(artist, centre, points, result)
