@@ -5,7 +5,7 @@ A plain ``vmap`` of ``lax.while_loop`` runs every lane until the last one ends: 
 cost is about the sum of what the lanes need.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -27,13 +27,13 @@ _LANES = 128  # columns that a TPU handles together
 
 
 class Rare(NamedTuple):
-    """Work that few iterations need: ``prepare(args, state)`` runs before the body where ``needed(state)`` is true.
+    """Work that few iterations need: ``prepare`` runs before the body, with its arguments, where ``needed(state)``.
 
     In a batch it is skipped as a whole where no lane needs it, which a condition inside the body could not be.
     """
 
     needed: Callable[[PyTree], Bool[Array, ""]]
-    prepare: Callable[[PyTree, PyTree], PyTree]
+    prepare: Callable[..., PyTree]
 
 
 def compacted_while_loop(
@@ -43,7 +43,6 @@ def compacted_while_loop(
     args: PyTree = None,
     *,
     numbers_per_lane: int = 1,
-    rare: Rare | None = None,
 ) -> PyTree:
     """``state`` after ``while cond(state): state = body(args, state)``; under ``jax.vmap``, finished lanes make room.
 
@@ -54,7 +53,6 @@ def compacted_while_loop(
       and only leaves that are batched are gathered.
     - ``numbers_per_lane``: about how many numbers one iteration of one lane works on. It sets how many lanes are
       advanced side by side, so that a chunk fits the device.
-    - ``rare``: see `Rare`.
 
     Every lane ends with the value that the plain loop gives it, up to rounding. A further ``vmap`` makes one batch of
     the lanes of both axes. Not differentiable in reverse mode, as no while loop is.
@@ -64,28 +62,66 @@ def compacted_while_loop(
     >>> jax.vmap(halve)(jnp.array([1, 40, 7])).tolist()
     [1, 1, 1]
     """
+    body_of = lambda args, state, _: body(args, state)  # noqa: E731
+    return staged_while_loop(cond, body_of, state, args, stage=lambda _: 0, numbers_per_lane=(numbers_per_lane,))
+
+
+def staged_while_loop(
+    cond: Callable[[PyTree], Bool[Array, ""]],
+    body: Callable[[PyTree, PyTree, Any], PyTree],
+    state: PyTree,
+    args: PyTree = None,
+    *,
+    stage: Callable[[PyTree], Any],
+    numbers_per_lane: Sequence[int],
+    rare: Rare | None = None,
+) -> PyTree:
+    """As `compacted_while_loop`, through stages of different work: ``state = body(args, state, stage(state))``.
+
+    ``stage`` never falls; ``numbers_per_lane`` are those of the stages, and there are as many stages. The loop of one
+    lane is compiled once, with a traced stage. In a batch lanes of the same stage go together, and the stage is an
+    integer of Python: a traced one would make every lane take the branches of all stages. ``rare`` is `Rare`.
+
+    >>> import jax, jax.numpy as jnp
+    >>> double = lambda args, n, stage: jnp.where(stage == 0, n + 1, 2 * n)
+    >>> large = lambda n: jnp.where(n < 3, 0, 1)
+    >>> loop = lambda n: staged_while_loop(lambda n: n < 20, double, n, stage=large, numbers_per_lane=(1, 1))
+    >>> jax.vmap(loop)(jnp.array([1, 5, 40])).tolist(), int(loop(1))
+    ([24, 20, 40], 24)
+    """
     arrays, static = eqx.partition(args, eqx.is_array)
     leaves, structure = jax.tree.flatten(arrays)
     state, fixed = eqx.partition(jax.tree.map(_as_array, state), eqx.is_array)
+    stacking = _Stacking(state)
 
     def join(leaves):
         return eqx.combine(jax.tree.unflatten(structure, leaves), static)
 
-    loop = _Loop(
-        lambda s: cond(eqx.combine(s, fixed)),
-        lambda a, s: eqx.filter(body(a, eqx.combine(s, fixed)), eqx.is_array),
-        None
-        if rare is None
-        else Rare(
-            lambda s: rare.needed(eqx.combine(s, fixed)),
-            lambda a, s: eqx.filter(rare.prepare(a, eqx.combine(s, fixed)), eqx.is_array),
-        ),
-        _Stacking(state),
-    )
+    def whole(state):
+        return eqx.combine(state, fixed)
+
+    def loop_of(only: int | None) -> _Loop:
+        """The loop through all stages, or through one of them."""
+
+        def stage_of(state):
+            return stage(state) if only is None else only
+
+        def staged(work):
+            return lambda args, s: eqx.filter(work(args, whole(s), stage_of(whole(s))), eqx.is_array)
+
+        def unfinished(s):
+            going = cond(whole(s))
+            return going if only is None or len(numbers_per_lane) == 1 else going & (stage(whole(s)) == only)
+
+        own = None
+        if rare is not None:
+            needed, prepare = rare
+            own = Rare(lambda s: needed(whole(s)), staged(prepare))
+        return _Loop(unfinished, staged(body), own, stacking)
 
     @custom_vmap
     def solve(leaves, state):
-        return loop.run(join(leaves), state)
+        return loop_of(None).run(join(leaves), state)
 
     @solve.def_vmap
     def rule(size, in_batched, leaves, state):
@@ -95,10 +131,11 @@ def compacted_while_loop(
             state,
             state_batched,
         )
-        states = _over_lanes(loop, join, tuple(leaves_batched), numbers_per_lane)(leaves, states)
+        loops = [(loop_of(k), numbers) for k, numbers in enumerate(numbers_per_lane)]
+        states = _over_lanes(loops, join, tuple(leaves_batched))(leaves, states)
         return states, jax.tree.map(lambda _: True, states)
 
-    return eqx.combine(solve(leaves, state), fixed)
+    return whole(solve(leaves, state))
 
 
 def _as_array(leaf: Any) -> Any:
@@ -182,6 +219,18 @@ class _Loop(NamedTuple):
 def select(condition: Bool[Array, ""], new: PyTree, old: PyTree) -> PyTree:
     """``new`` where the scalar ``condition`` is true, else ``old``; leaves that are one and the same are not asked."""
     return jax.tree.map(lambda a, b: a if a is b else jnp.where(condition, a, b), new, old)
+
+
+def branch(which: Any, branches: Sequence[Callable], *operands: Any) -> Any:
+    """``branches[which](*operands)``: by `jax.lax.switch`, or for an integer or bool of Python that branch alone.
+
+    >>> import jax.numpy as jnp
+    >>> [int(branch(which, [jnp.sin, jnp.square], 3.0)) for which in (1, jnp.asarray(True))]
+    [9, 9]
+    """
+    if isinstance(which, int):
+        return branches[which](*operands)
+    return jax.lax.switch(which.astype(jnp.int32), branches, *operands)
 
 
 def over_rows(function: Callable, *arrays: Array) -> Any:
@@ -286,8 +335,9 @@ def _run_many(loop: _Loop, args_of: Callable, own: list, states: PyTree, numbers
     return jax.lax.while_loop(lambda s: jnp.any(unfinished(s)), step, states)
 
 
-def _over_lanes(loop: _Loop, join: Callable, batched: tuple[bool, ...], numbers_per_lane: int) -> Callable:
-    """`_run_many` as a function of all leaves of the arguments, those with ``batched`` having a leading axis of lanes.
+def _over_lanes(loops: list[tuple[_Loop, int]], join: Callable, batched: tuple[bool, ...]) -> Callable:
+    """`_run_many` of one loop after the other, each with its numbers per lane, as a function of all leaves of the
+    arguments, those with ``batched`` having a leading axis of lanes.
 
     Under a further ``vmap`` the lanes of both axes become one batch.
     """
@@ -301,7 +351,9 @@ def _over_lanes(loop: _Loop, join: Callable, batched: tuple[bool, ...], numbers_
             mine, common = iter(own), iter(shared)
             return join([next(mine) if is_batched else next(common) for is_batched in batched])
 
-        return _run_many(loop, args_of, own, states, numbers_per_lane)
+        for loop, numbers_per_lane in loops:
+            states = _run_many(loop, args_of, own, states, numbers_per_lane)
+        return states
 
     @solve.def_vmap
     def rule(size, in_batched, leaves, states):
@@ -319,7 +371,7 @@ def _over_lanes(loop: _Loop, join: Callable, batched: tuple[bool, ...], numbers_
         both = tuple(inner or outer for inner, outer in zip(batched, leaves_batched, strict=True))
         leaves = [flat(*leaf) for leaf in zip(leaves, leaves_batched, batched, strict=True)]
         states = jax.tree.map(lambda leaf, outer: flat(leaf, outer, True), states, states_batched)
-        states = _over_lanes(loop, join, both, numbers_per_lane)(leaves, states)
+        states = _over_lanes(loops, join, both)(leaves, states)
         states = jax.tree.map(lambda a: a.reshape(size, lanes, *a.shape[1:]), states)
         return states, jax.tree.map(lambda _: True, states)
 

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from scoregeo import _batching
-from scoregeo._batching import Rare, compacted_while_loop, over_columns, over_rows, sum_over_columns
+from scoregeo._batching import (
+    Rare,
+    branch,
+    compacted_while_loop,
+    over_columns,
+    over_rows,
+    staged_while_loop,
+    sum_over_columns,
+)
 
 STARTS = np.array([27, 1, 2, 97, 16, 6, 871, 3, 5, 7, 1, 11], np.int32)
 
@@ -112,12 +120,13 @@ def test_costs_the_sum_of_the_lanes(numbers):
 
 def test_rare_work_is_done_where_it_is_needed_alone():
     """`prepare` restarts a lane from its argument after three steps, unless it is done by then."""
-    rare = Rare(lambda s: s[1] == 3, lambda args, s: (args, s[1] + 1, s[2]))
+    rare = Rare(lambda s: s[1] == 3, lambda args, s, stage: (args, s[1] + 1, s[2]))
 
     def solve(n, numbers):
-        body = lambda _, s: (s[0] // 2, s[1] + 1, s[2] + 1)  # noqa: E731
+        body = lambda _, s, stage: (s[0] // 2, s[1] + 1, s[2] + 1)  # noqa: E731
         zero = jnp.zeros((), jnp.int32)
-        return compacted_while_loop(lambda s: s[0] > 0, body, (n, zero, zero), n, numbers_per_lane=numbers, rare=rare)
+        stages = dict(stage=lambda _: 0, numbers_per_lane=(numbers,))
+        return staged_while_loop(lambda s: s[0] > 0, body, (n, zero, zero), n, rare=rare, **stages)
 
     lanes = np.array([3, 8, 100, 7, 1000], np.int32)
     expected = [2, 3 + 4, 3 + 7, 3, 3 + 10]
@@ -125,6 +134,49 @@ def test_rare_work_is_done_where_it_is_needed_alone():
         found = jax.vmap(lambda n, numbers=numbers: solve(n, numbers))(lanes)
         assert found[2].tolist() == expected
     assert [int(solve(n, 1)[2]) for n in lanes] == expected
+
+
+def staged(n, numbers=(1, 1)):
+    """Collatz's iteration through odd numbers from there in a stage of its own: what was done in each stage."""
+
+    def body(args, s, stage):
+        n, done, late = s
+        n = branch(stage, [lambda: jnp.where(n % 2 == 0, n // 2, 3 * n + 1), lambda: n - args])
+        return n, done.at[stage].add(1), late | (n % 8 == 5)
+
+    state = (n, jnp.zeros(2, jnp.int32), jnp.asarray(False))
+    stage = lambda s: jnp.where(s[2], 1, 0)  # noqa: E731
+    return staged_while_loop(lambda s: s[0] > 1, body, state, 3, stage=stage, numbers_per_lane=numbers)
+
+
+def staged_in_python(n):
+    done, late = [0, 0], n < 0
+    while n > 1:
+        stage = int(late)
+        n = n - 3 if late else (n // 2 if n % 2 == 0 else 3 * n + 1)
+        done[stage] += 1
+        late |= n % 8 == 5
+    return n, done, late
+
+
+@pytest.mark.parametrize("numbers", [(1, 1), (1, 100_000), (100, 60), (100_000, 1)])
+def test_stages_are_those_of_the_plain_loop_in_batches_of_any_size(numbers):
+    lanes = np.arange(1, 40, dtype=np.int32)
+    expected = [staged_in_python(int(n)) for n in lanes]
+    assert {len([d for d in done if d]) for _, done, _ in expected} == {0, 1, 2}
+    found = jax.jit(jax.vmap(lambda n: staged(n, numbers)))(lanes)
+    nested = jax.jit(jax.vmap(jax.vmap(lambda n: staged(n, numbers))))(lanes.reshape(3, 13))
+    for values in (found, jax.tree.map(lambda a: a.reshape(39, *a.shape[2:]), nested)):
+        assert [(int(n), done.tolist(), bool(late)) for n, done, late in zip(*values, strict=True)] == expected
+    alone = [jax.jit(staged)(n) for n in lanes[:12]]
+    assert [(int(n), done.tolist(), bool(late)) for n, done, late in alone] == expected[:12]
+
+
+def test_one_lane_is_compiled_once_for_all_stages_and_a_batch_takes_no_branch_of_another():
+    alone = jax.make_jaxpr(staged)(np.int32(7))
+    assert str(alone).count(" cond[") == 1
+    batch = str(jax.make_jaxpr(jax.vmap(staged))(np.arange(4, dtype=np.int32)))
+    assert " cond[" not in batch
 
 
 def test_states_may_hold_more_than_arrays():

@@ -126,7 +126,7 @@ class TestBasis:
         velocities = jnp.stack([jnp.sin(5 * t.times), jnp.exp(-((t.times - 0.4) ** 2) / 0.02)], -1)
         x, y = jnp.zeros(2), t.weights @ velocities
         c = t.project_velocity(velocities, x, y)
-        across = Basis(interlaced(12, jnp.float64), 16, 32)
+        across = Basis(jnp.asarray(interlaced(12)), 16, 32)
         carried = transfer(Path(c, t.breaks), across)
         np.testing.assert_allclose(across.project(carried), carried, atol=1e-14)
         ts = jnp.linspace(0, 1, 23)
@@ -150,7 +150,7 @@ class TestBasis:
     @pytest.mark.parametrize("elements", [2, 3, 4, 12, 64])
     def test_interlaced_elements_lie_across_equal_ones(self, elements):
         """Each inner break is far from the others: they do not only divide the same path once more."""
-        breaks = np.asarray(interlaced(elements, jnp.float64))
+        breaks = np.asarray(interlaced(elements))
         assert breaks.shape == (elements + 1,)
         assert breaks[0] == 0
         assert breaks[-1] == 1

@@ -17,7 +17,8 @@ from ..solution import Geodesic
 from ..starts import AbstractStart
 from .energy import PathEnergy
 from .legendre import Coefficients
-from .refinement import Settings, SolveState, advance, checked, initial_state, prepare, wants_check
+from .refinement import SolveState, advance, checked, initial_state, prepare, wants_check
+from .settings import Settings
 from .solver import SpectralNewton, starting_coefficients
 
 

@@ -181,6 +181,11 @@ class Basis(eqx.Module):
         return Grams(p_p, p_phi, off + inside - t[:, None] * t)
 
 
-def uniform_breaks(elements: int, dtype) -> Breaks:
+def uniform(elements: int) -> Float[np.ndarray, " breaks"]:
     """``elements`` equal elements of [0, 1]."""
-    return jnp.asarray(np.linspace(0, 1, elements + 1), dtype)
+    return np.linspace(0, 1, elements + 1)
+
+
+def uniform_breaks(elements: int, dtype) -> Breaks:
+    """`uniform` elements as an array of JAX."""
+    return jnp.asarray(uniform(elements), dtype)

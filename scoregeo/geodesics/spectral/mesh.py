@@ -1,18 +1,19 @@
 """Where a path wants its elements, and how a path is carried from one set of elements to another."""
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 from numpy.polynomial import legendre
 
 from ..._batching import over_columns
 from ..._types import Point
 from ..curves import PiecewisePolynomial
-from .legendre import HIGHEST, Basis, Breaks, Coefficients, legendre_values
+from .legendre import HIGHEST, Basis, Breaks, Coefficients, legendre_values, uniform
 
 _NEIGHBOURS = 3
 
@@ -24,15 +25,27 @@ class Path(NamedTuple):
     breaks: Breaks
 
 
-def interlaced(elements: int, dtype) -> Breaks:
-    """``elements`` elements, at least two, that lie across equal ones: no inner break is near one of theirs."""
+def interlaced(elements: int) -> Float[np.ndarray, " breaks"]:
+    """``elements`` elements that lie across equal ones: no inner break is near one of theirs."""
     # Between 0.4 and 0.7 of an element behind a break of theirs; the last element is wider by a third for that.
-    inner = np.arange(1, elements) - 0.6 + 0.3 * (np.arange(1, elements) - 0.5) / (elements - 1)
-    return jnp.asarray([0, *inner / elements, 1], dtype)
+    inner = np.arange(1, elements) - 0.6 + 0.3 * (np.arange(1, elements) - 0.5) / max(elements - 1, 1)
+    return np.array([0.0, *inner / elements, 1.0])
+
+
+def shares(elements: Sequence[int], level: int | Array, across: Bool[Array, ""] | bool, dtype) -> Breaks:
+    """Breaks of as many elements as ``level`` has, equal ones or, ``across`` these, `interlaced` ones; padded with ones
+    to the most."""
+    both = [[uniform(k) for k in elements], [interlaced(k) for k in elements]]
+    padded = [
+        [np.pad(breaks, (0, max(elements) + 1 - breaks.size), constant_values=1) for breaks in row] for row in both
+    ]
+    equal, other = (jnp.asarray(np.stack(row), dtype)[level] for row in padded)
+    return jnp.where(across, other, equal)
 
 
 def adapted_breaks(path: Path, x: Point, y: Point, basis: Basis, shares: Breaks) -> Breaks:
-    """Elements that divide the turning of ``path``, sampled at the times of its ``basis``, as ``shares`` divide [0, 1].
+    """Elements that divide the turning of ``path``, sampled at the times of its ``basis``, as ``shares`` divide [0, 1];
+    there may be ones at the end of these, for elements that are not used.
 
     Most of them follow the rate |gamma''| / |gamma'| at which the velocity changes, whose inverse is the distance in
     time over which the path looks smooth; a fifth is spread evenly, so that none grows beyond five times the average.
@@ -59,7 +72,7 @@ def adapted_breaks(path: Path, x: Point, y: Point, basis: Basis, shares: Breaks)
     # Where that reaches the shares, as a sum of what each interval adds: looking for the interval is more to compile.
     rise = jnp.diff(cumulative)
     part = (shares[:, None] - cumulative[:-1]) / jnp.where(rise > 0, rise, 1)
-    return jnp.sum(jnp.clip(part, 0, 1) * jnp.diff(times), -1).at[0].set(0).at[-1].set(1)
+    return jnp.where(shares < 1, jnp.sum(jnp.clip(part, 0, 1) * jnp.diff(times), -1), 1).at[0].set(0)
 
 
 def _running_sums(rows: Float[Array, "k n"]) -> Float[Array, " k_n"]:

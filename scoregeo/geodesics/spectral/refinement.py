@@ -20,16 +20,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from ..._batching import Rare, compacted_while_loop, select
+from ..._batching import Rare, branch, compacted_while_loop, select, staged_while_loop
 from ..._numerics import safe_sqrt
 from ..._results import RESULTS
 from ..._types import Scalar
 from . import newton
 from .energy import PathEnergy
 from .implicit import AbstractMinimiser, Linearisation
-from .legendre import Basis, Breaks, Coefficients, uniform_breaks
-from .mesh import Path, adapted_breaks, interlaced, merge, transfer
+from .legendre import Basis, Coefficients, uniform_breaks
+from .mesh import Path, adapted_breaks, merge, shares, transfer
 from .newton import UNFINISHED, NewtonState, Progress
+from .settings import Level, Settings
 
 # A descent that did not end may have this many times the gain of its last step still to go; 60 times was the most that
 # was seen, at ReLU scores.
@@ -40,39 +41,6 @@ _FIRST_STEPS, _STAGE_STEPS, _NEAR = 40, 8, 1e-2
 _FICTION = 0.3
 
 
-class Settings(NamedTuple):
-    """Settings of a solve; see `SpectralNewton` for their meaning."""
-
-    degree: int
-    quadrature: int
-    elements: tuple[int, ...]
-    only_judges: bool  # the last level: it is not to improve on what was found before
-    rtol: float
-    path_rtol: float
-    tolerance: float
-    max_steps: int
-    max_cg: int
-    continuation: int
-    adaptations: int
-    max_evaluations: int
-
-    def basis(self, breaks: Breaks) -> Basis:
-        """The basis on ``breaks``."""
-        return Basis(breaks, self.degree, self.quadrature * self.degree)
-
-    def level_basis(self, breaks: Breaks, level: int) -> Basis:
-        """The basis of ``level``, from ``breaks`` that were padded to those of the last level."""
-        return self.basis(breaks[: self.elements[level] + 1])
-
-    def continues(self, level: int) -> bool:
-        """Whether a search that fails on ``level`` is repeated along a continuation, and not on the next level."""
-        return self.continuation > 0 and (level > 0 or self.only_judges)
-
-    def is_last(self, level: int) -> bool:
-        """Whether ``level`` is the last one."""
-        return level == len(self.elements) - 1
-
-
 class Counts(NamedTuple):
     """Work done: Newton steps, conjugate gradient steps, and points at which the metric was evaluated."""
 
@@ -80,7 +48,7 @@ class Counts(NamedTuple):
     cg: Array
     metric: Array
 
-    def after(self, progress: Progress, points: int) -> "Counts":
+    def after(self, progress: Progress, points: Array | int) -> "Counts":
         """With an evaluation at so many ``points``, and the step that it led to."""
         return Counts(
             self.newton + progress.moved,
@@ -167,28 +135,28 @@ def stage_of(attempt: Array, level: int, settings: Settings, dtype) -> Stage:
     return Stage((10.0**exponent).astype(dtype), tolerance.astype(dtype), max_steps)
 
 
-def prepare(args: tuple[PathEnergy, Coefficients], state: SolveState, level: int, settings: Settings) -> SolveState:
+def prepare(args: tuple[PathEnergy, Coefficients], state: SolveState, level: Level, settings: Settings) -> SolveState:
     """Make the path to work on: the last one found, on elements adapted to it.
 
     A continuation begins with the start on equal elements, and goes on with the path that it has.
     """
     problem, start = args
-    elements = settings.elements[level]
-    breaks = uniform_breaks(elements, start.dtype)
-    if level == 0:
-        c = jnp.where(state.attempt > 1, state.work.c[:1], merge(start))
-    else:
+    equal = shares(settings.elements, level, False, start.dtype)
+
+    def on_first_level():
+        merged = jnp.zeros_like(state.work.c).at[:1].set(merge(start))
+        return Path(jnp.where(state.attempt > 1, state.work.c, merged), equal)
+
+    def on_later_level():
         begins = state.attempt == 1
         source = select(state.attempt == 0, state.found.path, state.work)
         source = select(begins, Path(start, uniform_breaks(settings.elements[-1], start.dtype)), source)
-        shares = jnp.where(state.passes % 2 == 1, interlaced(elements, start.dtype), breaks)
-        adapted = adapted_breaks(source, problem.x, problem.y, settings.basis(source.breaks), shares)
-        breaks = jnp.where(begins, breaks, adapted)
-        c = transfer(source, settings.basis(breaks))
-    work = Path(
-        jnp.zeros_like(state.work.c).at[:elements].set(c),
-        jnp.ones_like(state.work.breaks).at[: elements + 1].set(breaks),
-    )
+        wanted = shares(settings.elements, level, state.passes % 2 == 1, start.dtype)
+        adapted = adapted_breaks(source, problem.x, problem.y, settings.basis(source.breaks), wanted)
+        breaks = jnp.where(begins, equal, adapted)
+        return Path(transfer(source, settings.basis(breaks)), breaks)
+
+    work = branch(level > 0, [on_first_level, on_later_level])
     return state._replace(work=work, unprepared=jnp.zeros_like(state.unprepared))
 
 
@@ -231,9 +199,22 @@ def judge(
     return Verdict(candidate, better, accepted, conclusive, unfounded)
 
 
-def advance(args: tuple[PathEnergy, Coefficients], state: SolveState, level: int, settings: Settings) -> SolveState:
+def advance(args: tuple[PathEnergy, Coefficients], state: SolveState, level: Level, settings: Settings) -> SolveState:
     """One evaluation on ``level``, and what follows from it: see (1)."""
-    problem, _ = args
+    levels = [partial(evaluate, args[0], state, level=k, settings=settings) for k in range(len(settings.elements))]
+    search, verdict, progress = branch(level, levels)
+    # The path stays out of the branches, each of which would copy it.
+    verdict = verdict._replace(candidate=verdict.candidate._replace(path=state.found.path))
+    points = jnp.asarray([settings.points(k) for k in range(len(settings.elements))], jnp.int32)[level]
+    state = state._replace(newton=search, counts=state.counts.after(progress, points))
+    return conclude(state, verdict, progress, level, settings)
+
+
+def evaluate(
+    problem: PathEnergy, state: SolveState, *, level: int, settings: Settings
+) -> tuple[NewtonState, Verdict, Progress]:
+    """Evaluate the path to work on: the search after the step from there; and what it says of the candidate found
+    before, whose path is left out."""
     search, elements = state.newton, settings.elements[level]
     basis = settings.level_basis(state.work.breaks, level)
     stage = stage_of(state.attempt, level, settings, state.work.c.dtype)
@@ -258,16 +239,16 @@ def advance(args: tuple[PathEnergy, Coefficients], state: SolveState, level: int
         # The start is stationary without being a geodesic where it is a saddle.
         may_be_saddle=direct & first & (level == 0),
     )
-    counts = state.counts.after(progress, basis.times.size)
-    return conclude(state._replace(newton=search, counts=counts), verdict, progress, level, settings)
+    verdict = verdict._replace(candidate=verdict.candidate._replace(path=None))
+    return search, verdict, progress
 
 
-def conclude(state: SolveState, verdict: Verdict, progress: Progress, level: int, settings: Settings) -> SolveState:
+def conclude(state: SolveState, verdict: Verdict, progress: Progress, level: Level, settings: Settings) -> SolveState:
     """Where to go after an evaluation: on with the search, to the next attempt, to the next level, or nowhere."""
     search, last = state.newton, settings.is_last(level)
     stationary = verdict.conclusive | (search.status == RESULTS.successful)
     exhausted = state.counts.metric >= settings.max_evaluations
-    given_up = (state.attempt >= settings.continuation) | (not settings.continues(level))
+    given_up = (state.attempt >= settings.continuation) | jnp.logical_not(settings.continues(level))
     left = exhausted | progress.ended & (((state.attempt == 0) & stationary) | given_up)
     next_attempt = progress.ended & ~left
     trial = search.accepted.c + search.step_size * search.direction
@@ -284,7 +265,7 @@ def conclude(state: SolveState, verdict: Verdict, progress: Progress, level: int
         work, jnp.asarray(level, jnp.int32), energy, status, jnp.full_like(energy, jnp.inf), search.accepted.path_error
     )
     # Where no level follows to judge a failure, or to improve on it, there is nothing to gain from going on.
-    final = last or (settings.only_judges and level == len(settings.elements) - 2)
+    final = last | (settings.only_judges & (level == len(settings.elements) - 2))
     hopeless = final & ~stationary & ~(take & improved)
     unfinished = state.unfinished & ~(left & (verdict.conclusive | hopeless | exhausted))
     begins = next_attempt | left & unfinished
@@ -294,8 +275,8 @@ def conclude(state: SolveState, verdict: Verdict, progress: Progress, level: int
         work=work,
         newton=search._replace(steps=jnp.where(next_attempt | left, 0, search.steps)),
         attempt=jnp.where(left, 0, state.attempt + next_attempt),
-        stage=state.stage if last else state.stage + left,
-        passes=state.passes + left if last else state.passes,
+        stage=jnp.where(last, state.stage, state.stage + left),
+        passes=jnp.where(last, state.passes + left, state.passes),
         unfinished=unfinished,
         unprepared=begins,
         unchecked=state.unchecked,
@@ -352,16 +333,15 @@ class Refinement(AbstractMinimiser):
         """From ``start``, coefficients on equal elements, as many as the last level has. Under ``jax.vmap``, lanes that
         have finished make room for others."""
         settings = self.settings
-        state = initial_state(start, settings)
-        for level, elements in enumerate(settings.elements):
-            state = compacted_while_loop(
-                lambda state, level=level: state.unfinished & (state.stage == level),
-                partial(advance, level=level, settings=settings),
-                state,
-                (problem, start),
-                numbers_per_lane=elements * settings.degree * settings.quadrature * start.shape[-1],
-                rare=Rare(lambda state: state.unprepared, partial(prepare, level=level, settings=settings)),
-            )
+        state = staged_while_loop(
+            lambda state: state.unfinished,
+            partial(advance, settings=settings),
+            initial_state(start, settings),
+            (problem, start),
+            stage=lambda state: state.stage,
+            numbers_per_lane=[settings.points(level) * start.shape[-1] for level in range(len(settings.elements))],
+            rare=Rare(lambda state: state.unprepared, partial(prepare, settings=settings)),
+        )
         if settings.only_judges:
             return state
         return compacted_while_loop(

@@ -37,7 +37,8 @@ from .energy import PathEnergy
 from .implicit import stationary
 from .legendre import Coefficients, uniform_breaks
 from .mesh import polynomial_curve
-from .refinement import Refinement, Settings, accurate
+from .refinement import Refinement, accurate
+from .settings import Settings
 
 # The number of elements grows by this factor between levels, at most. Smaller steps would fit problems more closely,
 # but every level takes more than a second to compile.
