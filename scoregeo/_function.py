@@ -162,3 +162,19 @@ def _is_split(value: Any) -> bool:
 
 def _whole(value: Any) -> Any:
     return value.whole() if _is_split(value) else value
+
+
+def depends_on_argument(fn: Callable[[Any], Any], x: Any) -> bool:
+    """Whether what ``fn(x)`` returns depends on the array ``x``. It may say yes where a program that ``fn`` calls does
+    not use what it is given.
+
+    >>> import jax.numpy as jnp
+    >>> depends_on_argument(lambda x: jnp.cos(x)[0], jnp.ones(2)), depends_on_argument(lambda x: 3.0, jnp.ones(2))
+    (True, False)
+    """
+    jaxpr = jax.make_jaxpr(fn)(x).jaxpr
+    reached = {id(variable) for variable in jaxpr.invars}
+    for equation in jaxpr.eqns:
+        if any(id(variable) in reached for variable in equation.invars):
+            reached |= {id(variable) for variable in equation.outvars}
+    return any(id(variable) in reached for variable in jaxpr.outvars)

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .._checks import as_point
+from .._function import depends_on_argument
 from .._numerics import by_precision, frozen, with_own_settings
 from .._results import RESULTS, first_failure, no_host_checks, raise_if_failed
 from .._types import Point, Points, Scalar, Vector
@@ -135,7 +136,7 @@ class Stops(eqx.Module):
 
     def __init__(self, metric: AbstractMetric, x: Point, v: Vector, event: Callable[[Point, Vector], Scalar] | None):
         self.event = event
-        self.watch_domain = depends_on_point(metric.domain, x)
+        self.watch_domain = depends_on_argument(metric.domain, x)
         self.sign = None
         if event is not None:
             # On the zero set itself, the side of the start is where the geodesic goes first.
@@ -185,13 +186,6 @@ class StoppedCurve(AbstractCurve):
     def reverse(self) -> "StoppedCurve":
         """The same curve walked backwards."""
         return StoppedCurve(self.curve, self.t_end, not self.backwards)
-
-
-def depends_on_point(fn: Callable[[Point], Scalar], x: Point) -> bool:
-    """Whether ``fn`` looks at its argument at all; a domain that does not is everywhere, and need not be watched."""
-    jaxpr = jax.make_jaxpr(fn)(x).jaxpr
-    used = [*jaxpr.outvars, *(v for equation in jaxpr.eqns for v in equation.invars)]
-    return any(v is jaxpr.invars[0] for v in used)
 
 
 def all_finite(*arrays: Array) -> Bool[Array, ""]:

@@ -8,7 +8,7 @@ import pytest
 from helpers import CURL, X, tanh_metric
 
 from scoregeo import RESULTS, EuclideanMetric, GaussianScore, MatrixMetric, SteinMetric, exp, models, shoot
-from scoregeo.geodesics.initial_value import depends_on_point
+from scoregeo._function import depends_on_argument
 
 
 def bowl(dtype=jnp.float64, strength=1.0):
@@ -231,10 +231,10 @@ class TestDomain:
         np.testing.assert_allclose(result.stats["t_end"], self.exit_time(self.x, self.v, min(radius, 1.0)), rtol=1e-12)
 
     def test_all_of_space_is_not_watched(self):
-        assert depends_on_point(self.disc.domain, self.x)
-        assert depends_on_point(models.HyperbolicHalfSpace().domain, self.x)
-        assert not depends_on_point(EuclideanMetric().domain, self.x)
-        assert not depends_on_point(MatrixMetric(disc_matrix).domain, self.x)
+        assert depends_on_argument(self.disc.domain, self.x)
+        assert depends_on_argument(models.HyperbolicHalfSpace().domain, self.x)
+        assert not depends_on_argument(EuclideanMetric().domain, self.x)
+        assert not depends_on_argument(MatrixMetric(disc_matrix).domain, self.x)
 
 
 class TestFailures:

@@ -15,12 +15,20 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ..._batching import over_rows
+from ..._function import depends_on_argument
 from ..._numerics import frozen
 from ..._types import Point, Points, Scalar
-from ...metrics import AbstractInnerProduct, AbstractMetric, at_least_identity, relaxed
+from ...metrics import (
+    AbstractInnerProduct,
+    AbstractMetric,
+    as_diagonal,
+    as_low_rank_update,
+    at_least_identity,
+    relaxed,
+)
 from . import gauss_newton as gauss_newton  # registers the preconditioner of graph metrics
 from .legendre import Basis, Coefficients
-from .preconditioners import AbstractPreconditioner, preconditioner_for
+from .preconditioners import AbstractPreconditioner, LowRankRows, answers, low_rank_rows, preconditioner_for
 
 
 class PathEnergy(eqx.Module):
@@ -30,6 +38,7 @@ class PathEnergy(eqx.Module):
     become explicit leaves of this pytree, so that derivatives with respect to them are not lost inside the solver's
     loops.
 
+    ``rows`` are those of a metric of low rank at the points of one path, where they are known (`knowing`).
     ``batch_size`` bounds how many points of a path the metric is evaluated at side by side, and ``checkpoint``
     recomputes the metric in the backward pass instead of keeping its intermediate values: for large networks.
     """
@@ -38,6 +47,7 @@ class PathEnergy(eqx.Module):
     y: Point
     inner_product: Callable
     domain: Callable
+    rows: LowRankRows | None
     batch_size: int | None = eqx.field(static=True)
     checkpoint: bool = eqx.field(static=True)
 
@@ -47,7 +57,7 @@ class PathEnergy(eqx.Module):
         self.x, self.y = x, y
         self.inner_product = eqx.filter_closure_convert(metric.at, x)
         self.domain = eqx.filter_closure_convert(metric.domain, x)
-        self.batch_size, self.checkpoint = batch_size, checkpoint
+        self.batch_size, self.checkpoint, self.rows = batch_size, checkpoint, None
 
     def frozen(self) -> "PathEnergy":
         """The same energy as a constant: no derivative flows through it."""
@@ -82,6 +92,48 @@ class PathEnergy(eqx.Module):
         """Kinetic energy ``T`` of one point of the path."""
         energy = 0.5 * relaxed(self.inner_product(point), fraction).squared_norm(velocity)
         return jnp.where(self.domain(point) > 0, energy, jnp.inf)
+
+    def gradients(
+        self, points: Points, velocities: Points, fraction: Scalar | float = 1.0
+    ) -> tuple[Float[Array, " q"], tuple[Points, Points], LowRankRows | None]:
+        """Kinetic energy at all points of a path, its derivatives with respect to point and velocity, and the rows that
+        its preconditioner is made of, where these are what the derivatives are made of:
+
+            T = s/2 (|v|^2 + w (u.v)^2),   dT/dx = s w (u.v) J^T v,   dT/dv = s (v + w (u.v) u)            (2)
+
+        for one row u with Jacobian J, and a weight w and a scale s that are the same everywhere.
+        """
+
+        def by_rows(x, v):
+            rows = low_rank_rows(self, x, v, fraction)
+            u, jtv, (weight,) = rows.u[0], rows.jtv[0], rows.weights
+            along = u @ v
+            scale = 1 if rows.scale is None else rows.scale
+            energy = 0.5 * scale * (v @ v + weight * along**2)
+            energy = jnp.where(self.domain(x) > 0, energy, jnp.inf)
+            return energy, (scale * weight * along * jtv, scale * (v + weight * along * u)), rows
+
+        if self._is_one_row(fraction):
+            return self.over_points(by_rows, points, velocities)
+        density = jax.value_and_grad(lambda x, v: self.density(x, v, fraction), (0, 1))
+        return *self.over_points(density, points, velocities), None
+
+    def _is_one_row(self, fraction: Scalar | float) -> bool:
+        """Whether (2) holds."""
+        structure = self.structure
+        if not answers(as_low_rank_update, structure) or answers(as_diagonal, structure):
+            return False
+        rows = jax.eval_shape(lambda x: low_rank_rows(self, x, x, fraction), self.x)
+
+        def other_than_rows(x):
+            rows = low_rank_rows(self, x, self.x, fraction)
+            return rows.weights, rows.scale
+
+        return rows.weights.shape == (1,) and not depends_on_argument(other_than_rows, self.x)
+
+    def knowing(self, rows: LowRankRows | None) -> "PathEnergy":
+        """The same energy, of a path at whose points these are the ``rows``."""
+        return eqx.tree_at(lambda problem: problem.rows, self, rows, is_leaf=lambda leaf: leaf is None)
 
     def densities(self, basis: Basis, c: Coefficients, fraction: Scalar | float = 1.0) -> Float[Array, " q"]:
         """Kinetic energy at every time of ``basis``, of the path with coefficients ``c`` after projection: constant

@@ -23,10 +23,10 @@ from jaxtyping import Array, Float
 from ..._cholesky import inverse_factor, solve_factored
 from ..._types import Point, Points, Scalar
 from ...metrics import GraphInnerProduct, as_low_rank_update
-from ..certificate import PathProblem
 from .legendre import HIGHEST, Basis, Coefficients
 from .preconditioners import (
     AbstractPreconditioner,
+    EnergyProblem,
     answers,
     interface_factor,
     low_rank_preconditioner,
@@ -114,7 +114,7 @@ class EuclideanPreconditioner(AbstractPreconditioner):
 
 @preconditioner_for.register
 def _(
-    structure: GraphInnerProduct, problem: PathProblem, basis: Basis, c: Coefficients, fraction: Scalar | float
+    structure: GraphInnerProduct, problem: EnergyProblem, basis: Basis, c: Coefficients, fraction: Scalar | float
 ) -> AbstractPreconditioner:
     points, velocities = basis.path(problem.x, problem.y, c)
     if answers(as_low_rank_update, structure):
@@ -130,12 +130,12 @@ def _(
     return ElementPreconditioner(basis, weights * velocity, weights * mixed, weights * displacement, floor)
 
 
-def _product(problem: PathProblem, x: Point) -> GraphInnerProduct:
+def _product(problem: EnergyProblem, x: Point) -> GraphInnerProduct:
     return cast(GraphInnerProduct, problem.inner_product(x))
 
 
 def _grams(
-    structure: GraphInnerProduct, problem: PathProblem, points: Points, velocities: Points
+    structure: GraphInnerProduct, problem: EnergyProblem, points: Points, velocities: Points
 ) -> tuple[Float[Array, "q d d"], Float[Array, "q d d"], Float[Array, "q d d"]]:
     """``F^T F``, ``F^T F'`` and ``F'^T F'``, times lam, at all points, with the Jacobians of few at a time where they
     are large."""

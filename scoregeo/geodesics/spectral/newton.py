@@ -120,16 +120,15 @@ def evaluate(
     weights = basis.weights
 
     def gradient(points, velocities):
-        density = jax.value_and_grad(lambda x, v: problem.density(x, v, fraction), (0, 1))
-        densities, pulls = problem.over_points(density, points, velocities)
-        return weights @ densities, basis.adjoint(*(weights[:, None] * pull for pull in pulls))
+        densities, pulls, rows = problem.gradients(points, velocities, fraction)
+        return (weights @ densities, basis.adjoint(*(weights[:, None] * pull for pull in pulls))), rows
 
     # With respect to the path, because the path is linear in the coefficients.
-    (energy, g), linearised = jax.linearize(gradient, *basis.path(problem.x, problem.y, c))
+    (energy, g), linearised, rows = jax.linearize(gradient, *basis.path(problem.x, problem.y, c), has_aux=True)
 
     @jax.jit  # traced once, for its shapes and for itself
     def precondition():
-        preconditioner = problem.preconditioner(basis, c, fraction)
+        preconditioner = problem.knowing(rows).preconditioner(basis, c, fraction)
         return preconditioner, preconditioner.solve(-g)
 
     if enough is None:

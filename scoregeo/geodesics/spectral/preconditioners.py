@@ -28,7 +28,7 @@ metric that is neither, G^-1 is averaged over each element, and the constant cov
 import abc
 import functools
 from collections.abc import Callable
-from typing import cast
+from typing import NamedTuple, Protocol, cast
 
 import equinox as eqx
 import jax
@@ -37,7 +37,7 @@ from jaxtyping import Array, Float
 
 from ..._batching import sum_over_columns
 from ..._cholesky import inverse_factor, solve_factored
-from ..._types import Matrix, Points, Scalar
+from ..._types import Matrix, Point, Points, Scalar
 from ...metrics import AbstractInnerProduct, as_dense, as_diagonal, as_low_rank_update, relaxed
 from ..certificate import PathProblem
 from .legendre import HIGHEST, Basis, Coefficients
@@ -46,6 +46,22 @@ from .legendre import HIGHEST, Basis, Coefficients
 _MAX_DENSE = 32
 # Above, the average over so many points of each element is applied, through the metric's own `solve`.
 _POINTS_AVERAGED = 4
+
+
+class LowRankRows(NamedTuple):
+    """What (1) is made of, at one point of a path or at all of them: the factors ``u`` and ``jtv`` ``(..., n, d)``,
+    their ``weights`` ``(..., n)``, and the ``scale`` of all of the metric, ``None`` for one."""
+
+    u: Array
+    jtv: Array
+    weights: Array
+    scale: Array | None
+
+
+class EnergyProblem(PathProblem, Protocol):
+    """A problem whose energy is to be preconditioned; ``rows`` are those at the points of the path, where known."""
+
+    rows: LowRankRows | None
 
 
 class AbstractPreconditioner(eqx.Module):
@@ -252,7 +268,7 @@ class ScaledPreconditioner(AbstractPreconditioner):
 
 @functools.singledispatch
 def preconditioner_for(
-    structure: AbstractInnerProduct, problem: PathProblem, basis: Basis, c: Coefficients, fraction: Scalar | float
+    structure: AbstractInnerProduct, problem: EnergyProblem, basis: Basis, c: Coefficients, fraction: Scalar | float
 ) -> AbstractPreconditioner:
     """The preconditioner for metrics whose inner products have the type of ``structure``, at the path with projected
     coefficients ``c``, for the part ``fraction`` of the metric.
@@ -285,29 +301,34 @@ def answers(question: Callable, structure: AbstractInnerProduct) -> bool:
     return jax.eval_shape(question, structure) is not None
 
 
+def low_rank_rows(problem: EnergyProblem, point: Point, velocity: Point, fraction: Scalar | float) -> LowRankRows:
+    """The rows at one point of a path, of the part ``fraction`` of a metric that answers `as_low_rank_update`."""
+
+    def factors_at(z):
+        answer = as_low_rank_update(relaxed(problem.inner_product(z), fraction))
+        assert answer is not None  # its structure has answered
+        scale, update = answer
+        return update.factors, (scale, update.weights)
+
+    u, pullback, (scale, weights) = jax.vjp(factors_at, point, has_aux=True)
+
+    def pulled(row):
+        return pullback(row[:, None] * velocity)[0]
+
+    # One row needs no batch of one, which would be other operations.
+    rank = u.shape[0]
+    jtv = pullback(velocity[None])[0][None] if rank == 1 else jax.vmap(pulled)(jnp.eye(rank, dtype=u.dtype))
+    return LowRankRows(u, jtv, weights, scale)
+
+
 def low_rank_preconditioner(
-    problem: PathProblem, basis: Basis, points: Points, velocities: Points, fraction: Scalar | float
+    problem: EnergyProblem, basis: Basis, points: Points, velocities: Points, fraction: Scalar | float
 ) -> AbstractPreconditioner:
     """Equation (1) with as many rows at each point as the rank of the metric."""
-
-    def rows(point, velocity):
-        def factors_at(z):
-            answer = as_low_rank_update(relaxed(problem.inner_product(z), fraction))
-            assert answer is not None  # its structure has answered
-            scale, update = answer
-            return update.factors, (scale, update.weights)
-
-        u, pullback, (scale, weights) = jax.vjp(factors_at, point, has_aux=True)
-
-        def pulled(row):
-            return pullback(row[:, None] * velocity)[0]
-
-        # One row needs no batch of one, which would be other operations.
-        rank = u.shape[0]
-        jtv = pullback(velocity[None])[0][None] if rank == 1 else jax.vmap(pulled)(jnp.eye(rank, dtype=u.dtype))
-        return u, jtv, weights, scale
-
-    u, jtv, weights, scale = problem.over_points(rows, points, velocities)
+    rows = problem.rows
+    if rows is None:
+        rows = problem.over_points(lambda x, v: low_rank_rows(problem, x, v, fraction), points, velocities)
+    u, jtv, weights, scale = rows
     strengths = weights
     if scale is not None:
         # P = s (I + U^T C U), with the average of its factor of the identity taken out.
