@@ -80,6 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         if arguments is None:  # otherwise the process, and its settings, are somebody else's
             _cache.keep_programs()
+            if command.compiles_most:
+                _cache.compile_sooner()
             say_warnings()
         report = Report(as_json=settings.json, quiet=settings.quiet)
         # Whatever else prints must not get between a program and its JSON object.

@@ -22,6 +22,8 @@ class Command(abc.ABC):
 
     # Command lines that the help ends with, without "scoregeo" and the name of the command.
     examples: typing.ClassVar[tuple[str, ...]] = ()
+    # Whether its programs take longer to compile than they run.
+    compiles_most: typing.ClassVar[bool] = False
 
     @abc.abstractmethod
     def run(self, report: "Report") -> None:

@@ -47,6 +47,7 @@ class Demo(Command):
 
     reading: PointsOptions = PointsOptions()
 
+    compiles_most: ClassVar = True
     examples: ClassVar = (
         "--data moons --quick",
         "--data points.csv --out my-demo --seed 1",

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float
 
 from .._checks import is_concrete
 from .._display import curves_svg, page
-from .._numerics import frozen, safe_sqrt
+from .._numerics import frozen, safe_sqrt, with_own_settings
 from .._results import RESULTS, raise_if_failed, status_name
 from .._types import Point, Points, Scalar
 from .certificate import Measurement, impossible, isolated, judge
@@ -176,7 +176,7 @@ class Geodesic(eqx.Module):
         t = jnp.asarray(t, self.points.dtype)
         if is_concrete(t) and t.size and not (np.asarray(t).min() >= 0 and np.asarray(t).max() <= 1):
             raise ValueError(f"`t` must be in [0, 1], got values from {np.min(t):g} to {np.max(t):g}")
-        x, v = jax.vmap(self.curve)(t.reshape(-1))
+        x, v = _at_times(self.curve, t.reshape(-1))
         return x.reshape(*t.shape, -1), v.reshape(*t.shape, -1)
 
     def _check_single(self) -> None:
@@ -195,6 +195,12 @@ class Geodesic(eqx.Module):
             velocities=-self.velocities[::-1],
             curve=None if self.curve is None else self.curve.reverse(),
         )
+
+
+@eqx.filter_jit  # op by op, a curve is some twenty programs to compile
+@with_own_settings
+def _at_times(curve: AbstractCurve, ts: Float[Array, " n"]) -> tuple[Points, Points]:
+    return jax.vmap(curve)(ts)
 
 
 def _has_value(leaf: Any) -> bool:

@@ -54,3 +54,33 @@ def test_a_folder_that_cannot_be_made_is_no_reason_to_fail(tmp_path):
     occupied = tmp_path / "file"
     occupied.write_text("")
     assert chosen(occupied) == "None"
+
+
+_SOONER = """
+import sys
+from scoregeo import cli
+from scoregeo.cli import demo
+demo.Demo.run = lambda *_: None
+sys.argv = ["scoregeo", *sys.argv[1:]]
+try:
+    cli.main()
+except SystemExit:
+    pass
+import os, jax, jax.numpy as jnp
+print(os.environ.get("XLA_FLAGS"), float(jax.jit(jnp.sum)(jnp.ones(3))))  # dies of a flag that XLA does not know
+"""
+
+
+@pytest.mark.slow
+def test_the_demo_compiles_sooner_unless_told_otherwise(tmp_path):
+    def flags(*words, **changed):
+        environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"XDG_CACHE_HOME": str(tmp_path)}
+        command = [sys.executable, "-c", _SOONER, *words]
+        done = subprocess.run(command, env=environment | changed, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()[-1]
+
+    assert flags("demo") == "--xla_cpu_use_fusion_emitters=false 3.0"
+    own = "--xla_force_host_platform_device_count=2"
+    assert flags("demo", XLA_FLAGS=own) == f"{own} 3.0"
+    assert flags("likelihood", "--model", str(tmp_path / "none"), "--points", "none.csv").startswith("None")
