@@ -194,7 +194,7 @@ def _narrow(dtype):
 def computations(text: str) -> dict[str, list[str]]:
     """The instructions of each computation of a compiled program."""
     found, current = {}, []
-    for line in text.splitlines():
+    for line in re.sub(r"/\*index=\d+\*/", "", text).splitlines():
         begins = re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$", line)
         if begins:
             current = found.setdefault("ENTRY" if begins[1] else begins[2], [])
@@ -217,18 +217,37 @@ def launched(parts: dict[str, list[str]], name: str) -> int:
 
 
 def steps_of(text: str) -> dict[str, list[int]]:
-    """Kernels of a Newton step and of a step of conjugate gradients, on each level of a solve."""
+    """Kernels of a Newton step and of a step of conjugate gradients, on each level of a solve.
+
+    In a batch a level has a loop of its own, in which conjugate gradients are another; a solve on its own has one loop,
+    with a branch for each level.
+    """
     parts = computations(text)
 
-    def bodies(name, ending):
+    def loops(name):
+        """Bodies of the loops of conjugate gradients, or of a solve, in a computation."""
         for line in parts[name]:
             loop = re.search(r" while\(.*body=%([\w.\-]+)", line)
-            if loop and re.search(rf'op_name="[^"]*{ending}"', line):
+            if loop and re.search(r'op_name="[^"]*/while"', line):
                 yield loop[1]
 
-    levels = [body for body in bodies("ENTRY", "/while") if any(bodies(body, "/while/body/while"))]
-    inner = [launched(parts, body) for level in levels for body in bodies(level, "/while/body/while")]
-    return {"newton_step": [launched(parts, body) for body in levels], "cg_step": inner}
+    def branches(name):
+        for line in parts[name]:
+            found = re.search(r" conditional\(.*branch_computations=\{([^}]+)\}", line)
+            levels = [part.strip(" %") for part in found[1].split(",")] if found else []
+            if any(any(loops(level)) for level in levels):
+                yield from levels
+
+    newton, inner = [], []
+    for body in loops("ENTRY"):
+        levels = list(branches(body))
+        shared = launched(parts, body) - sum(launched(parts, level) for level in levels)
+        for level in levels or [body]:
+            steps = [launched(parts, loop) for loop in loops(level)]
+            if steps:
+                newton.append(shared + launched(parts, level) if levels else shared)
+            inner += steps
+    return {"newton_step": newton, "cg_step": inner}
 
 
 def arithmetic_in_double(text: str) -> list[str]:
