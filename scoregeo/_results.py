@@ -98,8 +98,10 @@ def no_host_checks() -> Iterator[None]:
         errors.EQX_ON_ERROR = before
 
 
-def first_failure(conditions: Sequence[tuple[Bool[Array, ""] | bool, RESULTS]]) -> RESULTS:
-    """The code of the first condition that is true, ``successful`` if none is.
+def first_failure(
+    conditions: Sequence[tuple[Bool[Array, ""] | bool, RESULTS]], otherwise: RESULTS = RESULTS.successful
+) -> RESULTS:
+    """The code of the first condition that is true, ``otherwise`` if none is.
 
     ``conditions`` are pairs of a scalar boolean and a code, the most telling first; both may be traced.
 
@@ -109,7 +111,7 @@ def first_failure(conditions: Sequence[tuple[Bool[Array, ""] | bool, RESULTS]]) 
     >>> bool(result == RESULTS.accuracy_not_reached)
     True
     """
-    result = RESULTS.successful
+    result = otherwise
     for condition, code in reversed(conditions):
         result = RESULTS.where(condition, code, result)
     return result

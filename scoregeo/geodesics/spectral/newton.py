@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool
 
 from ..._batching import select
 from ..._numerics import safe_sqrt
-from ..._results import RESULTS
+from ..._results import RESULTS, first_failure
 from ..._types import Scalar
 from .energy import PathEnergy
 from .legendre import HIGHEST, Basis, Coefficients
@@ -216,9 +216,8 @@ def step(
         zero = jnp.zeros((), dtype)
         direction, promise, cg_steps = jnp.zeros_like(at.c), Promise(zero, zero, zero), jnp.zeros((), jnp.int32)
 
-    status = RESULTS.where(stuck, RESULTS.stalled, UNFINISHED)
-    status = RESULTS.where(stationary, RESULTS.successful, status)
-    status = RESULTS.where(finite, status, RESULTS.metric_nonfinite)
+    codes = [(~finite, RESULTS.metric_nonfinite), (stationary, RESULTS.successful), (stuck, RESULTS.stalled)]
+    status = first_failure(codes, otherwise=UNFINISHED)
     before = state.direction[:elements]
     new = NewtonState(
         accepted,

@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool
 
 from ..._batching import Rare, branch, compacted_while_loop, select, staged_while_loop
 from ..._numerics import safe_sqrt
-from ..._results import RESULTS
+from ..._results import RESULTS, first_failure
 from ..._types import Scalar
 from . import newton
 from .energy import PathEnergy
@@ -318,10 +318,15 @@ def _status(state: SolveState, verdict: Verdict, progress: Progress, left: Array
     """How the search that is under way ended; where the verdict ended it, how the path that was judged was found."""
     # A failure in a later pass does not undo a success of an earlier one, which has been judged.
     success = left & judged & (state.passes > 0) & (state.found.status == RESULTS.successful)
-    status = RESULTS.where(success, RESULTS.successful, state.newton.status)
-    found = RESULTS.where(verdict.accepted, RESULTS.successful, state.found.status)
-    unjudged = RESULTS.where(progress.finite, RESULTS.successful, RESULTS.metric_nonfinite)
-    return RESULTS.where(verdict.conclusive, RESULTS.where(judged, found, unjudged), status)
+    return first_failure(
+        [
+            (~verdict.conclusive & success, RESULTS.successful),
+            (~verdict.conclusive, state.newton.status),
+            (judged & verdict.accepted, RESULTS.successful),
+            (judged, state.found.status),
+            (~progress.finite, RESULTS.metric_nonfinite),
+        ]
+    )
 
 
 class Refinement(AbstractMinimiser):
