@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..._cholesky import inverse_factor, solve_factored
+from ..._cholesky import solve_factored
 from ..._types import Point, Points, Scalar
 from ...metrics import GraphInnerProduct, as_low_rank_update
 from .legendre import HIGHEST, Basis, Coefficients
@@ -31,6 +31,7 @@ from .preconditioners import (
     interface_factor,
     low_rank_preconditioner,
     preconditioner_for,
+    shifted_factor,
 )
 
 # Coefficients of one element up to which its matrix is formed and eliminated.
@@ -79,9 +80,7 @@ class ElementPreconditioner(AbstractPreconditioner):
         total = total.swapaxes(2, 3).reshape(k, functions * d, functions * d)
         n = (functions - 2) * d
         inside = total[:, :n, :n]
-        # Rounding makes a large matrix slightly indefinite; a preconditioner may be off by that much.
-        jitter = floor + n * jnp.finfo(h.dtype).eps * jnp.max(jnp.diagonal(inside, axis1=1, axis2=2), 1)
-        self.factors = inverse_factor(inside + jitter[:, None, None] * jnp.eye(n, dtype=h.dtype))
+        self.factors = shifted_factor(inside, floor)
         self.ends = total[:, :n, n:]
         half = jnp.matmul(self.factors, self.ends, precision=HIGHEST)
         self.solved_ends = jnp.matmul(self.factors.swapaxes(1, 2), half, precision=HIGHEST)

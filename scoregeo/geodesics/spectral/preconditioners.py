@@ -77,6 +77,15 @@ def _repeated(a: Float[Array, "n m"], times: int) -> Float[Array, "n_times m"]:
     return jnp.broadcast_to(a[:, None], (a.shape[0], times, a.shape[1])).reshape(-1, a.shape[1])
 
 
+def shifted_factor(gram: Float[Array, "*k n n"], shift: Scalar | float) -> Float[Array, "*k n n"]:
+    """The `inverse_factor` of ``shift`` times the identity plus matrices that are positive but for rounding, which
+    makes large ones slightly indefinite: a preconditioner may be off by that much."""
+    n = gram.shape[-1]
+    largest = jnp.max(jnp.diagonal(gram, axis1=-2, axis2=-1), -1)
+    jitter = shift + n * jnp.finfo(gram.dtype).eps * largest
+    return inverse_factor(gram + jitter[..., None, None] * jnp.eye(n, dtype=gram.dtype))
+
+
 class WoodburyPreconditioner(AbstractPreconditioner):
     """Equation (1), from ``u`` and ``jtv``, ``n`` rows at each of the ``q`` quadrature points, each ``(q, n, d)``, and
     ``strengths`` lam ``(q, n)``."""
@@ -109,9 +118,7 @@ class WoodburyPreconditioner(AbstractPreconditioner):
         cross = u_jtv * grams.p_phi
         gram = u_u * grams.p_p + cross + cross.T + jtv_jtv * grams.phi_phi
         gram = gram * self.scale[:, None] * self.scale
-        # Rounding makes a large Gram matrix slightly indefinite; a preconditioner may be off by that much.
-        jitter = 1 + gram.shape[0] * jnp.finfo(gram.dtype).eps * jnp.max(jnp.diagonal(gram))
-        self.factor = inverse_factor(gram + jitter * jnp.eye(gram.shape[0], dtype=gram.dtype))
+        self.factor = shifted_factor(gram, 1)
 
     def solve(self, r: Coefficients) -> Coefficients:
         points, velocities = self.basis.deviation(r)
@@ -157,10 +164,7 @@ class CondensedPreconditioner(AbstractPreconditioner):
         # All rows of one point have the basis functions of its time.
         p, phi = (_repeated(a, rank)[..., None] for a in (basis.p[:, 1:], basis.phi[:, 1:]))
         self.rows = (u * p / jnp.sqrt(h) + jtv * phi * jnp.sqrt(h)).reshape(k, n, -1)
-        gram = self.rows @ self.rows.swapaxes(1, 2)
-        # Rounding makes a large Gram matrix slightly indefinite; a preconditioner may be off by that much.
-        jitter = 1 + n * jnp.finfo(gram.dtype).eps * jnp.max(jnp.diagonal(gram, axis1=1, axis2=2), 1)
-        self.factors = inverse_factor(gram + jitter[:, None, None] * jnp.eye(n, dtype=gram.dtype))
+        self.factors = shifted_factor(self.rows @ self.rows.swapaxes(1, 2), 1)
         late = _repeated(jnp.stack([1 - basis.u, basis.u], -1), rank)[..., None]
         sign = jnp.asarray([[-1.0], [1.0]], h.dtype)
         self.ends = (late * jtv + sign * u / h).reshape(k, n, -1)
