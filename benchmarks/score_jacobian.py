@@ -5,10 +5,11 @@
 `closed_curve`: a smooth closed curve in R^10 and the exact score of data along it (noise level 0.15), between points 90
 and 149 degrees apart; ScoreJacobianMetric at strength 100, SteinMetric at 100 over the mean of |s|^2 on the straight
 line. `uneven`: the same curve with data that are 55 times as dense on one side as on the other (noise level 0.2).
-`learned` (some minutes of training): the score that a potential network has learned from points of the even curve, at
-the noise level 0.15. `network`: a random network minus x (`foundation.network`) in high dimension, noise level 0.5. Two
-minutes on two idle cores without what is learned, most of it compiling. Seconds of all cores beside those of the wall,
-which depend on what else runs.
+`learned`
+(some minutes of training): the score that a potential network has learned from points of the even curve, at the noise
+level 0.15, from straight lines and from a graph through some of these points (`from`). `network`: a random network
+minus x (`foundation.network`) in high dimension, noise level 0.5. Two minutes on two idle cores without what is
+learned, most of it compiling. Seconds of all cores beside those of the wall, which depend on what else runs.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from scoregeo import (
     RESULTS,
     FunctionScore,
     GaussianMixtureScore,
+    GraphInit,
     KernelDensityScore,
     ScoreJacobianMetric,
     SteinMetric,
@@ -55,6 +57,11 @@ def closed_curve(angles, seed=2, d=10):
     return 1.3 * total / np.sqrt(sum(k**-2.0 for k in (1, 2, 3)))
 
 
+def points_of_curve(n, seed):
+    """The first ``n`` of the points that are learned from."""
+    return closed_curve(np.random.default_rng(seed).uniform(0, 2 * np.pi, n), seed)
+
+
 def distance_to_curve(points, seed=2):
     """The distance of each of ``points`` ``(n, 10)`` to the curve."""
     curve = closed_curve(np.linspace(0, 2 * np.pi, 6001), seed)
@@ -79,7 +86,7 @@ def uneven_score(seed):
 
 def learned_score(seed):
     """The score that a potential network learns from 4,000 points of the curve."""
-    points = closed_curve(np.random.default_rng(seed).uniform(0, 2 * np.pi, 4000), seed)
+    points = points_of_curve(4000, seed)
     config = FitConfig(
         steps=4000, batch_size=256, learning_rate=2e-3, width=128, depth=3, potential=True, reference_size=4000
     )
@@ -93,11 +100,11 @@ def metrics(score, x, y, noise_level):
     return {"stein": stein, "score Jacobian": ScoreJacobianMetric(score, noise_level, STRENGTH)}
 
 
-def measured(metric, x, y, repeats=5):
+def measured(metric, x, y, repeats=5, init=None):
     """The geodesic, and a record of it with the least seconds of ``repeats``."""
 
     def solve():
-        return jax.block_until_ready(geodesic(metric, x, y, throw=False))
+        return jax.block_until_ready(geodesic(metric, x, y, init=init, throw=False))
 
     start = time.perf_counter()
     path = solve()
@@ -130,14 +137,15 @@ def main():
         records.append(record)
         print(json.dumps(record), flush=True)
 
-    def add_curves(problem, seed, **settings):
+    def add_curves(problem, seed, init=None, **settings):
         for separation in SEPARATIONS:
             both, x, y = curve_problem(separation, seed, **settings)
             straight = float(distance_to_curve(np.linspace(x, y, 65), seed).mean())
             for name, metric in both.items():
-                path, record = measured(metric, x, y)
+                path, record = measured(metric, x, y, init=init)
                 off = float(distance_to_curve(path.points, seed).mean())
                 where = {"problem": problem, "seed": seed, "degrees": float(np.degrees(separation))}
+                where["from"] = "straight lines" if init is None else "a graph of the data"
                 add(where | {"metric": name, "distance": off, "straight": straight} | record)
 
     for seed in SEEDS:
@@ -145,7 +153,9 @@ def main():
     for seed in SEEDS:
         add_curves("uneven", seed, score=uneven_score(seed), noise_level=UNEVEN_LEVEL)
     for seed in SEEDS if arguments.learned else ():
-        add_curves("learned", seed, score=learned_score(seed))
+        score = learned_score(seed)
+        add_curves("learned", seed, score=score)
+        add_curves("learned", seed, score=score, init=GraphInit(points_of_curve(400, seed)))
     for d in arguments.dimensions:
         weights, x, y = random_network(d)
         for name, metric in metrics(FunctionScore(network, *weights), x, y, NETWORK_LEVEL).items():
