@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -17,9 +17,9 @@ from ._pairs.checkpoint import Block
 from ._pairs.stream import Pairs, Problem, as_results, rows_in_order, solve_in_order
 from ._results import RESULTS
 from ._types import Point, Points, Vector
-from .geodesics import AbstractBoundarySolver, AbstractCurve, AbstractStart, Geodesic, geodesic
+from .geodesics import AbstractBoundarySolver, AbstractStart, Geodesic, geodesic
 from .geodesics.base import default_solver
-from .geodesics.checks import check_metric, check_rule, check_solver
+from .geodesics.checks import Start, check_metric, check_rule, check_solver
 from .geodesics.initial_value import end_point
 from .metrics import AbstractMetric
 
@@ -49,7 +49,7 @@ def log(
     y: Point,
     *,
     solver: AbstractBoundarySolver | None = None,
-    init: AbstractStart | AbstractCurve | Geodesic | Points | None = None,
+    init: Start | None = None,
     throw: bool = True,
     with_result: bool = False,
 ) -> Any:
@@ -58,8 +58,7 @@ def log(
     Arguments as in `dist`. Differentiable by the implicit function theorem. Its accuracy is that of the path, which
     for geodesics with sharp bends stays behind that of the length (`Geodesic.stats`, ``path_error``).
     """
-    found = geodesic(metric, x, y, solver=solver, init=init, ts=_ENDS, throw=throw and not with_result)
-    return (found.velocities[0], found.result) if with_result else found.velocities[0]
+    return _of_geodesic(lambda found: found.velocities[0], metric, x, y, solver, init, throw, with_result)
 
 
 def dist(
@@ -68,7 +67,7 @@ def dist(
     y: Point,
     *,
     solver: AbstractBoundarySolver | None = None,
-    init: AbstractStart | AbstractCurve | Geodesic | Points | None = None,
+    init: Start | None = None,
     throw: bool = True,
     with_result: bool = False,
 ) -> Any:
@@ -92,9 +91,8 @@ def dist(
     >>> bool(code == RESULTS.successful)
     True
     """
-    solver = default_solver(metric, length_only=True) if solver is None else solver
-    found = geodesic(metric, x, y, solver=solver, init=init, ts=_ENDS, throw=throw and not with_result)
-    return (found.length, found.result) if with_result else found.length
+    solver = _for_length(solver, metric)
+    return _of_geodesic(lambda found: found.length, metric, x, y, solver, init, throw, with_result)
 
 
 def squared_dist(
@@ -103,14 +101,33 @@ def squared_dist(
     y: Point,
     *,
     solver: AbstractBoundarySolver | None = None,
-    init: AbstractStart | AbstractCurve | Geodesic | Points | None = None,
+    init: Start | None = None,
     throw: bool = True,
     with_result: bool = False,
 ) -> Any:
     """The squared distance, smooth at coincident points (value and gradient zero). Arguments as in `dist`."""
-    solver = default_solver(metric, length_only=True) if solver is None else solver
+    solver = _for_length(solver, metric)
+    return _of_geodesic(lambda found: 2 * found.energy, metric, x, y, solver, init, throw, with_result)
+
+
+def _for_length(solver: AbstractBoundarySolver | None, metric: AbstractMetric) -> AbstractBoundarySolver:
+    """``solver``, by default one that aims at the length alone."""
+    return default_solver(metric, length_only=True) if solver is None else solver
+
+
+def _of_geodesic(
+    value: Callable[[Geodesic], Array],
+    metric: AbstractMetric,
+    x: Any,
+    y: Any,
+    solver: Any,
+    init: Any,
+    throw: bool,
+    with_result: bool,
+) -> Any:
+    """``value`` of the geodesic, which is sampled at its ends alone; with its code, or an error where it is none."""
     found = geodesic(metric, x, y, solver=solver, init=init, ts=_ENDS, throw=throw and not with_result)
-    return (2 * found.energy, found.result) if with_result else 2 * found.energy
+    return (value(found), found.result) if with_result else value(found)
 
 
 def pairwise_dist(
@@ -217,7 +234,7 @@ def _as_problem(metric, xs, ys, solver, init, batch_size, mesh) -> tuple[Problem
     if mesh is not None and not (isinstance(mesh, Mesh) and len(mesh.axis_names) == 1):
         raise ValueError(f"`mesh` must be a jax.sharding.Mesh with one axis, got {mesh!r}")
     check_metric(metric, xs[0])
-    solver = default_solver(metric, length_only=True) if solver is None else solver
+    solver = _for_length(solver, metric)
     check_solver(solver)
     init = check_rule(init, xs.shape[1])
     pairs = Pairs(xs.shape[0], ys.shape[0], symmetric)

@@ -1,18 +1,19 @@
 """Families of distributions, as manifolds: the points are parameters, the metric is Fisher information."""
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num, PRNGKeyArray
 
 from .._numerics import with_own_settings
-from .._results import RESULTS
-from .._types import Point, Points, Scalar, Vector
-from ..geodesics import AbstractBoundarySolver, AbstractCurve, AbstractStart, Geodesic, geodesic
-from ..geodesics.base import default_solver
-from ..operations import exp
+from .._results import RESULTS, raise_if_failed
+from .._types import Point, Scalar, Vector
+from ..geodesics import AbstractBoundarySolver, Geodesic, geodesic
+from ..geodesics.checks import Start, Times, check_times
+from ..geodesics.solution import raise_unless_successful
+from ..operations import dist, exp, log, squared_dist
 from .fitting import LogLikelihood, fit, minimise
 from .metric import FisherRaoMetric
 from .parameter_space import AbstractParameterSpace
@@ -102,31 +103,33 @@ class AbstractFamily(AbstractParameterSpace):
         closed = None if settings else self.closed_exp(theta, v)
         return exp(FisherRaoMetric(self), theta, v, throw=throw, **settings) if closed is None else closed
 
+    @with_own_settings
     def log(
         self,
         a: Point,
         b: Point,
         *,
         solver: AbstractBoundarySolver | None = None,
-        init: AbstractStart | AbstractCurve | Geodesic | Points | None = None,
+        init: Start | None = None,
         throw: bool = True,
     ) -> Vector:
         """The logarithmic map: the velocity at ``a`` of the geodesic to ``b``, shape ``(size,)``. Arguments as in
-        `geodesic`."""
-        found = self.geodesic(a, b, (0.0, 1.0), solver=solver, init=init, throw=throw)
-        return _unless_failed(found, found.velocities[0])
+        `geodesic`. In closed form, NaN where ``a`` is on the boundary of the family (a probability that is zero), where
+        no velocity tells geodesics apart."""
+        return self._answer(self._known_log, log, a, b, solver, init, throw)
 
+    @with_own_settings
     def dist(
         self,
         a: Point,
         b: Point,
         *,
         solver: AbstractBoundarySolver | None = None,
-        init: AbstractStart | AbstractCurve | Geodesic | Points | None = None,
+        init: Start | None = None,
         throw: bool = True,
     ) -> Scalar:
         """The Fisher-Rao distance, the length of the geodesic from ``a`` to ``b``; its gradient at coincident points is
-        zero. Arguments as in `geodesic`.
+        zero. Arguments as in `geodesic`. In closed form, NaN outside the family.
 
         >>> from scoregeo.fisher_rao import Gamma
         >>> family = Gamma()
@@ -134,49 +137,71 @@ class AbstractFamily(AbstractParameterSpace):
         >>> round(float(family.dist(a, b)), 4)
         0.9915
         """
-        found = self._ends(a, b, solver, init, throw)
-        return _unless_failed(found, found.length)
+        return self._answer(self._known_dist, dist, a, b, solver, init, throw)
 
+    @with_own_settings
     def squared_dist(
         self,
         a: Point,
         b: Point,
         *,
         solver: AbstractBoundarySolver | None = None,
-        init: AbstractStart | AbstractCurve | Geodesic | Points | None = None,
+        init: Start | None = None,
         throw: bool = True,
     ) -> Scalar:
         """The square of `dist`, smooth at coincident points, where its Hessian is twice the Fisher information.
-        Arguments as in `geodesic`."""
-        found = self._ends(a, b, solver, init, throw)
-        return _unless_failed(found, 2 * found.energy)
+        Arguments as in `geodesic`. In closed form, NaN outside the family."""
+        return self._answer(self._known_squared_dist, squared_dist, a, b, solver, init, throw)
 
+    @with_own_settings
     def geodesic(
         self,
         a: Point,
         b: Point,
-        ts: Float[Array, " n"] | Sequence[float] | None = None,
+        ts: Times | None = None,
         *,
         solver: AbstractBoundarySolver | None = None,
-        init: AbstractStart | AbstractCurve | Geodesic | Points | None = None,
+        init: Start | None = None,
         throw: bool = True,
     ) -> Geodesic:
         """The geodesic from ``a`` to ``b``, sampled at ``ts`` (default 65 equal times).
 
-        ``solver``: default the one made for the family (`ClosedForm`, `FibreSolver`), else `SpectralNewton`. ``init``
-        and ``throw`` as in `scoregeo.geodesic`; solvers made for a family do not need ``init``, and leave it unused.
+        ``solver``: takes the place of the closed form, where there is one; default the solver made for the family
+        (`FibreSolver`), else `SpectralNewton`. ``init`` as in `scoregeo.geodesic`; closed forms and solvers made for a
+        family do not need it, and leave it unused. ``throw``: raise ``RuntimeError`` if the solve fails, or a closed
+        form has lost its digits; inside a trace the numbers are NaN then, and ``result`` says so.
         """
         a, b = self.check_pair(a, b)
-        return geodesic(FisherRaoMetric(self), a, b, solver=solver, init=init, ts=ts, throw=throw)
+        known = self._known_geodesic(a, b, check_times(ts, a.dtype)) if solver is None else None
+        if known is None:
+            return geodesic(FisherRaoMetric(self), a, b, solver=solver, init=init, ts=ts, throw=throw)
+        return raise_unless_successful(known) if throw else known
 
-    def _ends(self, a: Any, b: Any, solver: Any, init: Any, throw: bool) -> Geodesic:
-        """The geodesic at its two ends, by a solver that aims at the length alone unless one is given."""
-        solver = default_solver(FisherRaoMetric(self), length_only=True) if solver is None else solver
-        return self.geodesic(a, b, (0.0, 1.0), solver=solver, init=init, throw=throw)
+    # What `AbstractExactFamily` knows of points that have been checked.
 
+    def _known_log(self, a: Point, b: Point) -> Vector | None:
+        return None
 
-def _unless_failed(found: Geodesic, value: Array) -> Array:
-    return jnp.where(found.result == RESULTS.successful, value, jnp.nan)
+    def _known_dist(self, a: Point, b: Point) -> Scalar | None:
+        return None
+
+    def _known_squared_dist(self, a: Point, b: Point) -> Scalar | None:
+        return None
+
+    def _known_geodesic(self, a: Point, b: Point, ts: Float[Array, " n"]) -> Geodesic | None:
+        return None
+
+    def _answer(
+        self, known: Callable, operation: Callable, a: Any, b: Any, solver: Any, init: Any, throw: bool
+    ) -> Array:
+        """What is ``known`` in closed form, or ``operation`` of the metric by a solver: NaN where that fails."""
+        a, b = self.check_pair(a, b)
+        value = known(a, b) if solver is None else None
+        if value is not None:
+            return value
+        value, result = operation(FisherRaoMetric(self), a, b, solver=solver, init=init, with_result=True)
+        value = jnp.where(result == RESULTS.successful, value, jnp.nan)
+        return raise_if_failed(value, result) if throw else value
 
 
 class AbstractExponentialFamily(AbstractFamily):

@@ -1,21 +1,18 @@
 """Families whose geodesics are known in closed form, and that closed form as a solver."""
 
 import abc
-from collections.abc import Sequence
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from .._numerics import safe_sqrt, with_own_settings
+from .._numerics import safe_sqrt
 from .._results import RESULTS
-from .._types import Point, Points, Scalar, Vector
-from ..geodesics import AbstractBoundarySolver, AbstractStart, Geodesic
+from .._types import Point, Scalar, Vector
+from ..geodesics import AbstractBoundarySolver, Geodesic
 from ..geodesics.certificate import Measurement, speed_deviation
-from ..geodesics.checks import check_times
 from ..geodesics.curves import AbstractCurve
-from ..geodesics.solution import raise_unless_successful
 from ..metrics import AbstractMetric
 from .base import AbstractFamily
 from .metric import FisherRaoMetric, family_solver
@@ -46,86 +43,25 @@ class AbstractExactFamily(AbstractFamily):
         """The formula of `exp`, for a point and a vector that have been checked; NaN if the geodesic has left the
         family, or starts on its boundary."""
 
-    @with_own_settings
-    def squared_dist(
-        self,
-        a: Point,
-        b: Point,
-        *,
-        solver: AbstractBoundarySolver | None = None,
-        init: AbstractStart | AbstractCurve | Geodesic | Points | None = None,
-        throw: bool = True,
-    ) -> Scalar:
-        """The square of `dist`: smooth at coincident points too, where its Hessian is twice the Fisher information. NaN
-        outside the family. A ``solver`` replaces the closed form."""
-        if solver is not None:
-            return super().squared_dist(a, b, solver=solver, init=init, throw=throw)
-        a, b = self.check_pair(a, b)
+    def _known_dist(self, a: Point, b: Point) -> Scalar:
+        return safe_sqrt(self._known_squared_dist(a, b))
+
+    def _known_squared_dist(self, a: Point, b: Point) -> Scalar:
         inside = jnp.all(jax.vmap(self.contains)(jnp.stack([a, b])))
         # The formula is made to wait for `inside`: both may factorise matrices, and batched factorisations that run
         # side by side can block each other in jaxlib 0.10 (see `multivariate_normal.lift`).
         squared = self.closed_squared_dist(jnp.where(inside, a, jnp.nan), b)
         return jnp.where(inside, squared, jnp.nan)
 
-    @with_own_settings
-    def dist(
-        self,
-        a: Point,
-        b: Point,
-        *,
-        solver: AbstractBoundarySolver | None = None,
-        init: AbstractStart | AbstractCurve | Geodesic | Points | None = None,
-        throw: bool = True,
-    ) -> Scalar:
-        """The Fisher-Rao distance; its gradient at coincident points is zero. NaN outside the family. A ``solver``
-        replaces the closed form."""
-        if solver is not None:
-            return super().dist(a, b, solver=solver, init=init, throw=throw)
-        return safe_sqrt(self.squared_dist(a, b))
-
-    @with_own_settings
-    def log(
-        self,
-        a: Point,
-        b: Point,
-        *,
-        solver: AbstractBoundarySolver | None = None,
-        init: AbstractStart | AbstractCurve | Geodesic | Points | None = None,
-        throw: bool = True,
-    ) -> Vector:
-        """The logarithmic map: the velocity at ``a`` of the geodesic to ``b``; NaN where ``a`` is on the boundary of
-        the family (a probability that is zero), where no velocity tells geodesics apart. A ``solver`` replaces the
-        closed form."""
-        if solver is not None:
-            return super().log(a, b, solver=solver, init=init, throw=throw)
-        a, b = self.check_pair(a, b)
+    def _known_log(self, a: Point, b: Point) -> Vector:
         zero = jnp.zeros((), a.dtype)
         velocity = jax.jvp(lambda t: self.path(a, b, t), (zero,), (jnp.ones_like(zero),))[1]
         if any(support.closed for support in self.parameters.values()):
             return jnp.where(self.domain(a) > 0, velocity, jnp.nan)
         return velocity
 
-    @with_own_settings
-    def geodesic(
-        self,
-        a: Point,
-        b: Point,
-        ts: Float[Array, " n"] | Sequence[float] | None = None,
-        *,
-        solver: AbstractBoundarySolver | None = None,
-        init: AbstractStart | AbstractCurve | Geodesic | Points | None = None,
-        throw: bool = True,
-    ) -> Geodesic:
-        """The geodesic from ``a`` to ``b``, sampled at ``ts`` (default 65 equal times), as solvers return it.
-
-        A ``solver`` replaces the closed form. ``throw``: raise ``RuntimeError`` if the closed form has lost its digits;
-        inside a trace its numbers are NaN then, and ``result`` says so.
-        """
-        if solver is not None:
-            return super().geodesic(a, b, ts, solver=solver, init=init, throw=throw)
-        a, b = self.check_pair(a, b)
-        found = closed_geodesic(self, a, b, check_times(ts, a.dtype))
-        return raise_unless_successful(found) if throw else found
+    def _known_geodesic(self, a: Point, b: Point, ts: Float[Array, " n"]) -> Geodesic:
+        return closed_geodesic(self, a, b, ts)
 
     def contains(self, theta: Point) -> Bool[Array, ""]:
         """Whether ``theta`` is in the family, or on its boundary; what `check` raises for where values are known."""

@@ -11,14 +11,15 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._checks import as_float, as_point, as_points, check_count, check_finite, is_concrete
-from .._types import Point, Vector
+from .._types import Point, Points, Vector
 from ..metrics import AbstractMetric
 from .base import AbstractBoundarySolver
 from .curves import AbstractCurve, Polyline
 from .solution import Geodesic
 from .starts import AbstractStart, StraightLine
 
-# What `check_times` makes an array of.
+# What `check_start` makes a starting rule or a curve of, and `check_times` an array.
+Start: TypeAlias = AbstractStart | AbstractCurve | Geodesic | Points
 Times: TypeAlias = Float[Array, " n"] | Float[np.ndarray, " n"] | Sequence[float]
 
 

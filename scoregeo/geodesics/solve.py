@@ -3,11 +3,10 @@
 import equinox as eqx
 
 from .._numerics import with_own_settings
-from .._types import Point, Points
+from .._types import Point
 from ..metrics import AbstractMetric
 from .base import AbstractBoundarySolver, default_solver
-from .checks import Times, check_end_points, check_solver, check_start, check_times
-from .curves import AbstractCurve
+from .checks import Start, Times, check_end_points, check_solver, check_start, check_times
 from .solution import Geodesic, raise_unless_successful
 from .starts import AbstractStart
 
@@ -25,7 +24,7 @@ def geodesic(
     y: Point,
     *,
     solver: AbstractBoundarySolver | None = None,
-    init: AbstractStart | AbstractCurve | Geodesic | Points | None = None,
+    init: Start | None = None,
     ts: Times | None = None,
     throw: bool = True,
 ) -> Geodesic:

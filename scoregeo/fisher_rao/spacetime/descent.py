@@ -25,7 +25,7 @@ from ..._results import RESULTS
 from ..._types import Point, Points, Scalar, Vector
 from ...geodesics import AbstractBoundarySolver, AbstractStart, Geodesic, Polyline
 from ...geodesics.certificate import Measurement, speed_deviation
-from ...geodesics.checks import check_metric
+from ...geodesics.checks import Start, check_metric
 from ...geodesics.curves import AbstractCurve
 from ...geodesics.nodal.base import smooth_path
 from ...geodesics.nodal.minimise import minimise
@@ -317,7 +317,7 @@ def diffusion_edit_distance(
     *,
     log_snr: float | Scalar,
     solver: AbstractBoundarySolver | None = None,
-    init: AbstractStart | AbstractCurve | Geodesic | Points | None = None,
+    init: Start | None = None,
     throw: bool = True,
 ) -> Scalar:
     """The diffusion edit distance of clean data ``x`` and ``y``, both ``(d,)``: how much must be forgotten and learned
