@@ -19,7 +19,8 @@ from .._checks import as_point, as_points
 from .._numerics import with_own_settings
 from .._types import Point, Scalar, Vector
 from ..scores import AbstractScore
-from .tangent import check_arguments, check_dimension, field, leading_eigenvectors, projector_mv
+from ..scores.base import field
+from .tangent import check_arguments, check_dimension, leading_eigenvectors, projector_mv
 
 
 def second_fundamental_form(

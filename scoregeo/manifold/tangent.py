@@ -14,7 +14,7 @@ from .._checks import as_point, check_count
 from .._numerics import with_own_settings
 from .._types import Matrix, Point, Scalar, Vector
 from ..scores import AbstractScore
-from ..scores.base import check_score_value, noise_level_of
+from ..scores.base import field, noise_level_of
 from ..scores.density import as_score
 
 # LAPACK takes all cores for larger matrices.
@@ -29,11 +29,6 @@ def check_arguments(score: Any, x: Any, noise_level: Any) -> tuple[AbstractScore
     noise_level = noise_level_of(score, noise_level).astype(x.dtype)
     jax.eval_shape(lambda score, x: field(score)(x), score, x)
     return score, x, noise_level
-
-
-def field(score: AbstractScore) -> Callable[[Point], Vector]:
-    """``score`` in the precision of the point, whatever that of its parameters."""
-    return lambda x: check_score_value(score(x), x)
 
 
 def check_dimension(k: Any, x: Point, least: int = 1) -> int:

@@ -16,7 +16,7 @@ from jaxtyping import Array, ArrayLike, Float
 from .._checks import as_scalar
 from .._types import Point, Scalar, Vector
 from ..scores import AbstractScore
-from ..scores.base import check_score_value
+from ..scores.base import field
 from ..scores.density import as_score
 from .base import AbstractMetric
 from .calibration import Contrast, squared_score, strength_rule
@@ -82,17 +82,14 @@ class InverseSteinMetric(AbstractMetric):
         self.score = as_score(score)
         self.strength = as_scalar(strength, "strength")
 
-    def _score(self, x: Point) -> Vector:
-        return check_score_value(self.score(x), x)
-
     def at(self, x: Point) -> InverseInnerProduct:
         """The inner product at ``x``, from one evaluation of the score."""
-        return InverseInnerProduct(IdentityPlusRankOne(self._score(x), self.strength.astype(x.dtype)))
+        return InverseInnerProduct(IdentityPlusRankOne(field(self.score)(x), self.strength.astype(x.dtype)))
 
     def acceleration(self, x: Point, v: Vector) -> Vector:
         """Equation (2): one JVP and one VJP."""
         strength = self.strength.astype(x.dtype)
-        s, pushforward = jax.linearize(self._score, x)
+        s, pushforward = jax.linearize(field(self.score), x)
         jv = pushforward(v)
         part = strength / (1 + strength * (s @ s))
         b = part * (s @ v)

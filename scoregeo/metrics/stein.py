@@ -24,7 +24,7 @@ from jaxtyping import Array, ArrayLike, Float
 from .._checks import as_float, as_scalar, check_finite, is_concrete
 from .._types import Point, Scalar, Vector
 from ..scores import AbstractScore
-from ..scores.base import check_score_value
+from ..scores.base import field
 from ..scores.density import as_score
 from .base import AbstractMetric
 from .calibration import Contrast, squared_score, strength_rule
@@ -60,20 +60,17 @@ class SteinMetric(AbstractMetric):
         self.score = as_score(score)
         self.strength = as_scalar(strength, "strength")
 
-    def _score(self, x: Point) -> Vector:
-        return check_score_value(self.score(x), x)
-
     def at(self, x: Point) -> IdentityPlusRankOne:
         """The inner product at ``x``, from one evaluation of the score."""
-        return IdentityPlusRankOne(self._score(x), self.strength.astype(x.dtype))
+        return IdentityPlusRankOne(field(self.score)(x), self.strength.astype(x.dtype))
 
     def acceleration(self, x: Point, v: Vector) -> Vector:
         """Equation (2) with one JVP for a conservative score, (3) with one JVP and one VJP otherwise."""
         strength = self.strength.astype(x.dtype)
         if self.score.conservative:
-            s, jv = jax.jvp(self._score, (x,), (v,))
+            s, jv = jax.jvp(field(self.score), (x,), (v,))
             return -(strength * (v @ jv) / (1 + strength * (s @ s))) * s
-        s, pushforward = jax.linearize(self._score, x)
+        s, pushforward = jax.linearize(field(self.score), x)
         jv = pushforward(v)
         (vj,) = jax.linear_transpose(pushforward, x)(v)
         return IdentityPlusRankOne(s, strength).solve(-strength * ((v @ jv) * s + (s @ v) * (jv - vj)))
@@ -118,7 +115,7 @@ class StackedSteinMetric(AbstractMetric):
 
     def at(self, x: Point) -> LowRankUpdate:
         """The inner product at ``x``, from one evaluation of every score."""
-        rows = jnp.stack([check_score_value(score(x), x) for score in self.scores])
+        rows = jnp.stack([field(score)(x) for score in self.scores])
         return LowRankUpdate(rows, self.strengths.astype(x.dtype))
 
     def acceleration(self, x: Point, v: Vector) -> Vector:
@@ -126,7 +123,7 @@ class StackedSteinMetric(AbstractMetric):
         strengths = self.strengths.astype(x.dtype)
         rows, force = [], jnp.zeros_like(x)
         for score, strength in zip(self.scores, strengths, strict=True):
-            s, pushforward = jax.linearize(lambda y, score=score: check_score_value(score(y), y), x)
+            s, pushforward = jax.linearize(field(score), x)
             jv = pushforward(v)
             force = force + strength * (v @ jv) * s
             if not score.conservative:

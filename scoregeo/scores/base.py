@@ -3,6 +3,7 @@
 import abc
 import functools
 import warnings
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -99,6 +100,11 @@ def at_noise_level(score: AbstractScore, noise_level: Scalar | float) -> Abstrac
     [-1.0, 0.0]
     """
     raise TypeError(f"`score` must be one that knows other noise levels, got {type(score).__name__}")
+
+
+def field(score: Callable[[Point], Vector]) -> Callable[[Point], Vector]:
+    """``score`` in the precision of the point, whatever that of its parameters; raises as `check_score_value`."""
+    return lambda x: check_score_value(score(x), x)
 
 
 def check_score_value(value: Any, x: Any) -> Float[Array, "*d"]:
