@@ -5,6 +5,7 @@ estimated without bias by two *distinct* probes, averaged over all pairs; the st
 quotients of averages, is that of the jackknife (Efron & Stein 1981).
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -62,3 +63,11 @@ def weighted_pair_mean(values: Float[Array, "n n"], weights: Float[Array, " n"])
     """The mean of ``values[i, j]`` over ``i != j``, with weight ``weights[i] weights[j]``."""
     diagonal = jnp.diagonal(values) @ weights**2
     return (weights @ values @ weights - diagonal) / (jnp.sum(weights) ** 2 - jnp.sum(weights**2))
+
+
+def trace(terms: Float[Array, "..."], probes: int | None, mean: Callable = weighted_mean) -> tuple[Scalar, Scalar]:
+    """The trace whose terms along the `directions` are ``terms`` ``(n,)``, and its standard error: their sum where
+    ``probes`` is ``None``, otherwise their ``mean``, which for terms of pairs ``(n, n)`` is `weighted_pair_mean`."""
+    if probes is None:
+        return jnp.sum(terms), jnp.zeros((), terms.dtype)
+    return jackknife(functools.partial(mean, terms), probes, terms.dtype)

@@ -34,14 +34,14 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ._checks import as_point, is_concrete
 from ._numerics import with_own_settings
-from ._traces import MAX_EXACT, check_probes, directions, jackknife, weighted_mean, weighted_pair_mean
+from ._traces import MAX_EXACT, check_probes, directions, trace, weighted_pair_mean
 from ._types import Point, Scalar, Vector
 from .geodesics.checks import check_metric
 from .geodesics.transport import transport_rate
 from .metrics import AbstractMetric, ConformalMetric, ScaledMetric, SteinMetric
 from .metrics.graph import AbstractGraphMetric
 from .metrics.inner_products import MAX_DENSE
-from .scores.base import check_score_value
+from .scores.base import field
 
 # Features of more values than this are differentiated twice in two directions at a time.
 _MANY_FEATURES = 8
@@ -163,7 +163,7 @@ def conformal_tensor(log_factor: Callable[[Point], Scalar], x: Point) -> Riemann
 def _(metric: SteinMetric, x: Point) -> RiemannTensor:
     if not metric.score.conservative:
         return riemann_tensor.dispatch(AbstractMetric)(metric, x)
-    s, hessian_mv = jax.linearize(lambda y: check_score_value(metric.score(y), y), x)
+    s, hessian_mv = jax.linearize(field(metric.score), x)
     strength = metric.strength.astype(x.dtype)
     return hessian_tensor(hessian_mv, strength / (1 + strength * (s @ s)))
 
@@ -240,9 +240,7 @@ def ricci_curvature(
     2.0
     """
     x, v = _at_door(metric, x, v=v)
-    probes = check_probes(probes, key, x.size, _exact_dim(metric, x))
-    value = _ricci(metric, x, v, probes, key)
-    return value if with_error else value[0]
+    return _by_directions(_ricci, metric, x, v, probes=probes, key=key, with_error=with_error)
 
 
 def scalar_curvature(
@@ -269,9 +267,7 @@ def scalar_curvature(
     (1612, True, True)
     """
     (x,) = _at_door(metric, x)
-    probes = check_probes(probes, key, x.size, _exact_dim(metric, x))
-    value = _scalar(metric, x, probes, key)
-    return value if with_error else value[0]
+    return _by_directions(_scalar, metric, x, probes=probes, key=key, with_error=with_error)
 
 
 def volume_density(metric: AbstractMetric, x: Point) -> Scalar:
@@ -318,6 +314,13 @@ def _exact_dim(metric: AbstractMetric, x: Point) -> int:
     return MAX_EXACT if found[0] else MAX_DENSE
 
 
+def _by_directions(curvature, metric, x, *vectors, probes, key, with_error):
+    """What is public of a curvature that is a trace: the number of directions is checked, the error optional."""
+    probes = check_probes(probes, key, x.size, _exact_dim(metric, x))
+    value = curvature(metric, x, *vectors, probes, key)
+    return value if with_error else value[0]
+
+
 def _inside(metric: AbstractMetric, x: Point, value: Scalar) -> Scalar:
     return jnp.where(metric.domain(x) > 0, value, jnp.nan)
 
@@ -347,9 +350,7 @@ def _ricci(metric, x, v, probes, key):
 
     batch = us.shape[0] if by_products else min(_BATCH, us.shape[0])
     terms = jax.lax.map(term, (us, raised), batch_size=batch)
-    if probes is None:
-        return _inside(metric, x, jnp.sum(terms)), jnp.zeros((), x.dtype)
-    value, error = jackknife(functools.partial(weighted_mean, terms), probes, x.dtype)
+    value, error = trace(terms, probes)
     return _inside(metric, x, value), error
 
 
@@ -365,9 +366,7 @@ def _scalar(metric, x, probes, key):
 
     # In a `vmap` of a `vmap`, what depends on one of two vectors is computed once for each vector, not for each pair.
     terms = jax.vmap(row)((us, raised)) if by_products else jax.lax.map(row, (us, raised))
-    if probes is None:
-        return _inside(metric, x, jnp.sum(terms)), jnp.zeros((), x.dtype)
-    value, error = jackknife(functools.partial(weighted_pair_mean, terms), probes, x.dtype)
+    value, error = trace(terms, probes, weighted_pair_mean)
     return _inside(metric, x, value), error
 
 

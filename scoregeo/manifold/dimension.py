@@ -1,6 +1,5 @@
 """How many dimensions the data have at a point, by one noise level. Equations are those of the package's docstring."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,10 +10,11 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from .._checks import check_count
 from .._numerics import with_own_settings
-from .._traces import check_probes, directions, jackknife, weighted_mean, weighted_pair_mean
+from .._traces import check_probes, directions, jackknife, trace, weighted_mean, weighted_pair_mean
 from .._types import Point, Scalar, Vector
 from ..scores import AbstractScore
-from .tangent import all_products, check_arguments, field, projector_mv
+from ..scores.base import field
+from .tangent import all_products, check_arguments, projector_mv
 
 
 def intrinsic_dimension(
@@ -48,10 +48,7 @@ def intrinsic_dimension(
     >>> round(float(intrinsic_dimension(plane, jnp.array([1.0, 0.0, 0.0]), 0.1)), 2)
     1.99
     """
-    score, x, noise_level = check_arguments(score, x, noise_level)
-    probes = check_probes(probes, key, x.size)
-    value = _intrinsic_dimension(score, x, noise_level, probes, key)
-    return value if with_error else value[0]
+    return _by_directions(_intrinsic_dimension, score, x, noise_level, probes, key, with_error)
 
 
 def participation_rank(
@@ -75,10 +72,7 @@ def participation_rank(
     >>> round(float(participation_rank(plane, jnp.zeros(3), 0.1)), 2)
     2.0
     """
-    score, x, noise_level = check_arguments(score, x, noise_level)
-    probes = check_probes(probes, key, x.size)
-    value = _participation_rank(score, x, noise_level, probes, key)
-    return value if with_error else value[0]
+    return _by_directions(_participation_rank, score, x, noise_level, probes, key, with_error)
 
 
 def normal_bundle_dimension(
@@ -154,6 +148,13 @@ def denoising_dimension(
     return value if with_error else value[0]
 
 
+def _by_directions(estimate, score, x, noise_level, probes, key, with_error):
+    """What is public of an estimate by products with `directions`: its arguments are checked, its error optional."""
+    score, x, noise_level = check_arguments(score, x, noise_level)
+    value = estimate(score, x, noise_level, check_probes(probes, key, x.size), key)
+    return value if with_error else value[0]
+
+
 @eqx.filter_jit
 @with_own_settings
 def _denoising_dimension(score, x, noise_level, key, samples):
@@ -170,11 +171,9 @@ def _intrinsic_dimension(score, x, noise_level, probes, key):
     us = directions(probes, key, x.size, x.dtype)
     s, push = jax.linearize(field(score), x)
     terms = jnp.sum(us * all_products(push, us), 1)
-    offset, factor = x.size + noise_level**2 * (s @ s), noise_level**2
-    if probes is None:
-        return offset + factor * jnp.sum(terms), jnp.zeros((), x.dtype)
-    value, error = jackknife(functools.partial(weighted_mean, terms), probes, x.dtype)
-    return offset + factor * value, factor * error
+    value, error = trace(terms, probes)
+    factor = noise_level**2
+    return x.size + factor * (s @ s) + factor * value, factor * error
 
 
 @eqx.filter_jit
