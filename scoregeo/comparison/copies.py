@@ -68,8 +68,7 @@ class CopyReport(AbstractReport):
 
     def to_dict(self) -> dict[str, Any]:
         """Numbers and lists of numbers, for JSON."""
-        values = {name: np.asarray(value).tolist() for name, value in dataclasses.asdict(self).items()}
-        return values | {"distance_error": self.distance_error, "good_enough": self.good_enough}
+        return super().to_dict() | {"distance_error": self.distance_error, "good_enough": self.good_enough}
 
     def _title(self) -> str:
         return f"relative errors of a copy that is {'good' if self.good_enough else 'NOT good'} enough for geometry"

@@ -39,8 +39,13 @@ class ScoreReference(Protocol):
         ...
 
 
+@dataclasses.dataclass(frozen=True)
 class AbstractReport(abc.ABC):
     """What reports share: they print as one table, by ``rich``, and by ``str`` without lines and colours."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Numbers and lists of numbers, for JSON."""
+        return {name: np.asarray(value).tolist() for name, value in dataclasses.asdict(self).items()}
 
     @abc.abstractmethod
     def _title(self) -> str: ...
@@ -122,10 +127,6 @@ class ScoreReport(AbstractReport):
     jvp_error: np.ndarray
     asymmetry: np.ndarray
     n: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Numbers and lists of numbers, for JSON."""
-        return {name: np.asarray(value).tolist() for name, value in dataclasses.asdict(self).items()}
 
     def _title(self) -> str:
         return f"relative L2 errors over {self.n} points"

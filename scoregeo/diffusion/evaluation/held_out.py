@@ -60,8 +60,9 @@ class HeldOutReport(AbstractReport):
 
     def to_dict(self) -> dict[str, Any]:
         """Numbers and lists of numbers, for JSON; a missing recommendation becomes ``None``."""
-        values = {name: np.asarray(value).tolist() for name, value in dataclasses.asdict(self).items()}
-        return values | {"recommended_sigma": None if np.isnan(self.recommended_sigma) else self.recommended_sigma}
+        return super().to_dict() | {
+            "recommended_sigma": None if np.isnan(self.recommended_sigma) else self.recommended_sigma
+        }
 
     def _rows(self) -> list[list[str]]:
         columns = self.sigmas, self.loss, self.trivial_loss, self.calibration, self.calibration_error, self.detail
@@ -182,10 +183,6 @@ class MemorizationReport(AbstractReport):
     gap: float
     copies: float
     fresh_copies: float
-
-    def to_dict(self) -> dict[str, float]:
-        """The numbers by name, for JSON."""
-        return dataclasses.asdict(self)
 
     def _rows(self) -> list[list[str]]:
         samples, fresh = (self.sample_distance, self.copies), (self.fresh_distance, self.fresh_copies)

@@ -53,10 +53,6 @@ class JacobianReport(AbstractReport):
     trivial_loss: np.ndarray
     n: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """Numbers and lists of numbers, for JSON."""
-        return {name: np.asarray(value).tolist() for name, value in dataclasses.asdict(self).items()}
-
     def _title(self) -> str:
         return f"J v at {self.n} held-out points"
 
