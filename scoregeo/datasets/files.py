@@ -8,7 +8,7 @@ import os
 import pathlib
 import warnings
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -154,39 +154,25 @@ def standardized(found: FilePoints, name: str, per_feature: bool | None = None) 
     )  # fmt: skip
 
 
-def read_points(
-    path: str | os.PathLike,
-    *,
-    key: str | None = None,
-    columns: Sequence[str | int] | None = None,
-    label: str | int | None = None,
-    drop: bool = False,
-    impute: str | None = None,
-    delimiter: str | None = None,
-    header: bool | None = None,
-    size: int | Sequence[int] | None = None,
-    channels: int | None = None,
-) -> FilePoints:
+def read_points(path: str | os.PathLike, *, impute: str | None = None, **options: Any) -> FilePoints:
     """The points of a file, as they are in it.
 
-    Arguments and exceptions as for `load`. Nothing is standardised here, and nothing is unpickled.
+    ``options`` are those of `Options`; they, ``impute`` and exceptions are as for `load`. Nothing is standardised here,
+    and nothing is unpickled.
     """
-    options = Options(
-        key=key, columns=columns, label=label, drop=drop, delimiter=delimiter, header=header, size=size,
-        channels=channels,
-    )  # fmt: skip
+    asked = Options(**options)
     if impute not in (None, "median"):
         raise ValueError(f"`impute` must be 'median' or None, got {impute!r}")
     path = pathlib.Path(path).expanduser()
     where = f"`path` = '{path}'"
     kind = _kind(path, where)
     for option, kinds in _KINDS.items():
-        if getattr(options, option) is not None and kind not in kinds:
+        if getattr(asked, option) is not None and kind not in kinds:
             it_is = kind if kind in (_FOLDER, _HUB) else f"a {kind} file"
             raise ValueError(f"`{option}` is for {', '.join(kinds)}, but {where} is {it_is}")
     if kind not in (_FOLDER, _HUB):
         _check_readable(path, where)
-    raw = _READERS[kind](path, where, options)
+    raw = _READERS[kind](path, where, asked)
     values = as_float64(raw.values, where)
     if values.ndim not in (2, 3, 4):
         hint = "; reshape one feature to (n, 1), or one point to (1, d)" if values.ndim == 1 else ""
@@ -198,7 +184,7 @@ def read_points(
     _check_channels_last(values.shape[1:], where)
     image_shape, values = values.shape[1:] if values.ndim > 2 else None, values.reshape(len(values), -1)
     names = raw.feature_names
-    points, labels, rows, notes = complete(values, raw.labels, names, where, drop, impute)
+    points, labels, rows, notes = complete(values, raw.labels, names, where, asked.drop, impute)
     return FilePoints(
         points, image_shape, raw.layout, labels, None if labels is None else tuple(raw.label_names or ()),
         None if names is None else tuple(map(str, names)), rows, len(values), tuple(raw.left_out),

@@ -155,8 +155,7 @@ class PredictorCorrector(AbstractSampler):
     snr: float = 0.16
 
     def __check_init__(self):
-        check_counts(self, steps=1, corrections=1)
-        check_number(self, "snr", lambda value: 0 < value < 1, "in (0, 1)")
+        _check_langevin(self)
 
     def solve(self, score, schedule, x, key):
         """See `AbstractSampler.solve`."""
@@ -189,8 +188,7 @@ class AnnealedLangevin(AbstractSampler):
     snr: float = 0.22
 
     def __check_init__(self):
-        check_counts(self, steps=1, corrections=1)
-        check_number(self, "snr", lambda value: 0 < value < 1, "in (0, 1)")
+        _check_langevin(self)
 
     def solve(self, score, schedule, x, key):
         """See `AbstractSampler.solve`."""
@@ -246,6 +244,11 @@ def _ancestral(score: ScaledScore, y: Point, level: Scalar, following: Scalar, k
     new = eta * following * jnp.sqrt(1 - ratio**2)
     kept = following * jnp.sqrt(1 - eta**2 * (1 - ratio**2))
     return y + level * (level - kept) * score(y, level) + new * jax.random.normal(key, y.shape, y.dtype)
+
+
+def _check_langevin(sampler: PredictorCorrector | AnnealedLangevin) -> None:
+    check_counts(sampler, steps=1, corrections=1)
+    check_number(sampler, "snr", lambda value: 0 < value < 1, "in (0, 1)")
 
 
 def _langevin(score: ScaledScore, y: Point, level: Scalar, key: PRNGKeyArray, steps: int, snr: float) -> Point:
