@@ -5,20 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from oracles import randomised
 from scipy.special import expit, softmax
 
 from scoregeo.diffusion.networks.attention import SelfAttention
 from scoregeo.diffusion.networks.conditioning import noise_features
 from scoregeo.diffusion.networks.dit import DiT, positions
-
-
-def randomised(net, seed=0):
-    graphdef, state = nnx.split(net)
-    leaves, structure = jax.tree.flatten(state)
-    rng = np.random.default_rng(seed)
-    leaves = [leaf + 0.3 * jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype) for leaf in leaves]
-    return nnx.merge(graphdef, jax.tree.unflatten(structure, leaves))
-
 
 # The oracle: the same network from its description, with NumPy. `w` are named weights.
 

@@ -5,22 +5,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles import ExactMarginal
 
 from scoregeo.diffusion import EDM, VP, ProbabilityFlow
 from scoregeo.diffusion.sampling.base import sample_path
 from scoregeo.diffusion.sampling.guidance import GuidedScore
 from scoregeo.diffusion.sampling.samplers import DPMSolver, Heun
 from scoregeo.scores import GaussianScore
-
-
-class ExactMarginal(eqx.Module):
-    """The exact score of ``x_t`` for data whose noised score is known."""
-
-    data: eqx.Module
-    schedule: eqx.Module
-
-    def __call__(self, x, t):
-        return self.data.noised(self.schedule.alpha(t), self.schedule.sigma(t))(x)
 
 
 class Poison(eqx.Module):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from oracles import ExactMarginal
 
 from scoregeo.diffusion import EDM, VP, ProbabilityFlow
 from scoregeo.diffusion.sampling.guidance import GuidedScore
@@ -17,16 +18,6 @@ pytestmark = pytest.mark.slow
 
 TIGHT = ProbabilityFlow(rtol=1e-8, atol=1e-8)
 SCHEDULES = {"EDM": EDM(), "VP": VP()}
-
-
-class ExactMarginal(eqx.Module):
-    """The exact score of ``x_t`` for data whose noised score is known."""
-
-    data: eqx.Module
-    schedule: eqx.Module
-
-    def __call__(self, x, t):
-        return self.data.noised(self.schedule.alpha(t), self.schedule.sigma(t))(x)
 
 
 def in_precision(tree, dtype):

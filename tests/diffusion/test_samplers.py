@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import scipy.spatial
 import scipy.stats
+from oracles import ExactMarginal, NotFinite
 
 from scoregeo.diffusion import EDM, VP, ProbabilityFlow, ReverseSDE
 from scoregeo.diffusion.sampling.base import sample_path
@@ -34,21 +35,6 @@ SAMPLERS = {
     "AnnealedLangevin": AnnealedLangevin(steps=256, corrections=10, snr=0.3),
 }
 SHORT = {"EDM": EDM(sigma_min=0.01, sigma_max=20.0), "VP": VP(t_min=0.01)}
-
-
-class ExactMarginal(eqx.Module):
-    """The exact score of ``x_t`` for data whose noised score is known."""
-
-    data: eqx.Module
-    schedule: eqx.Module
-
-    def __call__(self, x, t):
-        return self.data.noised(self.schedule.alpha(t), self.schedule.sigma(t))(x)
-
-
-class NotFinite(eqx.Module):
-    def __call__(self, x, t):
-        return x * jnp.where(t < 0.5, jnp.nan, 1.0)
 
 
 def in_precision(tree, dtype):

@@ -7,27 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from oracles import ExactMarginal, NotFinite
 
 from scoregeo.diffusion import EDM, VP, AbstractSampler, ProbabilityFlow, ReverseSDE
 from scoregeo.diffusion.sampling.base import LearnedMarginalScore, sample_path
 from scoregeo.scores import GaussianScore
 
 pytestmark = pytest.mark.slow
-
-
-class ExactMarginal(eqx.Module):
-    """The exact score of ``x_t`` for data whose noised score is known."""
-
-    data: eqx.Module
-    schedule: eqx.Module
-
-    def __call__(self, x, t):
-        return self.data.noised(self.schedule.alpha(t), self.schedule.sigma(t))(x)
-
-
-class NotFinite(eqx.Module):
-    def __call__(self, x, t):
-        return x * jnp.where(t < 0.5, jnp.nan, 1.0)
 
 
 def energy_statistic(x, y):

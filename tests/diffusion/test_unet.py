@@ -6,21 +6,13 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from oracles import randomised
 from scipy.signal import correlate2d
 from scipy.special import expit, softmax
 
 from scoregeo.diffusion import Denoiser, denoising_loss
 from scoregeo.diffusion.networks.conditioning import noise_features
 from scoregeo.diffusion.networks.unet import UNet, _group_norm
-
-
-def randomised(net, seed=0):
-    graphdef, state = nnx.split(net)
-    leaves, structure = jax.tree.flatten(state)
-    rng = np.random.default_rng(seed)
-    leaves = [leaf + 0.3 * jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype) for leaf in leaves]
-    return nnx.merge(graphdef, jax.tree.unflatten(structure, leaves))
-
 
 # The oracle: the same network from its description in the docstring, with NumPy and SciPy. `w` are named weights.
 
