@@ -16,12 +16,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from .. import metrics
 from .._checks import check_count
 from .._numerics import with_own_settings
 from .._results import RESULTS
-from .._types import Matrix, Point, Scalar, Vector
+from .._types import Point, Scalar, Vector
 from ..geodesics import AbstractBoundarySolver, Geodesic, SpectralNewton, geodesic, shoot
 from ..geodesics.checks import check_metric, check_solver
 from ..metrics import AbstractMetric
@@ -359,7 +360,7 @@ def _on_host(function: Callable, shape: tuple[int, ...], *vectors: Vector):
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
-def _derivative(space: Any, step: float, order: int, x: Point) -> Matrix:
+def _derivative(space: Any, step: float, order: int, x: Point) -> Float[Array, "d d *more"]:
     """The derivative of the metric matrix of this order, new index last; itself differentiable, by the next order."""
     function = functools.partial(_metric_matrices, space)
     for _ in range(order):

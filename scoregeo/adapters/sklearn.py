@@ -260,7 +260,7 @@ class TangentPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _MetricEstim
 
 @eqx.filter_jit
 @with_own_settings
-def _along(metric: AbstractMetric, mean: Point, axes: Points, vectors: Points) -> Points:
+def _along(metric: AbstractMetric, mean: Point, axes: Float[Array, "k d"], vectors: Points) -> Float[Array, "n k"]:
     """Inner products of tangent vectors with axes."""
     return vectors @ jax.vmap(metric.at(mean).mv)(axes).T
 

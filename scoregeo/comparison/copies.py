@@ -166,7 +166,7 @@ class _Stein:
         return SteinMetric(score, self.strength)
 
 
-def _draw_pairs(key: PRNGKeyArray, points: Points, pairs: int) -> tuple[Points, Points]:
+def _draw_pairs(key: PRNGKeyArray, points: Points, pairs: int) -> tuple[Float[Array, "p d"], Float[Array, "p d"]]:
     """Ends of ``pairs`` pairs, each of two different points."""
     n = len(points)
     first, other = jax.random.split(key)

@@ -60,8 +60,8 @@ class Entry:
     """
 
     distance: AbstractMetric | Callable[[Any, Any], Scalar]
-    xs: PyTree[Array] | None = None
-    ys: PyTree[Array] | None = None
+    xs: PyTree[Array | np.ndarray] | None = None
+    ys: PyTree[Array | np.ndarray] | None = None
     solver: AbstractBoundarySolver | None = None
     init: AbstractStart | None = None
 
@@ -165,8 +165,8 @@ class Comparison:
 
 
 def compare(
-    xs: PyTree[Array],
-    ys: PyTree[Array] | None = None,
+    xs: PyTree[Array | np.ndarray],
+    ys: PyTree[Array | np.ndarray] | None = None,
     *,
     metrics: Mapping[str, AbstractMetric | Callable[[Any, Any], Scalar] | Entry],
     solver: AbstractBoundarySolver | None = None,
@@ -236,13 +236,14 @@ def _check(metrics, xs, ys, solver) -> dict[str, Entry]:
         raise ValueError("`metrics` must be a dictionary from at least two names to metrics or functions")
     entries = {}
     for name, value in metrics.items():
-        entry = value if isinstance(value, Entry) else Entry(value)
+        distance = value.distance if isinstance(value, Entry) else value
         where = f"metrics[{name!r}]"
         if not isinstance(name, str) or not name or name in ("first", "second") or name.endswith(" status"):
             raise ValueError(f"`metrics` must have names that are free columns of a table, got {name!r}")
-        if not (isinstance(entry.distance, AbstractMetric) or callable(entry.distance)):
-            got = type(entry.distance).__name__
+        if not (isinstance(distance, AbstractMetric) or callable(distance)):
+            got = type(distance).__name__
             raise TypeError(f"`{where}` must be a metric or a function (x, y) -> distance, got {got}")
+        entry = value if isinstance(value, Entry) else Entry(value)
         if not (entry.init is None or isinstance(entry.init, AbstractStart)):
             got = type(entry.init).__name__
             raise TypeError(f"`init` of `{where}` must be a starting rule such as StraightLine(), got {got}")
@@ -327,7 +328,7 @@ def _computed(name, entry, rows, columns) -> tuple[np.ndarray, np.ndarray]:
     return values, np.array([raised.get(i, "not finite" if np.isnan(v) else "ok") for i, v in enumerate(values)])
 
 
-def _take(points: PyTree[Array], index: np.ndarray | slice) -> PyTree[Array]:
+def _take(points: PyTree[Array | np.ndarray], index: np.ndarray | slice) -> PyTree[Array | np.ndarray]:
     return jax.tree.map(lambda leaf: leaf[index], points)
 
 

@@ -192,7 +192,7 @@ class Dataset(eqx.Module):
         score: AbstractScore | None = None,
         standardization: Standardization | None = None,
         image_shape: Sequence[int] | None = None,
-        feature_names: Sequence | None = None,
+        feature_names: Sequence | np.ndarray | None = None,
         label_names: Sequence | np.ndarray | None = None,
     ):
         self.points = as_points(points, "points")

@@ -145,7 +145,7 @@ def _of_geomstats(file: str) -> pathlib.Path:
 def _made(
     values: np.ndarray,
     name: str,
-    feature_names: Sequence[str],
+    feature_names: Sequence[str] | np.ndarray,
     labels: np.ndarray | None = None,
     label_names: Sequence[str] | np.ndarray | None = None,
     *,

@@ -1,6 +1,7 @@
 """Toy densities whose score is known exactly; `scoregeo.datasets` says why it is exact."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -176,7 +177,7 @@ def _draw_components(key: PRNGKeyArray, n: int, score: GaussianMixtureScore) -> 
     return components, jax.random.normal(blur, (n, score.means.shape[1]), score.means.dtype)
 
 
-def _around_curves(key: PRNGKeyArray, n: int, curves: list[np.ndarray], noise: float, name: str) -> Dataset:
+def _around_curves(key: PRNGKeyArray, n: Any, curves: list[np.ndarray], noise: float, name: str) -> Dataset:
     """Points around equally likely curves, each given by places (k, 2): a mixture of equal isotropic Gaussians."""
     weights = np.concatenate([np.full(len(curve), 1 / (len(curves) * len(curve))) for curve in curves])
     owner = jnp.asarray(np.repeat(np.arange(len(curves)), [len(curve) for curve in curves]))

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import jax
 import numpy as np
+from jaxtyping import Array, Float
 
 from .._checks import as_float, as_scalar
 from .._protocols import KnowsNoiseLevel
@@ -100,7 +101,7 @@ def make_level(noise: float | None, score: AbstractScore, data: Points, plane: P
     return Level(noise, score, log_prob, slopes, stein, _power(score, data), missed)
 
 
-def _score_on(plane: Plane, score: Callable[[Point], Any], u: Point) -> Any:
+def _score_on(plane: Plane, score: Callable[[Point], Any], u: Float[Array, " 2"]) -> Any:
     return plane.pull(score(plane.point(u)))
 
 

@@ -5,6 +5,7 @@ from typing import cast
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from .._checks import as_points
 from .._types import Point, Points, Scalar, Vector
@@ -86,11 +87,11 @@ class Plane:
         """Coordinates ``(n, 2)`` of ``points`` ``(n, d)``, those off the plane projected onto it."""
         return (np.asarray(points, np.float64) - self.origin) @ self.axes.T
 
-    def point(self, u: Point) -> Point:
+    def point(self, u: Float[Array, " 2"]) -> Point:
         """The point ``(d,)`` of the space with coordinates ``u`` ``(2,)``; traceable."""
         return jnp.asarray(self.origin, u.dtype) + u @ jnp.asarray(self.axes, u.dtype)
 
-    def pull(self, covector: Vector) -> Vector:
+    def pull(self, covector: Vector) -> Float[Array, " 2"]:
         """A covector ``(d,)`` of the space, as a score is one, on the plane: its two components ``(2,)``."""
         return jnp.asarray(self.axes, covector.dtype) @ covector
 
@@ -107,6 +108,6 @@ class Plane:
         return MatrixMetric(matrix, metric)
 
 
-def log_prob_on(plane: Plane, score: AbstractScore, u: Point) -> Scalar:
+def log_prob_on(plane: Plane, score: AbstractScore, u: Float[Array, " 2"]) -> Scalar:
     """``log p`` at the coordinates ``u``, of a score that has ``log_prob``."""
     return cast(Scalar, score.log_prob(plane.point(u)))  # pyright: ignore[reportAttributeAccessIssue]

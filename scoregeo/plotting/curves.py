@@ -89,7 +89,7 @@ def _flatten(geodesics: Any) -> list:
     return [single for i in each for single in _flatten(jax.tree.map(lambda leaf, i=i: leaf[i], geodesics))]
 
 
-def _samples(geodesic: Geodesic, resolution: int) -> np.ndarray:
+def _samples(geodesic: Any, resolution: int) -> np.ndarray:
     dense = getattr(geodesic, "curve", True) is not None
     points = np.asarray(geodesic.evaluate(np.linspace(0, 1, resolution)) if dense else geodesic.points)
     if points.ndim != 2 or points.shape[1] != 2:

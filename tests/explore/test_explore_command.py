@@ -1,7 +1,6 @@
 """``scoregeo explore``: a page of each kind of input, and one line for every mistake."""
 
 import json
-from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -12,7 +11,7 @@ from scoregeo import cli, explore
 from scoregeo.cli._geometry import Geometry, check_known_sigma, known_sigmas
 from scoregeo.cli.explore import _levels_of
 from scoregeo.datasets import two_moons
-from scoregeo.diffusion import VE
+from scoregeo.diffusion import MLP, VE, Denoiser, DiffusionModel, FitConfig
 from scoregeo.explore.plane import Plane
 
 
@@ -76,7 +75,8 @@ def test_a_model(tmp_path, capsys):
 @pytest.mark.parametrize("end", [0, 1])
 def test_levels_about_one_that_is_kept_are_ones_that_the_model_knows(end, tmp_path):
     """At the ends of what it knows, where rounding to six digits would leave that."""
-    model = SimpleNamespace(schedule=VE(0.01234549, 9.8765436))
+    denoiser = Denoiser(MLP(2, width=4, depth=1, key=jax.random.key(0)), 1.0)
+    model = DiffusionModel(denoiser, FitConfig(schedule=VE(0.01234549, 9.8765436)))
     limit = known_sigmas(model)[end]
     Geometry(2 * limit if end == 0 else limit / 2, 1.0, 10.0).save(tmp_path)
     levels = _levels_of(model, tmp_path)

@@ -20,8 +20,8 @@ class Options:
     """The arguments of `scoregeo.datasets.load` that say what is read."""
 
     key: str | None = None
-    columns: Sequence[str | int] | None = None
-    label: str | int | None = None
+    columns: Sequence[str | float] | None = None
+    label: str | float | None = None
     delimiter: str | None = None
     header: bool | None = None
     size: int | Sequence[int] | None = None

@@ -186,7 +186,7 @@ def evaluate_score(
     return ScoreReport(sigmas, score_error, jvp_error, asymmetry, n)
 
 
-def check_levels(sigmas: Sequence[float] | np.ndarray) -> np.ndarray:
+def check_levels(sigmas: Any) -> np.ndarray:
     """Noise levels as an array; raises ``ValueError`` unless they are positive."""
     sigmas = np.asarray(sigmas, float)
     if sigmas.ndim != 1 or sigmas.size == 0 or not (np.isfinite(sigmas) & (sigmas > 0)).all():

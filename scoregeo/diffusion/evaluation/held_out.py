@@ -239,7 +239,7 @@ def memorization(
 
 
 @jax.jit
-def _two_nearest(points: Points, train: Points) -> Float[Array, "2 m"]:
+def _two_nearest(points: Float[Array, "m d"], train: Points) -> Float[Array, "2 m"]:
     """Distances to the nearest and the second nearest of ``train``."""
 
     def one(point):

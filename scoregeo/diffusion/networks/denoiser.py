@@ -24,6 +24,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
@@ -114,14 +115,14 @@ class Denoiser(nnx.Module):
         value = self._apply(potential, x, sigma, condition)
         return -0.5 * jnp.vdot(u, u) / total**2 + self.sigma_data[...] / sigma * value
 
-    def _centred(self, x: Point, sigma: Scalar) -> tuple[Vector, Scalar]:
-        return x - self._mean(x), jnp.sqrt(sigma**2 + self.sigma_data[...] ** 2)
+    def _centred(self, x: Point | np.ndarray, sigma: Scalar) -> tuple[Vector, Scalar]:
+        return jnp.asarray(x) - self._mean(x), jnp.sqrt(sigma**2 + self.sigma_data[...] ** 2)
 
-    def _mean(self, x: Point) -> Point:
+    def _mean(self, x: Point | np.ndarray) -> Point:
         # It may have more digits than the weights, for points that have them too.
         return self.mean[...].astype(x.dtype)
 
-    def _apply(self, function: Callable, x: Point, sigma: Scalar, condition: Any) -> Array:
+    def _apply(self, function: Callable, x: Point | np.ndarray, sigma: Scalar, condition: Any) -> Array:
         u, total = self._centred(x, sigma)
         # A user's own network need not take conditions, so it is called without one where there is none.
         return function(u / total, jnp.log(sigma) / 4, *(() if condition is None else (condition,)))

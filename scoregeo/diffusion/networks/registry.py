@@ -30,7 +30,7 @@ def takes_conditions(network: Network) -> bool:
     return getattr(network, "classes", None) is not None or getattr(network, "condition_dim", None) is not None
 
 
-def network_from_dict(values: Mapping[str, Any], *, key: PRNGKeyArray, dtype: Any = jnp.float32) -> Network:
+def network_from_dict(values: Any, *, key: PRNGKeyArray, dtype: Any = jnp.float32) -> Network:
     """A new network of the architecture that ``to_dict`` described, with random weights of the given dtype.
 
     Raises ``ValueError`` for an unknown kind, for settings that are missing or unknown, and for values that make no

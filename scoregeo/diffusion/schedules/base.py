@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import equinox as eqx
 import jax
@@ -12,11 +12,14 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._types import Point, Points, Scalar
 
+# Times or noise levels: one, or many of any shape.
+Entries: TypeAlias = Float[Array, "..."]
+
 
 class AbstractSchedule(eqx.Module):
     """A Gaussian path ``x_t = alpha(t) x_0 + sigma(t) eps`` for ``t`` in ``[t_min, t_max]``, noise growing with ``t``.
 
-    All methods take a scalar and work under ``jit``, ``grad`` and ``vmap``.
+    All methods take a scalar, or an array entry by entry, and work under ``jit``, ``grad`` and ``vmap``.
     """
 
     if TYPE_CHECKING:  # a type checker takes an AbstractVar for an argument, which it is not where it is a property
@@ -32,23 +35,23 @@ class AbstractSchedule(eqx.Module):
         t_max: eqx.AbstractVar[float]  # the time with the most noise, where sampling starts
 
     @abc.abstractmethod
-    def alpha(self, t: Scalar) -> Scalar:
+    def alpha(self, t: Entries) -> Entries:
         """Factor of the data at time ``t``."""
 
     @abc.abstractmethod
-    def sigma(self, t: Scalar) -> Scalar:
+    def sigma(self, t: Entries) -> Entries:
         """Standard deviation of the noise that is added at time ``t``."""
 
     @abc.abstractmethod
-    def drift(self, t: Scalar) -> Scalar:
+    def drift(self, t: Entries) -> Entries:
         """``f(t) = d log(alpha)/dt``: the drift of the forward equation is ``f(t) x``."""
 
     @abc.abstractmethod
-    def squared_diffusion(self, t: Scalar) -> Scalar:
+    def squared_diffusion(self, t: Entries) -> Entries:
         """``g(t)^2``, the squared diffusion coefficient of the forward equation."""
 
     @abc.abstractmethod
-    def time_at(self, noise_level: Scalar) -> Scalar:
+    def time_at(self, noise_level: Entries) -> Entries:
         """The time whose noise level ``sigma/alpha`` is the given one (the inverse of `noise_level`)."""
 
     @abc.abstractmethod
@@ -62,7 +65,7 @@ class AbstractSchedule(eqx.Module):
     def sampling_levels(self, n: int, dtype: Any = None) -> Float[Array, " n"]:
         """``n >= 2`` decreasing noise levels, from that of ``t_max`` to that of ``t_min``, at which samplers stop."""
 
-    def time_at_log_snr(self, log_snr: Scalar) -> Scalar:
+    def time_at_log_snr(self, log_snr: Entries) -> Entries:
         """The time whose logarithm of the signal-to-noise ratio is the given one (the inverse of `log_snr`)."""
         return self.time_at(jnp.exp(-0.5 * jnp.asarray(log_snr)))
 
@@ -73,11 +76,11 @@ class AbstractSchedule(eqx.Module):
         least, most = ends
         return self.noise_level(least), self.noise_level(most)
 
-    def noise_level(self, t: Scalar) -> Scalar:
+    def noise_level(self, t: Entries) -> Entries:
         """``sigma(t)/alpha(t)``: the noise on the data, in units of the data."""
         return self.sigma(t) / self.alpha(t)
 
-    def log_snr(self, t: Scalar) -> Scalar:
+    def log_snr(self, t: Entries) -> Entries:
         """Logarithm of the signal-to-noise ratio, ``log(alpha^2/sigma^2)``; decreases with ``t``."""
         return 2.0 * (jnp.log(self.alpha(t)) - jnp.log(self.sigma(t)))
 

@@ -4,9 +4,9 @@ import math
 
 import jax.numpy as jnp
 
-from ..._types import Scalar
 from .base import (
     AbstractUniformTime,
+    Entries,
     check_finite_fields,
     check_order,
     check_positive,
@@ -155,7 +155,7 @@ class Cosine(AbstractUniformTime):
         return jnp.arctan2(squared * cosine / (top + sine), cosine**2 + top * sine) / self._rate
 
 
-def _one_minus_exp(x: Scalar) -> Scalar:
+def _one_minus_exp(x: Entries | float) -> Entries:
     """``1 - exp(-x)`` for ``x >= 0``, with all digits in its derivative too."""
     # JAX differentiates expm1(y) as expm1(y) + 1, which cancels where y is far below zero.
     return jnp.where(x > 1, 1 - jnp.exp(-x), -jnp.expm1(-x))
