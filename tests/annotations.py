@@ -1,13 +1,15 @@
 """How annotations are checked while tests run: `checked` is what pyproject.toml gives to jaxtyping's plugin.
 
-The parts that it names there are checked, arguments and results. Left out are those that read files, train networks,
-draw or serve other libraries, whose things they pass on; and statistics, whose tests have not all been run with it.
+The parts that it names there are checked, arguments and results. Left out are `adapters.diffusers`, as beartype warns
+of flax's lists of layers; the other adapters, the command line, diffusion and statistics, whose tests have not all been
+run with it; and what is small and private, as `_checks`.
 
 There is one exception: of a door only what it returns is checked. Doors check what they are given themselves, in words,
 and take lists, NumPy's arrays and integers where they say what these become; tests give them what is wrong on purpose.
 They are
 
-- the functions that a package exports, and the constructors that a public class writes itself;
+- the functions and plain dataclasses that a package exports, and the constructors that a public class writes itself
+  or whose fields it checks;
 - public methods, but for metrics and geodesics, where solvers call them for each point of a path.
 """
 
@@ -44,8 +46,9 @@ def exported() -> set[str]:
 
 
 def constructors() -> set[str]:
-    """Full names of what makes a public class: class methods, and ``__init__`` where it or a base of it writes one, or
-    checks its fields. That of the others takes what their fields hold."""
+    """Full names of what makes a public class: class methods, and ``__init__`` where it or a base of it writes one or
+    checks its fields, or where it is a plain dataclass that is exported. That of the others takes what their fields
+    hold."""
     classes = {}
     for path in PACKAGE.rglob("*.py"):
         module = ".".join(("scoregeo", *path.relative_to(PACKAGE).with_suffix("").parts))
@@ -57,10 +60,15 @@ def constructors() -> set[str]:
             return False
         _, node = classes[name]
         own = {getattr(member, "name", None) for member in node.body}
-        return bool(own & {"__init__", "__check_init__"}) or any(checks(ast.unparse(base)) for base in node.bases)
+        return bool(own & {"__init__", "__check_init__", "__post_init__"}) or any(
+            checks(ast.unparse(base)) for base in node.bases
+        )
 
     public = [(place, node) for name, (place, node) in classes.items() if not name.startswith("_")]
-    places = {f"{place}.__init__" for place, node in public if checks(node.name)}
+    # Such as `Entry`: the function that takes one checks what is in it.
+    plain = {n.name for _, n in public if any("dataclass" in ast.unparse(d) for d in n.decorator_list)}
+    given = {place for place, node in public if checks(node.name) or (node.name in plain and place in EXPORTED)}
+    places = {f"{place}.__init__" for place in given}
     for place, node in public:
         for method in (member for member in node.body if isinstance(member, ast.FunctionDef)):
             if "classmethod" in map(ast.unparse, method.decorator_list):
@@ -69,7 +77,8 @@ def constructors() -> set[str]:
 
 
 SUM = re.compile(r"\w ?[-+] ?\d")
-DOORS = exported() | constructors()
+EXPORTED = exported()
+DOORS = EXPORTED | constructors()
 
 
 def is_door(module: str, name: str) -> bool:
