@@ -236,14 +236,13 @@ def _check(metrics, xs, ys, solver) -> dict[str, Entry]:
         raise ValueError("`metrics` must be a dictionary from at least two names to metrics or functions")
     entries = {}
     for name, value in metrics.items():
-        distance = value.distance if isinstance(value, Entry) else value
+        entry = value if isinstance(value, Entry) else Entry(value)
         where = f"metrics[{name!r}]"
         if not isinstance(name, str) or not name or name in ("first", "second") or name.endswith(" status"):
             raise ValueError(f"`metrics` must have names that are free columns of a table, got {name!r}")
-        if not (isinstance(distance, AbstractMetric) or callable(distance)):
-            got = type(distance).__name__
+        if not (isinstance(entry.distance, AbstractMetric) or callable(entry.distance)):
+            got = type(entry.distance).__name__
             raise TypeError(f"`{where}` must be a metric or a function (x, y) -> distance, got {got}")
-        entry = value if isinstance(value, Entry) else Entry(value)
         if not (entry.init is None or isinstance(entry.init, AbstractStart)):
             got = type(entry.init).__name__
             raise TypeError(f"`init` of `{where}` must be a starting rule such as StraightLine(), got {got}")
