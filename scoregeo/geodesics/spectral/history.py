@@ -9,11 +9,9 @@ from jaxtyping import Bool, Float, Int
 
 from ..._numerics import with_own_settings
 from ..._results import status_name
-from ..._types import Point, Points
+from ..._types import Point
 from ...metrics import AbstractMetric
-from ..checks import check_end_points, check_start
-from ..curves import AbstractCurve
-from ..solution import Geodesic
+from ..checks import Start, check_end_points, check_start
 from ..starts import AbstractStart
 from .energy import PathEnergy
 from .legendre import Coefficients
@@ -80,7 +78,7 @@ def solve_history(
     y: Point,
     *,
     solver: SpectralNewton | None = None,
-    init: AbstractStart | AbstractCurve | Geodesic | Points | None = None,
+    init: Start | None = None,
 ) -> SolveHistory:
     """Solve as ``geodesic(metric, x, y, solver=solver, init=init)`` does, and say what happened on the way.
 
