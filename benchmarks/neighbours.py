@@ -15,9 +15,12 @@ queries were done, and one compared):
 """
 
 import argparse
+import csv
 import dataclasses
 import pathlib
 import time
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +36,7 @@ from scoregeo import (
     SteinMetric,
     recommend_strength,
 )
+from scoregeo._atomic import write_npz
 from scoregeo.datasets import digits
 from scoregeo.diffusion import FitConfig
 from scoregeo.geodesics.base import default_solver
@@ -40,8 +44,6 @@ from scoregeo.metrics import lifted
 from scoregeo.statistics import graph_dist, nearest
 
 K, NEIGHBORS = 10, 10
-# Queries that are solved for every pair in one call.
-TOGETHER = 1
 
 
 def metrics(model, points, sigma: float) -> dict:
@@ -60,28 +62,50 @@ def metrics(model, points, sigma: float) -> dict:
     }
 
 
-def timed(function):
-    """What ``function`` returns, and the seconds of all cores it took."""
-    start = time.process_time()
-    found = function()
-    return found, time.process_time() - start
+@dataclasses.dataclass
+class Kept:
+    """What was measured before, so that a run that was interrupted goes on: files in a folder, if one is given."""
+
+    folder: pathlib.Path | None
+
+    def timed(self, name: str, function: Callable[[], dict], warm_up: Callable[[], Any] | None = None):
+        """The dictionary of arrays that ``function`` returns, and the seconds of all cores it took after ``warm_up``,
+        which compiles."""
+        path = self.folder / f"{name}.npz" if self.folder else None
+        if path and path.exists():
+            with np.load(path) as file:
+                found = dict(file)
+            return found, float(found.pop("seconds"))
+        if warm_up:
+            warm_up()
+        start = time.process_time()
+        found = function()
+        seconds = time.process_time() - start
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_npz(path, seconds=seconds, **found)
+        return found, seconds
 
 
-def bounds(metric, graph, pairs, batch: dict) -> dict:
+def bounds(kept: Kept, metric, graph, pairs, batch: dict) -> dict:
     """How far the graph, and the bounds of pairs, are above solved distances."""
     refine = batch | {"batch_size": min(batch["batch_size"], len(pairs))}
-    graph.refine(pairs[:1].repeat(len(pairs), 0), **refine)
-    found, seconds = timed(lambda: graph.refine(pairs, **refine))
-    graph.bounds(pairs)
-    above, bound_seconds = timed(lambda: graph.bounds(pairs))
-    good = np.asarray(found.result == RESULTS.successful)
-    on_graph, bound = (b[good] / found.distances[good] for b in (found.bounds, above))
+
+    def solve():
+        found = graph.refine(pairs, **refine)
+        good = np.asarray(found.result == RESULTS.successful)
+        return {"distances": found.distances, "good": good, "from_graph": found.from_graph, "on_graph": found.bounds}
+
+    found, seconds = kept.timed("pairs", solve, lambda: graph.refine(pairs[:1].repeat(len(pairs), 0), **refine))
+    above, bound_seconds = kept.timed("bounds", lambda: {"above": graph.bounds(pairs)}, lambda: graph.bounds(pairs))
+    good, distances = found["good"], found["distances"]
+    on_graph, bound = (b[good] / distances[good] for b in (found["on_graph"], above["above"]))
     lifts = np.asarray(jax.vmap(lambda x: lifted(metric, x))(graph.points))
-    below = np.linalg.norm(lifts[pairs[:, 0]] - lifts[pairs[:, 1]], axis=-1)[good] / found.distances[good]
+    below = np.linalg.norm(lifts[pairs[:, 0]] - lifts[pairs[:, 1]], axis=-1)[good] / distances[good]
     return {
         "pairs": len(pairs),
         "solved": float(good.mean()),
-        "from_graph": float(found.from_graph.mean()),
+        "from_graph": float(found["from_graph"].mean()),
         "graph_over_distance_least": float(on_graph.min()),
         "graph_over_distance_median": float(np.median(on_graph)),
         "bound_over_distance_least": float(bound.min()),
@@ -92,16 +116,23 @@ def bounds(metric, graph, pairs, batch: dict) -> dict:
     }
 
 
-def neighbours(metric, points, queries, equal: int, batch: dict, per_pair: float):
-    """What is pruned, the time that saves, and whether anything is lost: after every few queries that are compared."""
+def neighbours(kept: Kept, metric, points, queries, equal: int, batch: dict, per_pair: float):
+    """What is pruned, the time that saves, and whether anything is lost: after every query that is compared."""
     batch = batch | {"neighbors": NEIGHBORS}
-    nearest(metric, points[: K + 40], queries[:3], K, **batch)
-    found, seconds = timed(lambda: nearest(metric, points, queries, K, progress=True, **batch))
+
+    def ask(some, **how) -> dict:
+        found = nearest(metric, points, some, K, progress=True, **batch, **how)
+        return {"indices": found.indices, "pruned": found.pruned, "failed": found.failed}
+
+    def warm_up():
+        nearest(metric, points[: K + 40], queries[:3], K, **batch)
+
+    found, seconds = kept.timed(f"nearest-{len(queries)}", lambda: ask(queries), warm_up)
     row = {
         "queries": len(queries),
-        "pruned": float(found.pruned.mean()),
-        "pruned_least": float(found.pruned.min()),
-        "failed": int(found.failed.sum()),
+        "pruned": float(found["pruned"].mean()),
+        "pruned_least": float(found["pruned"].min()),
+        "failed": int(found["failed"].sum()),
         "nearest_seconds": seconds,
         "brute_seconds_extrapolated": per_pair * len(points) * len(queries),
         "equal": 0,
@@ -109,13 +140,12 @@ def neighbours(metric, points, queries, equal: int, batch: dict, per_pair: float
     }
     yield row | {"faster": row["brute_seconds_extrapolated"] / row["nearest_seconds"]}
     spent = 0.0
-    for start in range(0, equal, TOGETHER):
-        some = slice(start, min(start + TOGETHER, equal))
-        brute, seconds = timed(lambda s=some: nearest(metric, points, queries[s], K, prune=False, **batch))
+    for i in range(min(equal, len(queries))):
+        brute, seconds = kept.timed(f"every-{i}", lambda i=i: ask(queries[i : i + 1], prune=False), warm_up)
         spent += seconds
-        row["equal"] += int((brute.indices == found.indices[some]).all(1).sum())
-        row["compared"] = some.stop
-        row["brute_seconds_extrapolated"] = spent * len(queries) / some.stop
+        row["equal"] += int((brute["indices"] == found["indices"][i : i + 1]).all())
+        row["compared"] = i + 1
+        row["brute_seconds_extrapolated"] = spent * len(queries) / (i + 1)
         yield row | {"faster": row["brute_seconds_extrapolated"] / row["nearest_seconds"]}
 
 
@@ -126,22 +156,35 @@ def study(name: str, metric, points, options):
     solver = dataclasses.replace(default_solver(metric, length_only=True), rtol=options.rtol, degree=options.degree)
     batch = {"solver": solver, "batch_size": options.batch_size}
     row = {"metric": name, "points": n, "dimension": points.shape[1], "k": K, "rtol": options.rtol}
-    row |= {"degree": options.degree, "width": options.width, "depth": options.depth}
+    row |= {"degree": options.degree, "width": options.width, "depth": options.depth, "precision": str(points.dtype)}
+    own = "-".join(str(value) for value in row.values()).replace(" ", "-")
+    kept = Kept(options.kept / own if options.kept else None)
     facts = about("jax")
-    row |= {"precision": str(points.dtype), "date": facts["date"], "load": round(facts["load"][0], 1)}
+    row |= {"date": facts["date"], "load": round(facts["load"][0], 1)}
     graph_dist(metric, points, NEIGHBORS, sources=[0])
-    start = time.perf_counter()
-    graph, row["graph_seconds"] = timed(lambda: graph_dist(metric, points, NEIGHBORS))
-    row["graph_wall_seconds"] = time.perf_counter() - start
+    start = time.perf_counter(), time.process_time()
+    graph = graph_dist(metric, points, NEIGHBORS)
+    row["graph_seconds"], row["graph_wall_seconds"] = time.process_time() - start[1], time.perf_counter() - start[0]
     row["graph_median_edge_error"] = float(np.median(graph.errors / graph.lengths))
     pairs = random.integers(n, size=(options.pairs, 2))
-    row |= bounds(metric, graph, pairs[pairs[:, 0] != pairs[:, 1]], batch)
+    row |= bounds(kept, metric, graph, pairs[pairs[:, 0] != pairs[:, 1]], batch)
     yield row
     if options.queries:
         queries = points[random.permutation(n)[: options.queries]] + 0.05 * random.normal(size=(options.queries, 64))
         queries = queries.astype(points.dtype)
-        for more in neighbours(metric, points, queries, options.equal, batch, row["seconds_per_pair"]):
+        for more in neighbours(kept, metric, points, queries, options.equal, batch, row["seconds_per_pair"]):
             yield row | more
+
+
+SAME = ("metric", "points", "rtol", "degree", "width", "depth", "precision")
+
+
+def replace_row(rows: list[dict], new: dict) -> list[dict]:
+    """``rows`` with ``new`` in the place of the one that was measured of the same, with all columns in all of them."""
+    others = [row for row in rows if any(str(row[name]) != str(new[name]) for name in SAME)]
+    rows = [*others, new]
+    columns = dict.fromkeys(name for row in reversed(rows) for name in row)
+    return [{name: row.get(name, "") for name in columns} for row in rows]
 
 
 def main() -> None:
@@ -161,7 +204,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="metrics")
     parser.add_argument("--single", action="store_true", help="float32")
     parser.add_argument("--models", type=pathlib.Path, default=pathlib.Path("scoregeo-models"))
-    parser.add_argument("--out", type=pathlib.Path)
+    parser.add_argument("--out", type=pathlib.Path, help="rows of other metrics and settings in it are kept")
+    parser.add_argument("--kept", type=pathlib.Path, help="folder of what was measured, from which a run goes on")
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", not options.single)
     data = digits()
@@ -173,13 +217,15 @@ def main() -> None:
     points = jnp.asarray(data.points, jnp.result_type(float))
     points = points[np.sort(np.random.default_rng(1).permutation(len(points))[: options.points])]
     rows = []
+    if options.out and options.out.exists():
+        with options.out.open(newline="") as file:
+            rows = list(csv.DictReader(file))
     for name, metric in metrics(model, points, options.sigma).items():
         if options.only and name not in options.only:
             continue
-        done = list(rows)
         for row in study(name, metric(), points, options):
             print(row, flush=True)
-            rows = [*done, row]
+            rows = replace_row(rows, row)
             write_rows(options.out, rows)
 
 

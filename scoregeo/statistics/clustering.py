@@ -73,7 +73,7 @@ def kmeans(
     key: PRNGKeyArray,
     *,
     weights: Float[Array, " n"] | None = None,
-    init: Points | None = None,
+    init: Float[Array, "k d"] | None = None,
     restarts: int = 1,
     solver: AbstractBoundarySolver | None = None,
     start: AbstractStart | None = None,
@@ -142,13 +142,15 @@ def kmeans(
 @eqx.filter_jit
 @with_own_settings
 def _kmeans(
-    settings: _Settings, solvers: _Solvers, problem: _Problem, key: PRNGKeyArray, init: Points | None
+    settings: _Settings, solvers: _Solvers, problem: _Problem, key: PRNGKeyArray, init: Float[Array, "k d"] | None
 ) -> KMeans:
     return _clusters(settings, solvers, problem, key, init)
 
 
 @eqx.filter_custom_jvp
-def _clusters(settings: _Settings, solvers: _Solvers, problem: _Problem, key: PRNGKeyArray, init: Points | None):
+def _clusters(
+    settings: _Settings, solvers: _Solvers, problem: _Problem, key: PRNGKeyArray, init: Float[Array, "k d"] | None
+):
     """The best of all runs, differentiable with respect to what is in ``problem``."""
     if settings.restarts == 1:
         return _run(settings, solvers, problem, key, init)
@@ -156,7 +158,7 @@ def _clusters(settings: _Settings, solvers: _Solvers, problem: _Problem, key: PR
     return _best(jax.lax.map(lambda k: _run(settings, solvers, problem, k, init), _keys(settings, key)))
 
 
-def _keys(settings: _Settings, key: PRNGKeyArray) -> PRNGKeyArray:
+def _keys(settings: _Settings, key: PRNGKeyArray) -> Array:
     """The keys of the runs."""
     return key[None] if settings.restarts == 1 else jax.random.split(key, settings.restarts)
 
@@ -197,7 +199,9 @@ class _State(NamedTuple):
     over: Bool[Array, ""]
 
 
-def _run(settings: _Settings, solvers: _Solvers, problem: _Problem, key: PRNGKeyArray, init: Points | None) -> KMeans:
+def _run(
+    settings: _Settings, solvers: _Solvers, problem: _Problem, key: PRNGKeyArray, init: Float[Array, "k d"] | None
+) -> KMeans:
     """Seeds, and iterations until labels stay."""
     problem = frozen(problem)
     step = lambda state: _step(settings, solvers, problem, key, init is None, state)  # noqa: E731
@@ -206,7 +210,7 @@ def _run(settings: _Settings, solvers: _Solvers, problem: _Problem, key: PRNGKey
 
 
 def _kmeans_step_by_step(
-    settings: _Settings, solvers: _Solvers, problem: _Problem, key: PRNGKeyArray, init: Points | None
+    settings: _Settings, solvers: _Solvers, problem: _Problem, key: PRNGKeyArray, init: Float[Array, "k d"] | None
 ) -> KMeans:
     """The same, by a program for one iteration, so that a bar can move."""
     runs = []
@@ -228,7 +232,7 @@ def _one_step(
     return _step(settings, solvers, problem, key, draw, state)
 
 
-def _begin(settings: _Settings, problem: _Problem, init: Points | None) -> _State:
+def _begin(settings: _Settings, problem: _Problem, init: Float[Array, "k d"] | None) -> _State:
     """Before the first iteration."""
     k, n, dtype = settings.k, problem.xs.shape[0], problem.xs.dtype
     codes = lambda *shape: jax.tree.map(lambda code: jnp.full(shape, code), RESULTS.successful)  # noqa: E731

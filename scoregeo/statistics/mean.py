@@ -53,7 +53,7 @@ def frechet_mean(
     *,
     solver: AbstractBoundarySolver | None = None,
     start: AbstractStart | None = None,
-    init: Point | Points | None = None,
+    init: Point | Float[Array, "k d"] | None = None,
     gtol: float | None = None,
     max_steps: int = 100,
     throw: bool = True,
@@ -99,7 +99,7 @@ def frechet_median(
     *,
     solver: AbstractBoundarySolver | None = None,
     start: AbstractStart | None = None,
-    init: Point | Points | None = None,
+    init: Point | Float[Array, "k d"] | None = None,
     gtol: float | None = None,
     max_steps: int = 200,
     throw: bool = True,
@@ -132,7 +132,7 @@ def _center(loss: Loss, metric, xs, weights, solver, start, init, gtol, max_step
     return raise_if_failed(found, found.result) if throw else found
 
 
-def _check_init(init: Any, xs: Points) -> Points | None:
+def _check_init(init: Any, xs: Points) -> Float[Array, "k d"] | None:
     """The starting points ``(k, d)``, if there are such."""
     if init is None:
         return None
@@ -145,7 +145,7 @@ def _check_init(init: Any, xs: Points) -> Points | None:
 
 @eqx.filter_jit
 @with_own_settings
-def _search(max_steps: int, objective: CenterObjective, init: Points | None) -> FrechetMean:
+def _search(max_steps: int, objective: CenterObjective, init: Float[Array, "k d"] | None) -> FrechetMean:
     if init is None:
         found = center(max_steps, objective, _first(objective))
         minima = (found.result == RESULTS.successful).astype(jnp.int32)

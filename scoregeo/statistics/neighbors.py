@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from .._checks import as_points, check_count
 from .._graphs import along, as_sparse, nearest_in, route, shortest
@@ -56,7 +56,7 @@ class Neighbors(eqx.Module):
 def nearest(
     metric: AbstractMetric,
     xs: Points,
-    queries: Points | None = None,
+    queries: Float[Array, "q d"] | None = None,
     k: int = 10,
     *,
     neighbors: int = 10,
@@ -130,7 +130,12 @@ def nearest(
 
 
 def _solve_what_matters(
-    search: "_Search", starts: "_Starts", two: TwoStarts, xs: Points, queries: Points, advance: Callable[[int], None]
+    search: "_Search",
+    starts: "_Starts",
+    two: TwoStarts,
+    xs: Points,
+    queries: Float[Array, "q d"],
+    advance: Callable[[int], None],
 ) -> None:
     points, ends, done = np.asarray(xs), np.asarray(queries), 0
     while True:
@@ -153,7 +158,7 @@ class _Starts:
         self,
         metric: AbstractMetric,
         xs: Points,
-        queries: Points,
+        queries: Float[Array, "q d"],
         edges: Int[np.ndarray, "e 2"],
         lengths: Float[np.ndarray, " e"],
         neighbors: int,
@@ -260,7 +265,7 @@ class _Search:
         return np.isin(self._codes, good) & np.isfinite(self._lengths)
 
 
-def _lower_bounds(metric: AbstractMetric, xs: Points, queries: Points) -> Float[np.ndarray, "q n"]:
+def _lower_bounds(metric: AbstractMetric, xs: Points, queries: Float[Array, "q d"]) -> Float[np.ndarray, "q n"]:
     """Lower bounds of all distances; zero where they are not numbers."""
     from scipy.spatial.distance import cdist
 

@@ -117,7 +117,7 @@ class _Chains(NamedTuple):
         return self._replace(rate=jnp.zeros_like(self.rate), diverged=jnp.zeros_like(self.diverged))
 
 
-def begin(sampler: AbstractSampler, keys: PRNGKeyArray, xs: Points) -> Any:
+def begin(sampler: AbstractSampler, keys: Array, xs: Points) -> Any:
     """The states of chains that start at ``xs`` ``(chains, d)``."""
 
     def one(key, x):
@@ -128,12 +128,12 @@ def begin(sampler: AbstractSampler, keys: PRNGKeyArray, xs: Points) -> Any:
     return jax.vmap(one)(keys, xs)
 
 
-def _begin(sampler: AbstractSampler, keys: PRNGKeyArray, xs: Points) -> _Chains:
+def _begin(sampler: AbstractSampler, keys: Array, xs: Points) -> _Chains:
     chains = xs.shape[0]
     return _Chains(begin(sampler, keys, xs), jnp.zeros(chains, xs.dtype), jnp.zeros(chains, jnp.int32))
 
 
-def _move(sampler: AbstractSampler, keys: PRNGKeyArray, chains: _Chains, first: Any, last: Any) -> _Chains:
+def _move(sampler: AbstractSampler, keys: Array, chains: _Chains, first: Any, last: Any) -> _Chains:
     """The steps with numbers from ``first`` to ``last``, excluded, of every chain."""
 
     def one(key, chain):
@@ -147,7 +147,7 @@ def _move(sampler: AbstractSampler, keys: PRNGKeyArray, chains: _Chains, first: 
 
 
 def _draw(
-    sampler: AbstractSampler, keys: PRNGKeyArray, chains: _Chains, first: Any, thin: int, n: int
+    sampler: AbstractSampler, keys: Array, chains: _Chains, first: Any, thin: int, n: int
 ) -> tuple[_Chains, Float[Array, "chains n d"]]:
     """``n`` draws of every chain, ``thin`` steps apart, the first of which has the number ``first``."""
 
