@@ -203,6 +203,36 @@ def test_a_full_disk(whole, tmp_path, monkeypatch):
     assert_whole(solve(checkpoint=tmp_path), whole)
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 256 kB, and a function that mounts it anew with other options."""
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", tmp_path], capture_output=True).returncode:
+        pytest.skip("needs the right to mount a file system")
+    yield tmp_path, lambda options: subprocess.run(["mount", "-o", f"remount,{options}", tmp_path], check=True)
+    subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_a_disk_that_is_full_and_one_that_cannot_be_written(small_disk):
+    disk, remount = small_disk
+    xs = np.random.default_rng(0).uniform(-2, 2, (300, 2))
+    solve = functools.partial(pairwise_dist, EUCLID, xs, solver=Straight(), batch_size=256)
+    with pytest.raises(OSError, match=r"No space left on device. \d+ of 176 blocks are kept there, and the same call"):
+        solve(checkpoint=disk / "kept")
+    kept = blocks(disk / "kept")
+    assert len(kept) > 20
+    remount("ro")
+    for name in ("kept", "new"):
+        with pytest.raises(
+            OSError, match=r"`checkpoint` must be a folder that can be written, .*: Read-only file system"
+        ):
+            solve(checkpoint=disk / name)
+    assert blocks(disk / "kept") == kept
+    remount("rw,size=4m")
+    matrix, _ = solve(checkpoint=disk / "kept")
+    assert kept.items() <= blocks(disk / "kept").items()
+    np.testing.assert_allclose(matrix, np.linalg.norm(xs[:, None] - xs, axis=-1), rtol=1e-12)
+
+
 def test_rows_come_as_they_are_solved(whole, tmp_path):
     rows = iter_pairwise_dist(EUCLID, XS, solver=Straight(), batch_size=7, checkpoint=tmp_path)
     row, results = next(rows)
