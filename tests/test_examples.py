@@ -128,6 +128,13 @@ def test_fisher_rao_means_of_data(quick):
 
 
 @pytest.mark.slow
+def test_means_of_digits(quick):
+    out = quick("means_of_digits.py")
+    (frechet,), (blur,) = (numbers(rf"^{name} +means are (\S+) from", out) for name in ("Frechet", "arithmetic"))
+    assert frechet < 0.8 * blur
+
+
+@pytest.mark.slow
 def test_clusters_of_moons(quick):
     found = re.findall(r"^(.*?) +(-?[\d.]+)$", quick("clusters_of_moons.py"), re.MULTILINE)
     agreement = {name: float(value) for name, value in found}
