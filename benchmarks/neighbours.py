@@ -8,11 +8,13 @@ Seconds are those of all cores, which what else the machine does hardly changes;
 
     uv run python benchmarks/neighbours.py --queries 200 --equal 20 --out benchmarks/results/neighbours.csv
 
-With the network and the solver of the defaults every pair takes a quarter of a second, and all of it a day. What was
-measured is smaller, seven minutes of one core for the Stein metric, an hour for the score Jacobian metric (of which 50
-queries were done, and one compared):
+With the network and the solver of the defaults a pair takes a tenth to a quarter of a second, and all of it a day, so
+that only pairs were measured (`--single --queries 0`). Queries were with a smaller network and less accuracy, seven
+minutes of one core for the Stein metric, half an hour for the score Jacobian metric:
 
     uv run python benchmarks/neighbours.py --width 64 --depth 2 --single --degree 6 --rtol 1e-2 --queries 200 --equal 20
+
+Powers of a density take seconds a pair (`--pairs 40 --batch-size 8`; of a kernel density `--pairs 0 --points 600`).
 """
 
 import argparse
