@@ -1,6 +1,8 @@
 """Folders of diffusers against what torch computed (see make_golden.py), as models, and what is refused."""
 
 import json
+import pickle
+import re
 import shutil
 
 import equinox as eqx
@@ -277,6 +279,45 @@ def test_tensors_that_do_not_fit(folder):
         load_diffusers(folder)
     save_file({name: tensor.astype(int) for name, tensor in tensors.items()}, file)
     with pytest.raises(DamagedModelError, match=r"must hold floating-point numbers, got I64"):
+        load_diffusers(folder)
+
+
+def test_the_first_five_wrong_shapes_are_named(folder):
+    file = folder / "unet" / WEIGHTS
+    save_file({n: np.append(t, 0.0) if n.endswith(".bias") else t for n, t in load_file(file).items()}, file)
+    with pytest.raises(DamagedModelError, match=r"\d+ tensors have wrong shapes \(.*, \.\.\.\)$") as error:
+        load_diffusers(folder)
+    assert len(re.findall(r"[\w.]+\.bias \(\d,\) for \(\d,\)", str(error.value))) == 5
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        None,
+        [],
+        {},
+        {"dtype": "F32", "shape": [1], "data_offsets": [0]},
+        {"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]},
+        {"dtype": "F32", "shape": [-1], "data_offsets": [4, 0]},
+        {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": 1, "data_offsets": [0, 4]},
+        {"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]},
+    ],
+)
+def test_a_header_that_makes_no_sense(folder, about):
+    header = json.dumps({"w": about}).encode()
+    content = len(header).to_bytes(8, "little") + header + bytes(4)
+    (folder / "unet" / WEIGHTS).write_bytes(content)
+    with pytest.raises(DamagedModelError, match=rf"{WEIGHTS} is damaged: .*'w'"):
+        load_diffusers(folder)
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04" + bytes(60), pickle.dumps(list(range(20)))])
+def test_a_pickle_that_says_it_is_none(folder, content):
+    """As torch writes it, a zip file, and as it did before."""
+    (folder / "unet" / WEIGHTS).write_bytes(content)
+    with pytest.raises(DamagedModelError, match=rf"{WEIGHTS} is damaged: it is not a whole safetensors file"):
         load_diffusers(folder)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import operator
 import os
 import pathlib
 from collections.abc import Mapping
@@ -109,15 +110,20 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     header.pop("__metadata__", None)
     arrays = {}
     for name, about in header.items():
-        dtype = _DTYPES.get(about["dtype"])
+        try:
+            dtype, shape = _DTYPES.get(about["dtype"]), tuple(map(operator.index, about["shape"]))
+            first, last = (start + operator.index(offset) for offset in about["data_offsets"])
+        except (TypeError, KeyError, ValueError) as error:
+            raise DamagedModelError(f"{path} is damaged: its header does not say where {name!r} is") from error
         if dtype is None:
             raise DamagedModelError(f"{path}: tensor {name!r} must hold floating-point numbers, got {about['dtype']}")
-        first, last = (start + offset for offset in about["data_offsets"])
-        if last > len(content) or last - first != math.prod(about["shape"]) * np.dtype(dtype).itemsize:
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        if min(shape, default=0) < 0 or not start <= first == last - size <= len(content) - size:
             raise DamagedModelError(
-                f"{path} is damaged: tensor {name!r} ends at byte {last}, but the file has {len(content)} bytes"
+                f"{path} is damaged: tensor {name!r} of shape {shape} is at bytes {first} to {last}, but the file has "
+                f"{len(content)} bytes"
             )
-        arrays[name] = content[first:last].view(dtype).reshape(about["shape"])
+        arrays[name] = content[first:last].view(dtype).reshape(shape)
     return arrays
 
 
@@ -161,8 +167,8 @@ def with_tensors(template: Any, tensors: Mapping[str, np.ndarray], where: str, d
             f"{where} does not fit the settings: {len(missing)} tensors are missing{_first(missing)}, "
             f"{len(extra)} are not known{_first(extra)}"
         )
-    shapes = {torch: (_axes(tensors[torch]).shape, wanted[name].shape) for name, torch in names.items()}
-    wrong = [f"{name} {tensors[name].shape}" for name, (got, want) in shapes.items() if got != want]
+    shapes = {torch: _axes(np.broadcast_to(0.0, wanted[name].shape), back=True).shape for name, torch in names.items()}
+    wrong = [f"{name} {tensors[name].shape} for {want}" for name, want in shapes.items() if tensors[name].shape != want]
     if wrong:
         raise DamagedModelError(
             f"{where} does not fit the settings: {len(wrong)} tensors have wrong shapes{_first(wrong)}"

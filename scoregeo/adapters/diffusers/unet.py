@@ -1,7 +1,8 @@
 """diffusers' ``UNet2DModel``: its settings, and the network in flax."""
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from .layers import (
     ACTIVATIONS,
     DownBlock,
     Downsample,
+    Image,
     Initial,
     MidBlock,
     Resnet,
@@ -30,21 +32,8 @@ from .layers import (
 from .settings import Settings, image_shape
 from .skip_blocks import ATTENTION_GROUPS, IMAGE_CHANNELS, SkipDownBlock, SkipUpBlock
 
-# Blocks, and whether they attend.
-_DOWN = {
-    "DownBlock2D": False,
-    "AttnDownBlock2D": True,
-    "ResnetDownsampleBlock2D": False,
-    "SkipDownBlock2D": False,
-    "AttnSkipDownBlock2D": True,
-}
-_UP = {
-    "UpBlock2D": False,
-    "AttnUpBlock2D": True,
-    "ResnetUpsampleBlock2D": False,
-    "SkipUpBlock2D": False,
-    "AttnSkipUpBlock2D": True,
-}
+_DOWN = ("DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D", "SkipDownBlock2D", "AttnSkipDownBlock2D")
+_UP = ("UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D", "SkipUpBlock2D", "AttnSkipUpBlock2D")
 # Fourier features of the timestep: how their frequencies are drawn.
 _FOURIER_SCALE = 16.0
 
@@ -130,13 +119,13 @@ class UNetSettings(Settings):
             *zip(widths[::-1], self.up_block_types, strict=True),
         ]
         for width, kind in blocks:
-            if _is_skip(kind) and (_DOWN | _UP)[kind] and width % ATTENTION_GROUPS:
+            if _is_skip(kind) and _attends(kind) and width % ATTENTION_GROUPS:
                 raise ValueError(
                     f"`block_out_channels` must be divisible by {ATTENTION_GROUPS} where {kind} attends, got {width}"
                 )
         if self.attention_head_dim is None:
             return
-        attending = [width for width, kind in blocks if (_DOWN | _UP)[kind]]
+        attending = [width for width, kind in blocks if _attends(kind)]
         attending += [widths[-1]] if self.add_attention and self.mid_block_type is not None else []
         if attending and check_count("attention_head_dim", self.attention_head_dim) > min(attending):
             raise ValueError(
@@ -215,7 +204,8 @@ class _FourierFeatures(nnx.Module):
         self.weight = Constant(initial.normal(size, _FOURIER_SCALE))
 
     def __call__(self, t: Scalar) -> Vector:
-        angles = 2 * jnp.pi * jnp.log(t) * self.weight[...]
+        # Angles of a hundred radians are rounded to 1e-5: in diffusers' order, to what the network was trained on.
+        angles = jnp.log(t) * self.weight[...] * (2 * jnp.pi)
         return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)])
 
 
@@ -229,24 +219,34 @@ def _is_skip(kind: str) -> bool:
     return "Skip" in kind
 
 
-def _steps_by_resnet(kind: str, attends: bool, type_of_attending: str) -> bool:
-    """Whether a residual block changes the resolution: of two kinds always, of those that attend by a setting."""
-    return kind.startswith("Resnet") or (attends and type_of_attending == "resnet")
+def _attends(kind: str) -> bool:
+    return "Attn" in kind
+
+
+def _step(
+    kind: str,
+    type_of_attending: str,
+    channels: int,
+    style: Style,
+    resample: Callable[[Image], Image],
+    convolution: Callable[[], nnx.Module],
+) -> nnx.Module:
+    """What changes the resolution after a block: a residual block after two kinds always, after those that attend by a
+    setting, and else a convolution."""
+    if kind.startswith("Resnet") or (_attends(kind) and type_of_attending == "resnet"):
+        return Resnet(channels, channels, style, resample=resample)
+    return convolution()
 
 
 def _down_blocks(s: UNetSettings, style: Style) -> list[DownBlock | SkipDownBlock]:
     blocks, inputs, last = [], s.block_out_channels[0], len(s.block_out_channels) - 1
     for i, (kind, channels) in enumerate(zip(s.down_block_types, s.block_out_channels, strict=True)):
-        head_dim = _head_dim(s, channels, _DOWN[kind])
+        head_dim = _head_dim(s, channels, _attends(kind))
         if _is_skip(kind):
             block = SkipDownBlock(inputs, channels, s.layers_per_block, style, head_dim=head_dim, step=i < last)
         else:
-            if i == last:
-                step = None
-            elif _steps_by_resnet(kind, _DOWN[kind], s.downsample_type):
-                step = Resnet(channels, channels, style, resample=averaged)
-            else:
-                step = Downsample(channels, s.downsample_padding, style.initial)
+            plain = functools.partial(Downsample, channels, s.downsample_padding, style.initial)
+            step = _step(kind, s.downsample_type, channels, style, averaged, plain) if i < last else None
             block = DownBlock(inputs, channels, s.layers_per_block, style, head_dim=head_dim, step=step)
         blocks.append(block)
         inputs = channels
@@ -268,16 +268,12 @@ def _up_blocks(s: UNetSettings, style: Style) -> list[UpBlock | SkipUpBlock]:
     for i, (kind, channels) in enumerate(zip(s.up_block_types, widths, strict=True)):
         skipped = [channels] * s.layers_per_block + [widths[min(i + 1, last)]]
         inputs = list(zip([now] + [channels] * s.layers_per_block, skipped, strict=True))
-        head_dim = _head_dim(s, channels, _UP[kind])
+        head_dim = _head_dim(s, channels, _attends(kind))
         if _is_skip(kind):
             block = SkipUpBlock(inputs, channels, style, head_dim=head_dim, step=i < last)
         else:
-            if i == last:
-                step = None
-            elif _steps_by_resnet(kind, _UP[kind], s.upsample_type):
-                step = Resnet(channels, channels, style, resample=repeated)
-            else:
-                step = Upsample(channels, style.initial)
+            plain = functools.partial(Upsample, channels, style.initial)
+            step = _step(kind, s.upsample_type, channels, style, repeated, plain) if i < last else None
             block = UpBlock([sum(pair) for pair in inputs], channels, style, head_dim=head_dim, step=step)
         blocks.append(block)
         now = channels
