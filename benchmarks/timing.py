@@ -14,9 +14,13 @@ import numpy as np
 
 
 def write_rows(path: str | pathlib.Path | None, rows: list[dict[str, Any]]) -> None:
-    """The rows as a .csv file, if one is asked for."""
+    """The rows as a .csv file, if one is asked for. Each is told when it was first written, and on what."""
     if path is None:
         return
+    facts = about("jax")
+    stamp = {"date": facts["date"], "cores": facts["cores"], "load": round(facts["load"][0], 2)}
+    for row in rows:
+        row |= {key: value for key, value in (stamp | {"jax": facts["versions"]["jax"]}).items() if key not in row}
     with pathlib.Path(path).open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()

@@ -18,9 +18,9 @@ EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 DOCS = EXAMPLES.parent / "docs"
 
 
-def run(name, folder, *options):
-    """What the script prints, run in ``folder``, by a Python of its own."""
-    environment = {**os.environ, "MPLBACKEND": "Agg"}
+def run(name, folder, *options, **variables):
+    """What the script prints, run in ``folder``, by a Python of its own with further environment variables."""
+    environment = {**os.environ, "MPLBACKEND": "Agg", **variables}
     command = [sys.executable, str(EXAMPLES / name), *options]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
@@ -296,12 +296,24 @@ def test_gallery_has_no_other_pictures():
     assert sum(path.stat().st_size for path in (DOCS / "images" / "gallery").iterdir()) < 1_000_000
 
 
+@pytest.fixture
+def path_with_galaxygrad(tmp_path_factory):
+    """``PYTHONPATH`` of someone else's networks, which are installed from the registry for this test alone."""
+    if importlib.util.find_spec("galaxygrad") is not None:
+        return os.environ.get("PYTHONPATH", "")
+    place = tmp_path_factory.mktemp("packages")
+    settings = ["--quiet", "--python", sys.executable, "--target", str(place), "--no-deps"]
+    try:
+        subprocess.run(["uv", "pip", "install", *settings, "galaxygrad==0.1.9", "einops"], check=True, timeout=300)
+    except (OSError, subprocess.SubprocessError) as error:
+        pytest.skip(f"someone else's networks cannot be installed here: {error}")
+    return str(place)
+
+
 @pytest.mark.slow
-def test_galaxies(tmp_path):
-    # It is not imported here: its weights are read in single precision, which is not that of the tests.
-    if importlib.util.find_spec("galaxygrad") is None:
-        pytest.skip("someone else's networks: pip install galaxygrad==0.1.9")
-    out = run("galaxies.py", tmp_path, "--quick")
+def test_galaxies(tmp_path, path_with_galaxygrad):
+    # They are not imported here: the weights are read in single precision, which is not that of the tests.
+    out = run("galaxies.py", tmp_path, "--quick", PYTHONPATH=path_with_galaxygrad)
     apart = float(re.search(r"([\d.]+) apart", out).group(1))
     found = re.findall(r"^(Euclid|Stein|inverse Stein) +Geodesic\(length ([\d.]+) .* converged,", out, re.MULTILINE)
     lengths = {name: float(length) for name, length in found}

@@ -70,6 +70,36 @@ def test_a_network_of_images_from_file_to_picture(model, tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["flat vectors", "folder"])
+def test_images_from_other_files(kind, tmp_path, capsys):
+    """An .npz file of vectors that `--image-shape` makes images of, and a folder whose sub-folders are classes."""
+    data = digits()
+    pixels, labels = np.asarray(data.undo(data.points))[:30], np.asarray(data.labels)[:30]
+    if kind == "folder":
+        words = ["--data", tmp_path / "images", "--labels", "data"]
+        for i, (image, label) in enumerate(zip(pixels.reshape(-1, 8, 8), labels, strict=True)):
+            (tmp_path / "images" / str(label)).mkdir(parents=True, exist_ok=True)
+            Image.fromarray((255 / 16 * image).astype(np.uint8)).save(tmp_path / "images" / str(label) / f"{i}.png")
+    else:
+        words = ["--data", tmp_path / "images.npz", "--key", "x", "--image-shape", 8, 8]
+        np.savez(tmp_path / "images.npz", x=pixels, labels=labels)
+    model, half = tmp_path / "model", ["--no-potential", "--compute-dtype", "bfloat16", "--accumulation", "2"]
+    cli.main(["train", *map(str, words), "--out", str(model), *TRAIN, *SMALL, *half])
+    kept = DiffusionModel.load(model)
+    assert (kept.denoiser.net.shape, kept.denoiser.net.compute_dtype) == ((8, 8, 1), None)
+    assert (kept.denoiser.net.classes, kept.config.accumulation) == (10 if kind == "folder" else None, 2)
+    assert kept_image_shape(model, kept) == (8, 8)
+    condition = ["--condition", "7"] if kind == "folder" else []
+    grid = ["--out", str(tmp_path / "some.npy"), "--picture", str(tmp_path / "grid.png"), "--n", "9"]
+    cli.main(["sample", "--model", str(model), *grid, "--sampler", "heun", "--steps", "4", *condition])
+    with Image.open(tmp_path / "grid.png") as picture:
+        assert np.asarray(picture.convert("L")).std() > 10
+    np.save(tmp_path / "held_out.npy", pixels[:20])
+    cli.main(["evaluate", "--model", str(model), "--data", str(tmp_path / "held_out.npy"), "--samples", "0"])
+    assert "denoising of 20 held-out points" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_arithmetic_in_half_precision_ends_with_training(tmp_path):
     np.save(tmp_path / "images.npy", np.random.default_rng(0).normal(size=(40, 1, 16, 1)))
     words = ["--network", "dit", "--net-width", "8", "--blocks", "1", "--heads", "2", "--patch", "4"]
