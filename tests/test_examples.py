@@ -22,7 +22,7 @@ def run(name, folder, *options, **variables):
     """What the script prints, run in ``folder``, by a Python of its own with further environment variables."""
     environment = {**os.environ, "MPLBACKEND": "Agg", **variables}
     command = [sys.executable, str(EXAMPLES / name), *options]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import load_file
 
+NAMES = ("value", "jvp", "vjp")
 PLACE = pathlib.Path(__file__).parent / "golden_diffusers"
 
 
@@ -26,7 +27,6 @@ def errors(function, expected):
         value, jvp = jax.jvp(function, (x,), (v,))
         return value, jvp, jax.vjp(function, x)[1](w)[0]
 
-    names = ("value", "jvp", "vjp")
-    found = dict(zip(names, ours(x, v, w), strict=True))
-    assert all(found[name].dtype == x.dtype and found[name].shape == expected[name].shape for name in names)
-    return {name: float(np.abs(found[name] - expected[name]).max() / np.abs(expected[name]).max()) for name in names}
+    found = dict(zip(NAMES, ours(x, v, w), strict=True))
+    assert all(found[name].dtype == x.dtype and found[name].shape == expected[name].shape for name in NAMES)
+    return {name: float(np.abs(found[name] - expected[name]).max() / np.abs(expected[name]).max()) for name in NAMES}

@@ -13,7 +13,7 @@ with warnings.catch_warnings():
     torch = pytest.importorskip("torch")
     diffusers = pytest.importorskip("diffusers")
 
-from golden_check import errors
+from golden_check import NAMES, errors
 from torch_oracle import randomised, value_and_derivatives
 
 from scoregeo import datasets
@@ -31,8 +31,9 @@ from scoregeo.diffusion import FitConfig, fit
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")]
 TOLERANCE = 1e-5
-# Seven levels and 65 million weights in single precision: derivatives were 1.5e-5 apart, those of small ones 3e-6.
-LOOSER = {"ncsnpp_at_64": 3e-5}
+# Seven levels and 65 million weights: rounding alone puts derivatives in single precision 3e-6 from those in double,
+# torch's own too, and ours twice as far; on one processor the two were 1.5e-5 apart. Double precision is the judge.
+IN_DOUBLE = {"ncsnpp_at_64"}
 
 # As published, https://huggingface.co/google/ddpm-cifar10-32 and ddpm-ema-celebahq-256.
 PUBLISHED = {
@@ -120,10 +121,16 @@ def test_value_and_derivatives_of_a_network(case, tmp_path):
     scheduler.save_pretrained(tmp_path / "scheduler")
     network = load_diffusers(tmp_path, sample_size=size).denoiser.net.unet
     h, w, c = network.shape
-    expected = value_and_derivatives(lambda x: unet(x, torch.tensor(t)).sample, (c, h, w), 2)
+    expected, bounds = value_and_derivatives(lambda x: unet(x, torch.tensor(t)).sample, (c, h, w), 2), {}
+    if case in IN_DOUBLE:
+        unet, time = unet.double(), torch.tensor(float(np.float32(t)), dtype=torch.float64)
+        exact = value_and_derivatives(lambda x: unet(x, time).sample, (c, h, w), 2, torch.float64)
+        theirs = {k: float(np.abs(expected[k] - exact[k]).max() / np.abs(exact[k]).max()) for k in NAMES}
+        print(case, "torch in single precision", theirs)
+        expected, bounds = {**exact, **{k: expected[k] for k in "xvw"}}, {k: 3 * theirs[k] for k in NAMES}
     found = errors(lambda x: network(x, jnp.float32(t)), expected)
     print(case, network.shape, found)
-    assert max(found.values()) < LOOSER.get(case, TOLERANCE)
+    assert all(found[k] < max(TOLERANCE, bounds.get(k, 0.0)) for k in NAMES)
 
 
 def test_value_and_derivatives_of_an_autoencoder(tmp_path):

@@ -21,14 +21,15 @@ def channels_last(tensor):
     return np.ascontiguousarray(tensor.detach().numpy()[0].transpose(1, 2, 0))
 
 
-def value_and_derivatives(function, shape, seed):
-    """``x``, ``v``, ``w`` (of the shape of the output) and ``function(x)``, ``J v``, ``J^T w``, for batches of one."""
+def value_and_derivatives(function, shape, seed, dtype=torch.float32):
+    """``x``, ``v``, ``w`` (of the shape of the output) and ``function(x)``, ``J v``, ``J^T w``, for batches of one. The
+    first three are the same for every ``dtype``, that of the function."""
     generator = torch.Generator().manual_seed(seed)
-    x, v = (torch.randn((1, *shape), generator=generator) for _ in range(2))
+    x, v = (torch.randn((1, *shape), generator=generator).to(dtype) for _ in range(2))
     # The fast kernels of attention have no forward derivative.
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         value, jvp = torch.func.jvp(function, (x,), (v,))
-        w = torch.randn(value.shape, generator=generator)
+        w = torch.randn(value.shape, generator=generator).to(dtype)
         _, pullback = torch.func.vjp(function, x)
         (vjp,) = pullback(w)
     tensors = {"x": x, "v": v, "w": w, "value": value, "jvp": jvp, "vjp": vjp}
