@@ -32,7 +32,7 @@ from scoregeo.diffusion import FitConfig, fit
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")]
 TOLERANCE = 1e-5
 # Seven levels and 65 million weights: rounding alone puts derivatives in single precision 3e-6 from those in double,
-# torch's own too, and ours twice as far; on one processor the two were 1.5e-5 apart. Double precision is the judge.
+# torch's own too, and ours 5e-6; on one processor the two were 1.5e-5 apart. Double precision is the judge.
 IN_DOUBLE = {"ncsnpp_at_64"}
 
 # As published, https://huggingface.co/google/ddpm-cifar10-32 and ddpm-ema-celebahq-256.
