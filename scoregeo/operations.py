@@ -110,8 +110,8 @@ def squared_dist(
     return _of_geodesic(lambda found: 2 * found.energy, metric, x, y, solver, init, throw, with_result)
 
 
-def _for_length(solver: AbstractBoundarySolver | None, metric: AbstractMetric) -> AbstractBoundarySolver:
-    """``solver``, by default one that aims at the length alone."""
+def _for_length(solver: Any, metric: Any) -> AbstractBoundarySolver:
+    """``solver``, by default one that aims at the length alone. Both are checked later."""
     return default_solver(metric, length_only=True) if solver is None else solver
 
 

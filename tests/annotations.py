@@ -1,8 +1,8 @@
 """How annotations are checked while tests run: `checked` is what pyproject.toml gives to jaxtyping's plugin.
 
 The parts that it names there are checked, arguments and results. Left out are `adapters.diffusers`, as beartype warns
-of flax's lists of layers; the other adapters, the command line, and diffusion, whose tests have not all been run with
-it; and what is small and private, as `_checks`.
+of flax's lists of layers; `adapters.optuna`, whose functions check what they are given; the command line, whose tests
+put stand-ins in the place of models; and what is small and private, as `_checks`.
 
 There is one exception: of a door only what it returns is checked. Doors check what they are given themselves, in words,
 and take lists, NumPy's arrays and integers where they say what these become; tests give them what is wrong on purpose.

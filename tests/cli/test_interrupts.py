@@ -32,7 +32,7 @@ main()
 DEAF = """
 import sys, time
 from scoregeo import cli
-from scoregeo.cli._command import OutputOptions
+from scoregeo.cli._command import Command, OutputOptions
 
 def run(*_):
     print("ready", file=sys.stderr, flush=True)
@@ -42,7 +42,7 @@ def run(*_):
         except BaseException:
             pass
 
-cli._read = lambda words: (type("Deaf", (), {"run": run})(), OutputOptions())
+cli._read = lambda words: (type("Deaf", (Command,), {"run": run})(), OutputOptions())
 print("some output")
 cli.main()
 """

@@ -184,7 +184,7 @@ def test_alpha_is_the_integral_of_beta(kind):
 )
 def test_sub_vp_is_that_of_song(method, formula):
     """Song et al. 2021, equations 28 and 29."""
-    t = np.linspace(0.1, 1, 5)
+    t = jnp.linspace(0.1, 1, 5)
     values = getattr(SubVP(), method)(t)
     np.testing.assert_allclose(values, formula(0.1 + 19.9 * t, 0.1 * t + 9.95 * t**2), rtol=1e-12)
 

@@ -208,8 +208,8 @@ class _Setting:
     model: ScoreModel | AbstractScore
     family: Family
     data: Points
-    xs: Points
-    ys: Points
+    xs: Float[Array, "pairs d"]
+    ys: Float[Array, "pairs d"]
     objective: Objective
     solver: AbstractBoundarySolver | None
     init: AbstractStart

@@ -77,8 +77,8 @@ class Denoiser(nnx.Module):
         """Whether the score is a gradient field by construction."""
         return bool(getattr(self.net, "conservative", False))
 
-    def network_output(self, x: Point, sigma: Scalar, condition: Any = None) -> Vector:
-        """``F(c_in (x - mean), c_noise)``, the raw output of the network; shape ``(d,)``."""
+    def network_output(self, x: Point, sigma: Scalar, condition: Any = None) -> Array:
+        """``F(c_in (x - mean), c_noise)``, the raw output of the network; shape ``(d,)``, if that is as it should be."""
         return self._apply(self.net, x, sigma, condition)
 
     def score(self, x: Point, sigma: Scalar, condition: Any = None) -> Vector:

@@ -175,6 +175,8 @@ def fit(
         )
     least = float(config.schedule.noise_level(jnp.asarray(config.schedule.t_min)))
     source.check_resolution(least, standardized=standardization is not None, stacklevel=3)
+    if not (network is None or isinstance(network, nnx.Module)):
+        raise TypeError(f"`network` must be a flax nnx.Module, got {type(network).__name__}")
     denoiser = _denoiser(source, config, network)
     graphdef, weights, constants = nnx.split(denoiser, nnx.Param, ...)
     constants = nnx.to_pure_dict(constants)
@@ -344,8 +346,6 @@ def _denoiser(data: AbstractData, config: FitConfig, network: Network | None) ->
         key = jax.random.fold_in(jax.random.key(config.seed), 0)
         network = MLP(dim, config.width, config.depth, key=key, dtype=dtype, **_kind(data))
         network = Potential(network) if config.potential else network
-    elif not isinstance(network, nnx.Module):
-        raise TypeError(f"`network` must be a flax nnx.Module, got {type(network).__name__}")
     elif getattr(network, "dim", None) != dim:
         raise ValueError(f"`network` must have dim {dim} to match `data`, got {getattr(network, 'dim', None)}")
     elif condition is None and takes_conditions(network):
