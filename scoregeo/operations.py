@@ -110,7 +110,7 @@ def squared_dist(
     return _of_geodesic(lambda found: 2 * found.energy, metric, x, y, solver, init, throw, with_result)
 
 
-def _for_length(solver: Any, metric: Any) -> AbstractBoundarySolver:
+def _for_length(solver: Any, metric: Any) -> Any:
     """``solver``, by default one that aims at the length alone. Both are checked later."""
     return default_solver(metric, length_only=True) if solver is None else solver
 

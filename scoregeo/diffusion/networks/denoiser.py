@@ -78,7 +78,7 @@ class Denoiser(nnx.Module):
         return bool(getattr(self.net, "conservative", False))
 
     def network_output(self, x: Point, sigma: Scalar, condition: Any = None) -> Array:
-        """``F(c_in (x - mean), c_noise)``, the raw output of the network; shape ``(d,)``, if that is as it should be."""
+        """``F(c_in (x - mean), c_noise)``, the raw output of the network; shape ``(d,)``, if all is well."""
         return self._apply(self.net, x, sigma, condition)
 
     def score(self, x: Point, sigma: Scalar, condition: Any = None) -> Vector:
