@@ -5,10 +5,9 @@
 `closed_curve`: a smooth closed curve in R^10 and the exact score of data along it (noise level 0.15), between points 90
 and 149 degrees apart; ScoreJacobianMetric at strength 100, SteinMetric at 100 over the mean of |s|^2 on the straight
 line. `uneven`: the same curve with data that are 55 times as dense on one side as on the other (noise level 0.2).
-`learned`
-(some minutes of training): the score that a potential network has learned from points of the even curve, at the noise
-level 0.15, from straight lines and from a graph through some of these points (`from`). `network`: a random network
-minus x (`foundation.network`) in high dimension, noise level 0.5. Two minutes on two idle cores without what is
+`learned` (some minutes of training): the score that a potential network has learned from points of the even curve, at
+the noise level 0.15, from straight lines and from a graph through some of these points (`from`). `network`: a random
+network minus x (`foundation.network`) in high dimension, noise level 0.5. Two minutes on two idle cores without what is
 learned, most of it compiling. Seconds of all cores beside those of the wall, which depend on what else runs.
 """
 

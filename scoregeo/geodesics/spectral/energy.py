@@ -28,7 +28,14 @@ from ...metrics import (
 )
 from . import gauss_newton as gauss_newton  # registers the preconditioner of graph metrics
 from .legendre import Basis, Coefficients
-from .preconditioners import AbstractPreconditioner, LowRankRows, answers, low_rank_rows, preconditioner_for
+from .preconditioners import (
+    AbstractPreconditioner,
+    LowRankRows,
+    answers,
+    low_rank_parts,
+    low_rank_rows,
+    preconditioner_for,
+)
 
 
 class PathEnergy(eqx.Module):
@@ -123,13 +130,8 @@ class PathEnergy(eqx.Module):
         structure = self.structure
         if not answers(as_low_rank_update, structure) or answers(as_diagonal, structure):
             return False
-        rows = jax.eval_shape(lambda x: low_rank_rows(self, x, x, fraction), self.x)
-
-        def other_than_rows(x):
-            rows = low_rank_rows(self, x, self.x, fraction)
-            return rows.weights, rows.scale
-
-        return rows.weights.shape == (1,) and not depends_on_argument(other_than_rows, self.x)
+        factors, _ = jax.eval_shape(lambda x: low_rank_parts(self, x, fraction), self.x)
+        return factors.shape[0] == 1 and not depends_on_argument(lambda x: low_rank_parts(self, x, fraction)[1], self.x)
 
     def knowing(self, rows: LowRankRows | None) -> "PathEnergy":
         """The same energy, of a path at whose points these are the ``rows``."""

@@ -305,16 +305,21 @@ def answers(question: Callable, structure: AbstractInnerProduct) -> bool:
     return jax.eval_shape(question, structure) is not None
 
 
+def low_rank_parts(
+    problem: EnergyProblem, point: Point, fraction: Scalar | float
+) -> tuple[Float[Array, "n d"], tuple[Scalar | None, Float[Array, " n"]]]:
+    """Factors at ``point``, and scale and weights, of the part ``fraction`` of a metric that answers
+    `as_low_rank_update`."""
+    answer = as_low_rank_update(relaxed(problem.inner_product(point), fraction))
+    assert answer is not None  # its structure has answered
+    scale, update = answer
+    return update.factors, (scale, update.weights)
+
+
 def low_rank_rows(problem: EnergyProblem, point: Point, velocity: Point, fraction: Scalar | float) -> LowRankRows:
-    """The rows at one point of a path, of the part ``fraction`` of a metric that answers `as_low_rank_update`."""
+    """The rows at one point of a path, for `low_rank_parts` there."""
 
-    def factors_at(z):
-        answer = as_low_rank_update(relaxed(problem.inner_product(z), fraction))
-        assert answer is not None  # its structure has answered
-        scale, update = answer
-        return update.factors, (scale, update.weights)
-
-    u, pullback, (scale, weights) = jax.vjp(factors_at, point, has_aux=True)
+    u, pullback, (scale, weights) = jax.vjp(lambda z: low_rank_parts(problem, z, fraction), point, has_aux=True)
 
     def pulled(row):
         return pullback(row[:, None] * velocity)[0]

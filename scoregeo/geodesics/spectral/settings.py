@@ -41,7 +41,7 @@ class Settings(NamedTuple):
 
     def continues(self, level: Level) -> Flag:
         """Whether a search that fails on ``level`` is repeated along a continuation, and not on the next level."""
-        return self.continuation > 0 and (True if self.only_judges else level > 0)
+        return self.continuation > 0 and (self.only_judges | (level > 0))
 
     def is_last(self, level: Level) -> Flag:
         """Whether ``level`` is the last one."""

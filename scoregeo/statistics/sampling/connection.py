@@ -32,7 +32,7 @@ from jaxtyping import Array, Float
 from ..._types import Matrix, Point, Scalar, Vector
 from ...metrics import AbstractMetric, ConformalMetric, EuclideanMetric, ScaledMetric, SteinMetric
 from ...metrics.inner_products import MAX_DENSE
-from ...scores.base import check_score_value
+from ...scores.base import field
 
 
 class AbstractMap(eqx.Module):
@@ -112,7 +112,7 @@ def _(metric: SteinMetric, x: Point) -> Connection:
     if not metric.score.conservative:
         return connection.dispatch(AbstractMetric)(metric, x) if x.size <= MAX_DENSE else without_work(metric, x)
     strength = metric.strength.astype(x.dtype)
-    s, pushforward = jax.linearize(lambda y: check_score_value(metric.score(y), y), x)
+    s, pushforward = jax.linearize(field(metric.score), x)
     part = strength / (1 + strength * (s @ s))
     return lambda v: IdentityPlusLowRank(jnp.zeros((), x.dtype), (part * s)[None], pushforward(v)[None])
 
@@ -120,7 +120,7 @@ def _(metric: SteinMetric, x: Point) -> Connection:
 def without_work(metric: SteinMetric, x: Point) -> Connection:
     """The connection of a Stein metric with (3) in place of what its curl adds: of rank three, in O(d)."""
     strength = metric.strength.astype(x.dtype)
-    s, pushforward = jax.linearize(lambda y: check_score_value(metric.score(y), y), x)
+    s, pushforward = jax.linearize(field(metric.score), x)
     pullback = jax.linear_transpose(pushforward, x)
     part = strength / (1 + strength * (s @ s))
     b = pushforward(s) - pullback(s)[0]

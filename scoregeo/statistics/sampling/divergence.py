@@ -33,7 +33,7 @@ from ...metrics import (
     SteinMetric,
     as_diagonal,
 )
-from ...scores.base import check_score_value
+from ...scores.base import field
 
 # The largest dimension in which a metric without a formula is differentiated along every unit vector.
 MAX_DIVERGENCE = 256
@@ -179,7 +179,7 @@ def logdet_and_gradient(metric: AbstractMetric, x: Point) -> tuple[Scalar, Vecto
 
 def _score_and_derivatives(score: Any, x: Point, probes: Probes) -> tuple[Vector, Vector, Scalar]:
     """s, J s and tr J."""
-    s, pushforward = jax.linearize(lambda y: check_score_value(score(y), y), x)
+    s, pushforward = jax.linearize(field(score), x)
     return s, pushforward(s), _average(lambda z: z @ pushforward(z), x, probes)
 
 

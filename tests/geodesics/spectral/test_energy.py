@@ -1,5 +1,6 @@
 """Energies and derivatives of all points of a path, and the rows of a preconditioner that come with them."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,7 +54,7 @@ OTHERS = {"euclid": EuclideanMetric(), "varying": Varying(), "rank two": RankTwo
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("name", [*BY_ROWS, *OTHERS])
 def test_gradients_are_those_of_the_density(name, dtype, fraction):
-    metric = jax.tree.map(lambda a: a.astype(dtype) if eqx_float(a) else a, {**BY_ROWS, **OTHERS}[name])
+    metric = jax.tree.map(lambda a: a.astype(dtype) if eqx.is_inexact_array(a) else a, {**BY_ROWS, **OTHERS}[name])
     points, velocities = jnp.asarray(np.random.default_rng(1).normal(size=(2, 7, 3)), dtype)
     problem = PathEnergy(metric, points[0], points[1])
     densities, pulls, rows = jax.jit(lambda x, v: problem.gradients(x, v, fraction))(points, velocities)
@@ -68,10 +69,6 @@ def test_gradients_are_those_of_the_density(name, dtype, fraction):
     for found, by_autodiff in zip(pulls, derivatives, strict=True):
         assert found.dtype == dtype
         np.testing.assert_allclose(found[inside], by_autodiff[inside], rtol=tolerance, atol=tolerance)
-
-
-def eqx_float(leaf):
-    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
 
 
 @pytest.mark.parametrize("name", ["stein", "scaled", "graph"])
