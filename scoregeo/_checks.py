@@ -5,6 +5,8 @@ traced value has none yet. Inside ``jit`` a non-finite value shows up as a statu
 """
 
 import math
+import sys
+import warnings
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -14,6 +16,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
+
+# Packages whose frames lie between a public name and who called it: they wrap functions, or call what is given to them.
+_BETWEEN = {"scoregeo", "equinox", "jax", "jaxtyping", "beartype", "sklearn", "importlib", "functools", "contextlib"}
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn in the name of the line that called scoregeo, however many functions and wrappers are in between."""
+    frame = sys._getframe()
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in _BETWEEN:
+        frame = frame.f_back
+    place = str(frame.f_globals.get("__name__"))
+    seen = frame.f_globals.setdefault("__warningregistry__", {})
+    warnings.warn_explicit(message, category, frame.f_code.co_filename, frame.f_lineno, place, seen)
 
 
 def is_concrete(x: Any) -> bool:

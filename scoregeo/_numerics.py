@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
@@ -11,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
+
+from ._checks import warn
 
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
@@ -91,7 +92,7 @@ def is_resolved(offset: Any, scale: Any) -> bool:
     return bool((np.abs(as_double(offset)) <= _RESOLVED * as_double(scale)).all())
 
 
-def warn_if_unresolved(offset: Any, scale: Any, subject: str, advice: str, stacklevel: int = 3) -> None:
+def warn_if_unresolved(offset: Any, scale: Any, subject: str, advice: str) -> None:
     """Warn where float32 cannot hold numbers ``(d,)`` about ``offset`` that vary by ``scale``.
 
     ``subject`` begins the message and ``advice`` ends it.
@@ -100,8 +101,7 @@ def warn_if_unresolved(offset: Any, scale: Any, subject: str, advice: str, stack
         return
     offset, scale = np.broadcast_arrays(as_double(offset), as_double(scale))
     column = int(np.argmax(np.abs(offset) / scale))
-    warnings.warn(
+    warn(
         f"{subject} a mean of {offset.flat[column]:.9g} and a standard deviation of {scale.flat[column]:.3g} (column "
         f"{column}), which float32 cannot tell apart: {advice}",
-        stacklevel=stacklevel,
     )

@@ -3,21 +3,27 @@
 import dataclasses
 import json
 import math
+import warnings
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from scoregeo import (
+    ConformalMetric,
     EuclideanMetric,
     FunctionScore,
+    GaussianMixtureScore,
     Georce,
     MatrixMetric,
     MultiStart,
     PoleLadder,
     Shooting,
     SpectralNewton,
+    datasets,
     dist,
     pairwise_dist,
 )
@@ -32,10 +38,14 @@ from scoregeo._checks import (
     check_number,
     is_integer,
     is_number,
+    warn,
 )
+from scoregeo.adapters.sklearn import GeodesicKMeans
 from scoregeo.comparison import compare
 from scoregeo.diffusion import ConstantEMA, Heun, LogNormalLevels, MinSNRWeighting, PowerEMA, drop_condition
+from scoregeo.metrics import AbstractInnerProduct
 
+MOONS = datasets.two_moons(jax.random.key(0), 200)
 INTEGERS = (3, np.int64(3), np.int32(3), np.uint8(3))
 NUMBERS = (0.5, np.float64(0.5), np.float32(0.5))
 NO_NUMBERS = (True, np.bool_(True), "3", None, 3 + 0j, [3], np.array([3]), jnp.asarray(3))
@@ -261,3 +271,48 @@ class TestTypesOfNumPy:
     def test_what_is_no_number_is_told_why(self, x, message):
         with pytest.raises(TypeError, match=message):
             as_float(x, "x")
+
+
+class Plain(AbstractInnerProduct):
+    """What needs a matrix takes the defaults, which warn where it is large."""
+
+    def mv(self, v):
+        return 2 * v
+
+
+def _moved():
+    from scoregeo.fisher_rao import compare  # noqa: F401
+
+
+def _pipeline():
+    points = np.random.default_rng(0).normal(size=(200, 2))
+    make_pipeline(StandardScaler(), GeodesicKMeans(n_clusters=5, max_iter=1, random_state=0)).fit(points)
+
+
+class TestWarnings:
+    """A warning names the line that called scoregeo, whatever lies between: functions of ours, checks of annotations,
+    wrappers of JAX, pipelines of scikit-learn."""
+
+    @pytest.mark.parametrize(
+        "call",
+        [
+            lambda: GaussianMixtureScore.fit(MOONS.points, 3, key=jax.random.key(0), max_steps=1),
+            lambda: ConformalMetric.score_norm(MOONS.score, MOONS.points, 1e6),
+            lambda: jax.jit(lambda v: Plain().sqrt_mv(v))(jnp.ones(100)),
+            _moved,
+            _pipeline,
+        ],
+    )
+    def test_point_at_the_caller(self, call):
+        with pytest.warns((UserWarning, DeprecationWarning)) as caught:
+            call()
+        assert {warning.filename for warning in caught} == {__file__}
+
+    def test_are_said_once_at_a_line(self):
+        """As Python's own: filters and registries are those of the calling module."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("default")
+            for _ in range(3):
+                warn("once")
+            warn("elsewhere")
+        assert [str(warning.message) for warning in caught] == ["once", "elsewhere"]

@@ -25,7 +25,7 @@ FOUNDATION = {
 ALLOWED = {
     "_types": set(),
     "_checks": set(),
-    "_numerics": set(),
+    "_numerics": {"_checks"},
     "_function": {"_checks"},
     "_protocols": {"_types"},
     "_batching": {"_numerics"},

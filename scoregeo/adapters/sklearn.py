@@ -7,7 +7,6 @@ statistic does not converge they warn with scikit-learn's ``ConvergenceWarning``
 scikit-learn is imported when this module is, not before.
 """
 
-import warnings
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -22,7 +21,7 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from .. import statistics
-from .._checks import is_number
+from .._checks import is_number, warn
 from .._numerics import with_own_settings
 from .._results import RESULTS, status_name
 from .._types import Point, Points
@@ -102,7 +101,7 @@ class _MetricEstimator(BaseEstimator):
 
     def _warn(self, result: RESULTS) -> None:
         if not bool(result == RESULTS.successful):
-            warnings.warn(f"{type(self).__name__}: {RESULTS[result]}", ConvergenceWarning, stacklevel=3)
+            warn(f"{type(self).__name__}: {RESULTS[result]}", ConvergenceWarning)
 
     def _to_tangent(self, X: Any) -> tuple[Float[Array, "n d"], np.dtype]:
         """The logarithms of points at ``mean_``; raises ``RuntimeError`` for those that cannot be solved."""
@@ -139,11 +138,10 @@ class _MetricEstimator(BaseEstimator):
         lost = np.flatnonzero(~np.isfinite(points).all(1))
         if lost.size:
             rows = ", ".join(str(row) for row in lost[:_NAMED])
-            warnings.warn(
+            warn(
                 f"{type(self).__name__}: the geodesics of {lost.size} of {len(X)} rows could not be followed to their "
                 f"ends, which are not finite, the first {rows}: give coordinates closer to zero",
                 ConvergenceWarning,
-                stacklevel=3,
             )
         return points
 
@@ -361,5 +359,5 @@ class GeodesicKMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterM
             )
         if failed.any():
             message = f"{failed.sum()} of {failed.size} distances to centers could not be solved and count as infinite"
-            warnings.warn(f"{type(self).__name__}: {message}: {advice}", ConvergenceWarning, stacklevel=3)
+            warn(f"{type(self).__name__}: {message}: {advice}", ConvergenceWarning)
         return np.where(failed, np.inf, np.asarray(lengths))

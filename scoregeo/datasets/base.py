@@ -296,7 +296,7 @@ def _check_resolution(points: np.ndarray) -> None:
     least, most = as_double(points.min(0)), as_double(points.max(0))
     scale = np.where(most > least, (most - least) / 4, np.inf)  # a range has about four standard deviations
     advice = "standardise them in float64 first (`datasets.load`, `Standardization`), or enable JAX's float64"
-    warn_if_unresolved((least + most) / 2, scale, "`points` have", advice, stacklevel=4)
+    warn_if_unresolved((least + most) / 2, scale, "`points` have", advice)
 
 
 def moments_of_pixels(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

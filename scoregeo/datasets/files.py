@@ -6,12 +6,12 @@ in ``readers/``; here is what all kinds have in common.
 
 import os
 import pathlib
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._checks import warn
 from .base import Dataset, Standardization, as_float64, moments, moments_of_pixels
 from .readers.arrays import read_array
 from .readers.cells import read_cells
@@ -108,7 +108,7 @@ def load(
         size=size, channels=channels,
     )  # fmt: skip
     for sentence in found.left_out:
-        warnings.warn(f"`path` = '{path}': {sentence}", stacklevel=2)
+        warn(f"`path` = '{path}': {sentence}")
     return standardized(found, name_of(path), per_feature)
 
 

@@ -355,7 +355,7 @@ def _units(arrays: dict[str, np.ndarray], name: str) -> Standardization:
     axes = arrays.pop(f"{name}.axes", None)
     if mean.dtype == np.float32:
         advice = "version 0.1 wrote it in float32, so points are off by as much; train the model again"
-        warn_if_unresolved(mean, scale, f"the `{name}` of the model has", advice, stacklevel=4)
+        warn_if_unresolved(mean, scale, f"the `{name}` of the model has", advice)
     return Standardization(mean, scale, axes)
 
 

@@ -1,9 +1,9 @@
 """Fisher-Rao geometry: points are the parameters of distributions, the metric is Fisher information."""
 
 import importlib
-import warnings
 from typing import Any
 
+from .._checks import warn
 from .base import AbstractExponentialFamily, AbstractFamily
 from .bridge import location_fisher, location_fisher_trace, marginal_dist, marginal_length
 from .exact import AbstractExactFamily, ClosedForm
@@ -112,5 +112,5 @@ def __getattr__(name: str) -> Any:
     if name not in _IN_COMPARISON:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     message = f"{name} has moved: import it from scoregeo.comparison instead of scoregeo.fisher_rao"
-    warnings.warn(message, DeprecationWarning, stacklevel=2)
+    warn(message, DeprecationWarning)
     return getattr(importlib.import_module("scoregeo.comparison"), name)

@@ -15,7 +15,6 @@ so that the curve t -> p_t has the Fisher-Rao length  int sqrt(E_{p_t}[(d/dt log
 distance between its ends. (Cover & Thomas 2006, sec. 17.7; Song et al. 2021, arXiv 2011.13456.)
 """
 
-import warnings
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -24,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._checks import as_float, as_points, check_count, is_concrete
+from .._checks import as_float, as_points, check_count, is_concrete, warn
 from .._numerics import safe_sqrt
 from .._types import Matrix, Points, Scalar
 from ..scores import GaussianScore
@@ -209,8 +208,7 @@ def _warn(estimate: Estimate, n: int, what: str, singular: bool = False) -> None
         return
     value, error = float(estimate.value), float(estimate.standard_error)
     if singular or error > _LARGE * abs(value):
-        warnings.warn(
+        warn(
             f"{n} samples are few: the estimate of {what} has the standard error {error:.3g}"
             + (" in its trace, and is singular" if singular else f" (its value is {value:.3g})"),
-            stacklevel=3,
         )

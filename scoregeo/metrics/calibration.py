@@ -7,7 +7,6 @@ straight line leaves the data, it pays ``ratio`` times. (The middle of such line
 half of them are on a moon.) Costs are those of squared lengths, G.
 """
 
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._checks import as_float, as_points, check_count, check_finite, is_concrete
+from .._checks import as_float, as_points, check_count, check_finite, is_concrete, warn
 from .._numerics import with_own_settings
 from .._types import Point, Points, Scalar
 from ..scores import AbstractScore
@@ -123,10 +122,9 @@ def saturating(
     most = 1 + _NEARLY * (bound - 1)
     reached = jnp.minimum(ratio, most)
     if is_concrete(reached) and float(reached) < float(ratio):
-        warnings.warn(
+        warn(
             f"`ratio` {float(ratio):.4g} is out of reach: {name} is {float(bound):.4g} times as large "
             f"{places[1]} as {places[0]}; the metric is calibrated to {float(reached):.4g}",
-            stacklevel=4,
         )
     return Reached((reached - 1) / (off - reached * on), reached)
 

@@ -7,7 +7,6 @@ functions of `structure`, never by its type.
 
 import abc
 import functools
-import warnings
 from typing import ClassVar
 
 import equinox as eqx
@@ -16,6 +15,7 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float
 
+from .._checks import warn
 from .._cholesky import solve_positive
 from .._numerics import safe_sqrt
 from .._types import Matrix, Scalar, Vector
@@ -112,11 +112,9 @@ class AbstractInnerProduct(eqx.Module):
 
 @functools.cache  # a class and method are warned of once
 def _warn_of_matrix(name: str, method: str, dim: int) -> None:
-    warnings.warn(
+    warn(
         f"{name}.{method} is the default, which forms a {dim} x {dim} matrix: write `{method}` for the structure of "
         "the class",
-        UserWarning,
-        stacklevel=4,
     )
 
 

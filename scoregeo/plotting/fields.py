@@ -1,6 +1,5 @@
 """Fields over the plane: a density, a score, a metric."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.contour import QuadContourSet
 from matplotlib.quiver import Quiver
 
-from .._checks import as_float, check_count
+from .._checks import as_float, check_count, warn
 from .._types import Point, Scalar, Vector
 from ..metrics import AbstractMetric
 from ..scores import AbstractScore, LineIntegralScore
@@ -160,11 +159,10 @@ def _warn_of_curl(log_prob: Callable, points: np.ndarray) -> None:
     some, bases = (points[:: -(-len(points) // count)] for count in (_PLACES, _BASES))
     spread = float(np.max(score.spread(as_float(some, "points"), as_float(bases, "points"))))
     if spread > _LEVEL:
-        warnings.warn(
+        warn(
             f"log p depends on the path, since the score has curl: from other base points it is {spread:.2g} nats away "
             "(standard deviation) where the picture shows it. A density that does not is learned with "
             "FitConfig(potential=True)",
-            stacklevel=3,
         )
 
 

@@ -1,6 +1,5 @@
 """Whole figures, composed from the functions of this folder: what the demo and the command line write."""
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from .._checks import warn
 from ..datasets import Dataset
 from ..geodesics import Geodesic
 from ..metrics import AbstractMetric, SteinMetric
@@ -180,11 +180,10 @@ def _warn_of_curl(gaps: Sequence[tuple[float, float]]) -> None:
     """Warn if log p at the end of a path, by the largest of ``gaps``, depends visibly on the path."""
     gap, height = max(gaps, default=(0.0, 0.0))
     if gap > _VISIBLE * height:
-        warnings.warn(
+        warn(
             f"log p depends on the path, since the score has curl: along the geodesic and along the straight line to "
             f"the same end point it is {gap:.2g} nats apart, where the curves span {height:.2g}. A score without curl "
             "is learned with FitConfig(potential=True)",
-            stacklevel=3,
         )
 
 

@@ -2,7 +2,6 @@
 
 import abc
 import functools
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._checks import as_scalar, is_concrete, is_real
+from .._checks import as_scalar, is_concrete, is_real, warn
 from .._numerics import is_traced
 from .._protocols import KnowsNoiseLevel
 from .._types import Point, Scalar, Vector
@@ -77,11 +76,10 @@ def warn_if_far(score: AbstractScore, x: Point) -> None:
     deviations = np.abs(point - mean) / np.where(deviation > 0, deviation, np.inf)
     if deviations.max() > _FAR:
         column = int(deviations.argmax())
-        warnings.warn(
+        warn(
             f"a point is {deviations.max():.3g} standard deviations away from {known.source}: its coordinate {column} "
             f"is {float(point[column]):.6g}, the mean of the data {np.broadcast_to(mean, point.shape)[column]:.6g}. "
             "Nothing is known there. Are both in the same units, with the same standardisation?",
-            stacklevel=2,
         )
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._checks import as_float, as_points, check_count, check_finite, is_concrete
+from .._checks import as_float, as_points, check_count, check_finite, is_concrete, warn
 from .._types import Point, Points, Scalar, Vector
 from .base import AbstractScore, at_noise_level, highest_log_prob
 from .gaussian import check_noise, whitening
@@ -169,7 +169,7 @@ class GaussianMixtureScore(AbstractScore):
             raise ValueError(message) from error
         if not mixture.converged_:
             message = f"expectation maximisation ended at max_steps={max_steps} before it met its tolerance"
-            warnings.warn(message, stacklevel=2)
+            warn(message)
         # The bound that a step reports is the likelihood before it.
         return score, np.append(mixture.lower_bounds_[1:], mixture.score(points - centre))
 

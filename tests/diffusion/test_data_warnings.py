@@ -13,7 +13,7 @@ NORMAL = np.random.default_rng(0).normal(size=(600, 2))
 
 
 def said(data):
-    as_data(data, None, CONFIG).check_resolution(0.002, standardized=False, stacklevel=2)
+    as_data(data, None, CONFIG).check_resolution(0.002, standardized=False)
 
 
 @pytest.mark.parametrize("scales", [(1.0, 1e-3), (10.0, 0.02), (300.0, 0.1)])

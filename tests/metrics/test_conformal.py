@@ -1,8 +1,5 @@
 """Conformal metrics against closed forms, the Christoffel symbols of the same matrix, and the definition of `ratio`."""
 
-import re
-import subprocess
-import sys
 import warnings
 
 import jax
@@ -342,21 +339,6 @@ def test_ratio_is_what_leaving_the_data_costs(kind, ratio):
         assert "is out of reach" in str(caught[0].message)
     # 64 pairs against 3,000: the exponent is known to some percent.
     assert np.log(cost_ratio(metric)) == pytest.approx(np.log(reached), rel=0.15)
-
-
-@pytest.mark.slow
-def test_a_ratio_out_of_reach_is_warned_of_where_it_was_asked_for(tmp_path):
-    # In a process of its own, because checks of annotations put frames between the caller and the warning.
-    script = tmp_path / "asks.py"
-    script.write_text(
-        "import jax\n"
-        "from scoregeo import ConformalMetric, datasets\n"
-        "moons = datasets.two_moons(jax.random.key(0), 200)\n"
-        "ConformalMetric.score_norm(moons.score, moons.points, 1e6)\n"
-    )
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"asks\.py:4: UserWarning: `ratio` 1e\+06 is out of reach", done.stderr), done.stderr
 
 
 def test_power_of_median_data_is_one():

@@ -1,11 +1,10 @@
 """Settings as diffusers keeps them: JSON dictionaries with the name of a class."""
 
 import dataclasses
-import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from ..._checks import check_count, is_integer
+from ..._checks import check_count, is_integer, warn
 from .layers import groups_of
 
 # What training scripts add to the settings of a network when they save its running average.
@@ -59,7 +58,7 @@ class Settings:
         given = {key: value for key, value in values.items() if not key.startswith("_") and key not in _OF_AVERAGES}
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(given) - known):
-            warnings.warn(f"{name}: settings that are not known here are left out: {unknown}", stacklevel=3)
+            warn(f"{name}: settings that are not known here are left out: {unknown}")
         return cls(**{key: value for key, value in given.items() if key in known})
 
     def to_dict(self) -> dict[str, Any]:

@@ -19,7 +19,6 @@ and float32 loses digits as ``1/r``. If ``F = grad f`` then ``s`` is the gradien
 the log density up to a constant, because ``c_in`` depends on ``r`` only.
 """
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +27,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
+from ..._checks import warn
 from ..._types import Point, Scalar, Vector
 from . import Network
 
@@ -90,7 +90,7 @@ class Denoiser(nnx.Module):
     def __call__(self, x: Point, sigma: Scalar, condition: Any = None) -> Vector:
         """The score, as `score` computes it. Deprecated: the call of a denoiser would be expected to denoise."""
         message = "calling a Denoiser is deprecated: use `score` for the score, or `denoise` for the denoised point"
-        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        warn(message, DeprecationWarning)
         return self.score(x, sigma, condition)
 
     def denoise(self, x: Point, sigma: Scalar, condition: Any = None) -> Point:

@@ -15,7 +15,6 @@ import os
 import re
 import shutil
 import uuid
-import warnings
 from collections.abc import Iterable
 from typing import Any, cast
 
@@ -24,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..._atomic import make_writable
+from ..._checks import warn
 from ..config import FitConfig
 from ..files import DamagedModelError, check_directory, flatten, unflatten
 from ..history import TrainingHistory
@@ -152,7 +152,7 @@ class Checkpoints:
                 )
             restored = jax.tree.map(jnp.array, unflatten(state.to_dict(), arrays, where))
             for line in unreadable:
-                warnings.warn(f"{line}; going on from {where}", stacklevel=3)
+                warn(f"{line}; going on from {where}")
             self._put_aside([number for number in self._steps() if number > step])
             return TrainState.from_dict(restored), saved_history
         if unreadable:

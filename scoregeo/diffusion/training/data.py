@@ -11,7 +11,6 @@ coordinate to the digits in which it varies. Vectors that condition are standard
 import abc
 import functools
 import itertools
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, cast
 
@@ -20,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from ..._checks import as_native, as_numbers, as_points
+from ..._checks import as_native, as_numbers, as_points, warn
 from ..._numerics import as_double, warn_if_unresolved
 from ...datasets import Dataset, Standardization
 from ...datasets.base import moments
@@ -113,7 +112,7 @@ class AbstractData(abc.ABC):
             result[start : start + len(block)] = block - self.mean
         return result
 
-    def check_resolution(self, level: float, standardized: bool, stacklevel: int) -> None:
+    def check_resolution(self, level: float, standardized: bool) -> None:
         """Warn where coordinates vary by less than the smallest noise ``level`` or, unless somebody chose their units,
         far less than others; where some points are far from all others, and where float32 cannot hold the data in the
         units in which they come."""
@@ -121,14 +120,13 @@ class AbstractData(abc.ABC):
         far = np.where(stands_out, self.ranges / np.where(stands_out, self.middles, 1), 0)
         if far.max() > _OUTLIER:
             column = int(far.argmax())
-            warnings.warn(
+            warn(
                 f"`data` have points far from all others: in column {column} their range is {far[column]:.3g} times "
                 "that of their middle half. The units that noise is measured in are made by these points, and the "
                 "score between them and the rest is not learned: leave them out, or transform the column (a logarithm)",
-                stacklevel=stacklevel,
             )
         else:
-            self._check_scales(level, standardized, stacklevel + 1)
+            self._check_scales(level, standardized)
         if self.dtype != np.float32:
             return
         advice = (
@@ -136,18 +134,17 @@ class AbstractData(abc.ABC):
             "Standardise the data (scoregeo.datasets.Standardization), or enable JAX's float64"
         )
         varies = np.where(self.ranges > 0, self.deviations, np.inf)
-        warn_if_unresolved(self.mean, varies, "`data` have", advice, stacklevel + 1)
+        warn_if_unresolved(self.mean, varies, "`data` have", advice)
 
-    def _check_scales(self, level: float, standardized: bool, stacklevel: int) -> None:
+    def _check_scales(self, level: float, standardized: bool) -> None:
         varying = (self.ranges > 0) & (self.ranges < _VARIES * self.middles)
         # A range is at least about four standard deviations.
         if (hidden := np.flatnonzero(varying & (self.ranges < 4 * level))).size:
             column = int(hidden[0])
-            warnings.warn(
+            warn(
                 f"`data` vary in column {column} by {self.ranges[column]:.3g} in all, which the smallest noise level "
                 f"of {level:.3g} (`schedule`) hides: nothing is learned about it. Standardise the data "
                 "(scoregeo.datasets.Standardization, with a scale for each column where their units differ)",
-                stacklevel=stacklevel,
             )
             return
         if standardized or not varying.any():  # pixels and principal components vary by as much as they do
@@ -155,11 +152,10 @@ class AbstractData(abc.ABC):
         varies = np.where(varying, self.ranges, np.nan)
         small, large = int(np.nanargmin(varies)), int(np.nanargmax(varies))
         if varies[large] > _SAME_UNITS * varies[small]:
-            warnings.warn(
+            warn(
                 f"`data` vary by {varies[large]:.3g} in column {large} and by {varies[small]:.3g} in column {small}: "
                 "noise is the same in all columns, and at most of its levels hides the smaller one. Standardise the "
                 "data (scoregeo.datasets.Standardization, with a scale for each column)",
-                stacklevel=stacklevel,
             )
 
     @abc.abstractmethod

@@ -10,7 +10,6 @@ import functools
 import hashlib
 import math
 import os
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
+from ..._checks import warn
 from ...datasets import Dataset
 from ..config import FitConfig, RunConfig
 from ..history import TrainingHistory
@@ -167,14 +167,13 @@ def fit(
     source = as_data(data, conditions, config)
     level = float(config.schedule.noise_level(jnp.asarray(config.schedule.t_max)))
     if level < _SPREADS * source.spread:
-        warnings.warn(
+        warn(
             f"`data` has a standard deviation of {source.spread:.3g}, too much for a largest noise level of "
             f"{level:.3g} (`schedule`): below {_SPREADS} times that, samples come out too narrow. Standardise the data "
             "(scoregeo.datasets.Standardization), or give a schedule with a larger `sigma_max`",
-            stacklevel=2,
         )
     least = float(config.schedule.noise_level(jnp.asarray(config.schedule.t_min)))
-    source.check_resolution(least, standardized=standardization is not None, stacklevel=3)
+    source.check_resolution(least, standardized=standardization is not None)
     if not (network is None or isinstance(network, nnx.Module)):
         raise TypeError(f"`network` must be a flax nnx.Module, got {type(network).__name__}")
     denoiser = _denoiser(source, config, network)

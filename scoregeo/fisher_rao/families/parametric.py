@@ -8,7 +8,6 @@ and an expectation is a set of points x_i with weights w_i (`ExactSum`, `Quadrat
 """
 
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..._checks import check_count, check_finite, is_concrete
+from ..._checks import check_count, check_finite, is_concrete, warn
 from ..._function import TracedFunction
 from ..._numerics import with_own_settings
 from ..._types import Matrix, Point, Points, Scalar, Vector
@@ -269,10 +268,9 @@ def _warn_if_coarse(expectation, matrix, error, names):
     i, j = np.unravel_index(np.argmax(relative), relative.shape)
     if relative[i, j] > _COARSE:
         needed = math.ceil(expectation.samples * (relative[i, j] / _COARSE) ** 2)
-        warnings.warn(
+        warn(
             f"Monte Carlo with {expectation.samples} samples gives the Fisher information of ({names[i]}, {names[j]}) "
             f"as {matrix[i, j]:.3g} with standard error {error[i, j]:.2g}: take about {needed} samples",
-            stacklevel=4,
         )
 
 
