@@ -26,14 +26,13 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ._checks import as_point, is_concrete
-from ._numerics import with_own_settings
+from ._numerics import program
 from ._traces import MAX_EXACT, check_probes, directions, trace, weighted_pair_mean
 from ._types import Point, Scalar, Vector
 from .geodesics.checks import check_metric
@@ -325,8 +324,7 @@ def _inside(metric: AbstractMetric, x: Point, value: Scalar) -> Scalar:
     return jnp.where(metric.domain(x) > 0, value, jnp.nan)
 
 
-@eqx.filter_jit
-@with_own_settings
+@program
 def _sectional(metric: AbstractMetric, x: Point, u: Vector, v: Vector) -> Scalar:
     product = metric.at(x)
     u, v = u / product.norm(u), v / product.norm(v)
@@ -338,8 +336,7 @@ def _sectional(metric: AbstractMetric, x: Point, u: Vector, v: Vector) -> Scalar
     return _inside(metric, x, riemann_tensor(metric, x).form(u, v, u, v))
 
 
-@eqx.filter_jit
-@with_own_settings
+@program
 def _ricci(metric, x, v, probes, key):
     us = directions(probes, key, x.size, x.dtype)
     raised = jax.vmap(metric.at(x).solve)(us)
@@ -354,8 +351,7 @@ def _ricci(metric, x, v, probes, key):
     return _inside(metric, x, value), error
 
 
-@eqx.filter_jit
-@with_own_settings
+@program
 def _scalar(metric, x, probes, key):
     us = directions(probes, key, x.size, x.dtype)
     raised = jax.vmap(metric.at(x).solve)(us)
@@ -370,8 +366,7 @@ def _scalar(metric, x, probes, key):
     return _inside(metric, x, value), error
 
 
-@eqx.filter_jit
-@with_own_settings
+@program
 def _volume(metric, x):
     product = metric.at(x)
     # A class that knows its dimension need not take it as an argument.

@@ -5,12 +5,11 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._numerics import with_own_settings
+from .._numerics import program
 
 # The grid goes on around the view by this part of its longer side, for geodesics that leave it.
 _MARGIN = 0.15
@@ -78,8 +77,7 @@ class Grid:
         return {"x": self.x, "y": self.y, "step": self.step, "nx": self.nx, "ny": self.ny}
 
 
-@eqx.filter_jit
-@with_own_settings
+@program
 def _values(fn: Callable[..., Any], points: jax.Array) -> Any:
     return jax.lax.map(fn, points, batch_size=_TOGETHER)
 

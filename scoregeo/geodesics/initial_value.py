@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float
 
 from .._checks import as_point
 from .._function import depends_on_argument
-from .._numerics import by_precision, frozen, with_own_settings
+from .._numerics import by_precision, frozen, program, with_own_settings
 from .._results import RESULTS, first_failure, no_host_checks, raise_if_failed
 from .._types import Point, Points, Scalar, Vector
 from ..metrics import AbstractMetric
@@ -212,8 +212,7 @@ def reason(
     return first_failure([(left, RESULTS.outside_domain), (unknown, RESULTS.metric_nonfinite), (True, result)])
 
 
-@eqx.filter_jit
-@with_own_settings
+@program
 def _shoot(metric, x, v, ts, dense, solver, stepsize_controller, adjoint, max_steps, event):
     stops = Stops(metric, x, v, event)
     inside = stops.starts_inside(metric, x)

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float
 
 from .._checks import is_concrete
 from .._display import curves_svg, page
-from .._numerics import frozen, safe_sqrt, with_own_settings
+from .._numerics import frozen, program, safe_sqrt
 from .._results import RESULTS, raise_if_failed, status_name
 from .._types import Point, Points, Scalar
 from .certificate import Measurement, impossible, isolated, judge
@@ -197,8 +197,7 @@ class Geodesic(eqx.Module):
         )
 
 
-@eqx.filter_jit  # op by op, a curve is some twenty programs to compile
-@with_own_settings
+@program  # op by op, a curve is some twenty programs to compile
 def _at_times(curve: AbstractCurve, ts: Float[Array, " n"]) -> tuple[Points, Points]:
     return jax.vmap(curve)(ts)
 

@@ -1,8 +1,6 @@
 """The boundary value problem: `geodesic`, which checks what it is given and calls a solver."""
 
-import equinox as eqx
-
-from .._numerics import with_own_settings
+from .._numerics import program
 from .._types import Point
 from ..metrics import AbstractMetric
 from .base import AbstractBoundarySolver, default_solver
@@ -11,8 +9,7 @@ from .solution import Geodesic, raise_unless_successful
 from .starts import AbstractStart
 
 
-@eqx.filter_jit
-@with_own_settings
+@program
 def _solve(solver, metric, x, y, init, ts):
     curve = init(metric, x, y) if isinstance(init, AbstractStart) else init
     return solver.solve(metric, x, y, curve, ts)

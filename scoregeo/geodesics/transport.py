@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from .._checks import as_point, check_counts, setting
-from .._numerics import with_own_settings
+from .._numerics import program, with_own_settings
 from .._results import RESULTS, first_failure, no_host_checks, raise_if_failed
 from .._types import Point, Points, Scalar, Vector
 from ..metrics import AbstractMetric
@@ -273,8 +273,7 @@ def _raise(values: Any, geodesic: Geodesic, result: RESULTS) -> Any:
     return raise_if_failed(values, first_failure([(along != RESULTS.successful, along), (True, result)]))
 
 
-@eqx.filter_jit
-@with_own_settings
+@program
 def _transport(method, metric, curve, w, ts, t_end):
     return method.transport(metric, curve, w, ts, t_end)
 
@@ -321,8 +320,7 @@ def parallel_transport(
     return _raise(values, geodesic, result) if throw else values
 
 
-@eqx.filter_jit
-@with_own_settings
+@program
 def _jacobi(method, metric, curve: AbstractCurve, j0, dj0, ts, t_end):
     start = curve(jnp.zeros((), ts.dtype))
     # D_t J = J' + Gamma(gamma', J), at the start and, backwards, at the samples.

@@ -1,19 +1,17 @@
 """The independent certificate of a geodesic: re-integrate it with diffrax and see where that leads."""
 
 import diffrax
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from .._numerics import with_own_settings
+from .._numerics import program
 from .._types import Scalar
 from ..metrics import AbstractMetric
 from .initial_value import end_state
 from .solution import Geodesic
 
 
-@eqx.filter_jit
-@with_own_settings
+@program
 def verify(metric: AbstractMetric, geodesic: Geodesic, *, max_steps: int = 1024) -> Scalar:
     """The largest relative defect of ``geodesic`` when each segment between its samples is integrated again with
     diffrax.

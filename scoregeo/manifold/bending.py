@@ -10,13 +10,12 @@ submanifold of any codimension.
 
 from collections.abc import Callable
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._checks import as_point, as_points
-from .._numerics import with_own_settings
+from .._numerics import program
 from .._types import Point, Scalar, Vector
 from ..scores import AbstractScore
 from ..scores.base import field
@@ -117,8 +116,7 @@ def _turning(score: AbstractScore, x: Point, noise_level: Scalar) -> Callable[[V
     return turning
 
 
-@eqx.filter_jit
-@with_own_settings
+@program
 def _second_fundamental_form(score, x, u, v, noise_level, basis):
     def onto(w):
         return basis.T @ (basis @ w)
@@ -128,8 +126,7 @@ def _second_fundamental_form(score, x, u, v, noise_level, basis):
     return turned - project(turned)
 
 
-@eqx.filter_jit
-@with_own_settings
+@program
 def _curvatures(score, x, noise_level, k):
     """Mean curvature vector and mean sectional curvature."""
     basis = leading_eigenvectors(projector_mv(score, x, noise_level), k, x)

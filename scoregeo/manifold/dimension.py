@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from .._checks import check_count
-from .._numerics import with_own_settings
+from .._numerics import program
 from .._traces import check_probes, directions, jackknife, trace, weighted_mean, weighted_pair_mean
 from .._types import Point, Scalar, Vector
 from ..scores import AbstractScore
@@ -155,8 +154,7 @@ def _by_directions(estimate, score, x, noise_level, probes, key, with_error):
     return value if with_error else value[0]
 
 
-@eqx.filter_jit
-@with_own_settings
+@program
 def _denoising_dimension(score, x, noise_level, key, samples):
     noise = jax.random.normal(key, (samples, x.size), x.dtype)
     found = noise_level * all_products(field(score), x + noise_level * noise)
@@ -165,8 +163,7 @@ def _denoising_dimension(score, x, noise_level, key, samples):
     return jnp.mean(terms), jnp.std(terms, ddof=1) / jnp.sqrt(samples)
 
 
-@eqx.filter_jit
-@with_own_settings
+@program
 def _intrinsic_dimension(score, x, noise_level, probes, key):
     us = directions(probes, key, x.size, x.dtype)
     s, push = jax.linearize(field(score), x)
@@ -176,8 +173,7 @@ def _intrinsic_dimension(score, x, noise_level, probes, key):
     return x.size + factor * (s @ s) + factor * value, factor * error
 
 
-@eqx.filter_jit
-@with_own_settings
+@program
 def _participation_rank(score, x, noise_level, probes, key):
     us = directions(probes, key, x.size, x.dtype)
     products = all_products(projector_mv(score, x, noise_level), us)
@@ -191,8 +187,7 @@ def _participation_rank(score, x, noise_level, probes, key):
     return jackknife(rank, probes, x.dtype)
 
 
-@eqx.filter_jit
-@with_own_settings
+@program
 def _normal_bundle_dimension(score, x, noise_level, key, samples):
     around = x + noise_level * jax.random.normal(key, (samples, x.size), x.dtype)
     values = jnp.linalg.svd(all_products(field(score), around), compute_uv=False)

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
@@ -11,7 +10,7 @@ from jax.experimental.sparse.linalg import lobpcg_standard
 from jaxtyping import Array, Float
 
 from .._checks import as_point, check_count
-from .._numerics import with_own_settings
+from .._numerics import program, with_own_settings
 from .._types import Matrix, Point, Scalar, Vector
 from ..scores import AbstractScore
 from ..scores.base import field, noise_level_of
@@ -105,8 +104,7 @@ def tangent_space(
     return _tangent_space(score, x, noise_level, check_dimension(k, x))
 
 
-@eqx.filter_jit
-@with_own_settings
+@program
 def _tangent_space(score, x, noise_level, k):
     return leading_eigenvectors(projector_mv(score, x, noise_level), k, x)
 

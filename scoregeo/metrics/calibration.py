@@ -10,14 +10,13 @@ half of them are on a moon.) Costs are those of squared lengths, G.
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._checks import as_float, as_points, check_count, check_finite, is_concrete, warn
-from .._numerics import with_own_settings
+from .._numerics import program
 from .._types import Point, Points, Scalar
 from ..scores import AbstractScore
 
@@ -70,8 +69,7 @@ def contrast(data: Points, key: PRNGKeyArray | None = None, pairs: int = 64) -> 
     return Contrast(on, lines.reshape(-1, data.shape[1]))
 
 
-@eqx.filter_jit
-@with_own_settings
+@program
 def _values(fn: Callable[[Point], Scalar], points: Points) -> Float[Array, " n"]:
     return jax.lax.map(fn, points, batch_size=min(_SIDE_BY_SIDE, len(points)))
 

@@ -9,14 +9,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._checks import as_point, as_points, check_count
-from .._numerics import with_own_settings
+from .._numerics import program
 from .._types import Point, Points, Scalar, Vector
 from .base import AbstractScore, at_noise_level, check_score_value
 from .density import as_score
 
 
-@eqx.filter_jit
-@with_own_settings
+@program
 def log_prob_along(score: AbstractScore, points: Points) -> Float[Array, " n"]:
     """``log p(points[i]) - log p(points[0])`` along a path ``(n, d)``, as the line integral of the score; shape
     ``(n,)``.
@@ -115,8 +114,7 @@ def _gauss(nodes: int) -> tuple[np.ndarray, np.ndarray]:
     return (x + 1) / 2, w / 2
 
 
-@eqx.filter_jit
-@with_own_settings
+@program
 def _spread(score: LineIntegralScore, xs: Points, bases: Float[Array, "k d"]) -> Float[Array, " n"]:
     def from_base(base):
         values = jax.lax.map(eqx.tree_at(lambda s: s.base, score, base).log_prob, xs)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._checks import check_count
-from .._numerics import with_own_settings
+from .._numerics import program
 from .._results import RESULTS
 from .._types import Point, Points, Scalar
 from ..geodesics import AbstractBoundarySolver, Polyline
@@ -55,8 +55,7 @@ class TwoStarts:
         return tuple(np.asarray(part)[: len(xs)] for part in solved)  # pyright: ignore[reportReturnType]
 
 
-@eqx.filter_jit
-@with_own_settings
+@program
 def _solve(arrays: Any, xs: Points, ys: Points, paths: Float[Array, "n k d"], static: Any):
     metric, solver = eqx.combine(arrays, static)
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from .._checks import as_points, check_count, is_concrete
-from .._numerics import by_precision, frozen, is_traced, safe_sqrt, with_own_settings
+from .._numerics import by_precision, frozen, is_traced, program, safe_sqrt, with_own_settings
 from .._pairs.progress import progress_bar
 from .._results import RESULTS, first_failure, raise_if_failed
 from .._types import Point, Points, Scalar
@@ -139,8 +139,7 @@ def kmeans(
     return raise_if_failed(found, found.result) if throw else found
 
 
-@eqx.filter_jit
-@with_own_settings
+@program
 def _kmeans(
     settings: _Settings, solvers: _Solvers, problem: _Problem, key: PRNGKeyArray, init: Float[Array, "k d"] | None
 ) -> KMeans:
@@ -224,8 +223,7 @@ def _kmeans_step_by_step(
     return _best(jax.tree.map(lambda *parts: jnp.stack(parts), *runs))
 
 
-@eqx.filter_jit
-@with_own_settings
+@program
 def _one_step(
     settings: _Settings, solvers: _Solvers, problem: _Problem, key: PRNGKeyArray, draw: bool, state: _State
 ) -> _State:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .._checks import as_float, check_finite, is_concrete
-from .._numerics import frozen, safe_sqrt, with_own_settings
+from .._numerics import frozen, program, safe_sqrt
 from .._results import RESULTS, raise_if_failed
 from .._types import Point, Points, Scalar
 from ..geodesics import AbstractBoundarySolver, AbstractStart
@@ -143,8 +143,7 @@ def _check_init(init: Any, xs: Points) -> Float[Array, "k d"] | None:
     return jnp.atleast_2d(init)
 
 
-@eqx.filter_jit
-@with_own_settings
+@program
 def _search(max_steps: int, objective: CenterObjective, init: Float[Array, "k d"] | None) -> FrechetMean:
     if init is None:
         found = center(max_steps, objective, _first(objective))

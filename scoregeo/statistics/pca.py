@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from .._checks import as_point, check_count
-from .._numerics import safe_sqrt, with_own_settings
+from .._numerics import program, safe_sqrt, with_own_settings
 from .._results import RESULTS, first_failure, raise_if_failed
 from .._types import Point, Points
 from ..geodesics import AbstractBoundarySolver, AbstractStart
@@ -131,15 +131,13 @@ def tangent_sample(
     return (mean, result), vectors
 
 
-@eqx.filter_jit
-@with_own_settings
+@program
 def _logs(metric, mean, xs, weights, solver, start):
     at = logs(metric, mean, xs, solver, starting_paths(metric, mean, xs, solver, start))
     return at.vectors, failure(at.results, weights > 0)
 
 
-@eqx.filter_jit
-@with_own_settings
+@program
 def _pca(metric, solver, vectors: Points, weights: Float[Array, " n"], found: tuple[Point, RESULTS], k: int):
     mean, result = found
     product = metric.at(mean)
@@ -257,8 +255,7 @@ def principal_geodesics(
     return raise_if_failed(found, failure(found.result, jnp.ones(k, bool))) if throw else found
 
 
-@eqx.filter_jit
-@with_own_settings
+@program
 def _principal(first: TangentPCA, vectors, xs, weights, start, gtol: float, max_steps: int) -> PrincipalGeodesics:
     metric, mean, product = first.metric, first.mean, first.metric.at(first.mean)
     k, d = first.axes.shape

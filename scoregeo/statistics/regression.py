@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .._checks import as_float, check_finite, is_concrete
-from .._numerics import safe_sqrt, with_own_settings
+from .._numerics import program, safe_sqrt, with_own_settings
 from .._results import RESULTS, first_failure, raise_if_failed
 from .._types import Point, Points, Scalar, Vector
 from ..geodesics import AbstractBoundarySolver, AbstractStart, shoot
@@ -122,8 +122,7 @@ def _check_numbers(ts: Any, ys: Points, weights: Float[Array, " n"]) -> Float[Ar
     return ts
 
 
-@eqx.filter_jit
-@with_own_settings
+@program
 def _regress(metric, ts, ys, weights, mean: FrechetMean, solver, start, gtol: float, max_steps: int):
     """The geodesic at the mean time, and how the search for it ended."""
     center = weights @ ts
@@ -149,8 +148,7 @@ def _regress(metric, ts, ys, weights, mean: FrechetMean, solver, start, gtol: fl
     return p, u, center, spread, r_squared, lengths, ended.at.norm, ended.steps, result
 
 
-@eqx.filter_jit
-@with_own_settings
+@program
 def _followed(metric, p, u, center, spread, r_squared, lengths, norm, steps, result) -> GeodesicRegression:
     """The geodesic, followed back from the mean time to zero."""
     back = -center / spread

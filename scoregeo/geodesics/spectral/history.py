@@ -2,12 +2,11 @@
 
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ..._numerics import with_own_settings
+from ..._numerics import program
 from ..._results import status_name
 from ..._types import Point
 from ...metrics import AbstractMetric
@@ -50,15 +49,13 @@ class SolveHistory(NamedTuple):
     status: str
 
 
-@eqx.filter_jit
-@with_own_settings
+@program
 def _start(solver: SpectralNewton, metric, x, y, init) -> Coefficients:
     curve = init(metric, x, y) if isinstance(init, AbstractStart) else init
     return starting_coefficients(curve, x, y, solver.settings(x.dtype))
 
 
-@eqx.filter_jit
-@with_own_settings
+@program
 def _next(solver: SpectralNewton, metric, x, y, start, state: SolveState, level: int, settings: Settings) -> SolveState:
     """One evaluation on ``level``."""
     args = (PathEnergy(metric, x, y, solver.batch_size, solver.checkpoint), start)
@@ -66,8 +63,7 @@ def _next(solver: SpectralNewton, metric, x, y, start, state: SolveState, level:
     return advance(args, state, level, settings)
 
 
-@eqx.filter_jit
-@with_own_settings
+@program
 def _checked(solver: SpectralNewton, metric, x, y, start, state: SolveState, settings: Settings) -> SolveState:
     return checked((PathEnergy(metric, x, y, solver.batch_size, solver.checkpoint), start), state, settings)
 
