@@ -3,6 +3,8 @@
 Nothing here uses the library for what a test then asks of the library: closed forms are NumPy, fields are functions.
 """
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,6 +28,22 @@ CURL = np.array([[0.3, 1.0], [-1.2, 0.2]])
 def some_slow(names, fast):
     """Parameters of a test of which those not in ``fast`` are for the slow tests: cases of one kind."""
     return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+@contextlib.contextmanager
+def programs_compiled():
+    """A list that has an entry for each program which is compiled, or read from the cache of programs, meanwhile."""
+    seen = []
+
+    def listen(name, _, **__):
+        if name == "/jax/core/compile/backend_compile_duration":
+            seen.append(name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield seen
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def three_modes(strength=1.0):

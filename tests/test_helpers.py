@@ -3,7 +3,18 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from helpers import CURL, X, Y, central_differences, half_space, poincare_ball, radial, stereographic_sphere, tanh_field
+from helpers import (
+    CURL,
+    X,
+    Y,
+    central_differences,
+    half_space,
+    poincare_ball,
+    programs_compiled,
+    radial,
+    stereographic_sphere,
+    tanh_field,
+)
 from scipy.integrate import quad
 
 
@@ -26,3 +37,15 @@ def test_central_differences():
         np.testing.assert_allclose(slopes, jax.jacobian(tanh_field, argnum)(*args), atol=1e-9)
     assert not np.allclose(jax.jacobian(tanh_field)(*args), jax.jacobian(tanh_field)(*args).T)
     assert not np.allclose(X, Y)
+
+
+def test_programs_that_are_compiled_are_counted():
+    program, counts = jax.jit(lambda x: 3 * jnp.sinh(x)), []
+    for size in (2, 2, 3):
+        x = np.ones(size)
+        with programs_compiled() as seen:
+            program(x)
+        counts.append(len(seen))
+    program(np.ones(4))
+    assert len(seen) == 1, "nobody counts any more"
+    assert counts == [1, 0, 1]
