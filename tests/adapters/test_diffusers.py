@@ -224,6 +224,11 @@ def test_shards_old_names_and_half_precision(models, folder):
     index.write_text(json.dumps({"weight_map": lost | {"x": "third.safetensors"}}))
     with pytest.raises(DamagedModelError, match=r"third.safetensors does not exist"):
         load_diffusers(folder)
+    index.write_text(json.dumps({"weight_map": places}))
+    second = folder / "unet" / "second.safetensors"
+    second.write_bytes(second.read_bytes()[:-40])
+    with pytest.raises(DamagedModelError, match=r"second.safetensors is damaged: tensor"):
+        load_diffusers(folder)
 
     for dtype, error in ((np.float16, 1e-3), (jnp.bfloat16, 1e-2)):
         index.unlink(missing_ok=True)
@@ -277,6 +282,29 @@ def test_settings_that_are_refused(folder, file, values, error, message):
     change(folder / file / ("config.json" if file == "unet" else "scheduler_config.json"), **values)
     with pytest.raises(error, match=message):
         load_diffusers(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "value", "known"),
+    [
+        ("unet/config", "down_block_types", ["KDownBlock2D"] * 2, ("DownBlock2D", "AttnSkipDownBlock2D")),
+        ("unet/config", "up_block_types", ["CrossAttnUpBlock2D"] * 2, ("UpBlock2D", "ResnetUpsampleBlock2D")),
+        ("unet/config", "mid_block_type", "UNetMidBlock2DCrossAttn", ("UNetMidBlock2D", "None")),
+        (
+            "scheduler/scheduler_config.json",
+            "_class_name",
+            "EulerDiscreteScheduler",
+            ("DDIMScheduler", "DDPMScheduler"),
+        ),
+    ],
+)
+def test_unknown_parts_are_named_with_those_that_are_known(folder, file, name, value, known):
+    change(folder / f"{file}.json", **{name: value})
+    with pytest.raises(ValueError, match="must be one of") as error:
+        load_diffusers(folder)
+    said, got = str(error.value).split(", got ")
+    assert (value if isinstance(value, str) else value[0]) in got
+    assert set(known) <= set(re.findall(r"\w+", said))
 
 
 def test_unknown_settings_are_named(folder):
@@ -350,8 +378,9 @@ def test_files_that_are_refused(folder, tmp_path):
     file.rename(file.with_suffix(".bin"))
     with pytest.raises(ValueError, match=r"\.bin is a pickle.*use_safetensors=False\)\.save_pretrained"):
         load_diffusers(folder)
-    with pytest.raises(ValueError, match="is a pickle"):
-        load_diffusers(tmp_path / "model.ckpt")
+    for load, name in ((load_diffusers, "UNet2DModel"), (load_autoencoder, "AutoencoderKL")):
+        with pytest.raises(ValueError, match=rf"model.ckpt is a pickle.*`{name}\.from_pretrained"):
+            load(tmp_path / "model.ckpt")
     file.with_suffix(".bin").unlink()
     with pytest.raises(FileNotFoundError, match="has no other file of weights"):
         load_diffusers(folder)
@@ -393,6 +422,11 @@ def test_autoencoder_files(autoencoder, tmp_path):
     again = load_autoencoder(tmp_path)
     assert again.settings == autoencoder.settings
     jax.tree.map(np.testing.assert_array_equal, again.weights, autoencoder.weights)
+    weights = tmp_path / "vae" / WEIGHTS
+    weights.rename(weights.with_suffix(".bin"))
+    with pytest.raises(ValueError, match=r"`AutoencoderKL\.from_pretrained"):
+        load_autoencoder(tmp_path)
+    weights.with_suffix(".bin").rename(weights)
     change(tmp_path / "vae" / "config.json", sample_size=16)
     assert load_autoencoder(tmp_path, sample_size=(4, 8)).latent_shape == (2, 4, 2)
     change(tmp_path / "vae" / "config.json", up_block_types=["AttnUpDecoderBlock2D"] * 2)

@@ -115,13 +115,14 @@ def load_autoencoder(
     ``sample_size`` is height and width of the images, where they are not those of the settings, and ``dtype`` the type
     of the weights in memory, of at least single precision. Raises what `load_diffusers` raises.
     """
-    path, dtype = existing_folder(folder), as_dtype(dtype)
+    path, dtype = existing_folder(folder, AutoencoderSettings.class_name), as_dtype(dtype)
     place = path / "vae" if (path / "vae").is_dir() else path
     settings = AutoencoderSettings.from_dict(read_json(place / "config.json"))
     if sample_size is not None:
         settings = dataclasses.replace(settings, sample_size=sample_size)
     image_shape(settings)
-    return AutoencoderKL(with_tensors(_Autoencoder(settings), read_tensors(place), str(place), dtype), settings)
+    tensors = read_tensors(place, AutoencoderSettings.class_name)
+    return AutoencoderKL(with_tensors(_Autoencoder(settings), tensors, str(place), dtype), settings)
 
 
 class _Autoencoder(nnx.Module):

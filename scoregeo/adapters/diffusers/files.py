@@ -49,18 +49,20 @@ def as_dtype(dtype: Any) -> Any:
     return dtype
 
 
-def existing_folder(folder: str | os.PathLike) -> pathlib.Path:
-    """``folder`` as an absolute path; raises ``FileNotFoundError`` for one that is not there."""
+def existing_folder(folder: str | os.PathLike, class_name: str) -> pathlib.Path:
+    """``folder`` as an absolute path; raises ``FileNotFoundError`` for one that is not there, and ``ValueError`` for a
+    pickle, which diffusers' class of this name converts."""
     path = pathlib.Path(folder).absolute()
     if path.suffix in {pattern[1:] for pattern in _PICKLES}:
-        raise _refused(path)
+        raise _refused(path, class_name)
     if not path.is_dir():
         raise FileNotFoundError(f"`folder` must be a folder that diffusers wrote, but {path} is none")
     return path
 
 
-def read_tensors(folder: pathlib.Path) -> dict[str, np.ndarray]:
-    """All tensors of a network by name, from one safetensors file or from those that an index lists.
+def read_tensors(folder: pathlib.Path, class_name: str) -> dict[str, np.ndarray]:
+    """All tensors of a network of diffusers' class of this name, from one safetensors file or from those that an index
+    lists.
 
     Raises ``FileNotFoundError`` if there are none, ``ValueError`` for a pickle, `DamagedModelError` for a file that is
     not whole.
@@ -80,14 +82,14 @@ def read_tensors(folder: pathlib.Path) -> dict[str, np.ndarray]:
     if len(variants) == 1:  # such as diffusion_pytorch_model.fp16.safetensors
         return _read_safetensors(variants[0])
     if pickles := sorted(path for pattern in _PICKLES for path in folder.glob(pattern)):
-        raise _refused(pickles[0])
+        raise _refused(pickles[0], class_name)
     raise FileNotFoundError(f"{single} does not exist, and {folder} has no other file of weights")
 
 
-def _refused(path: pathlib.Path) -> ValueError:
+def _refused(path: pathlib.Path, class_name: str) -> ValueError:
     return ValueError(
         f"{path} is a pickle, which can run any program when it is read. Where it comes from someone you trust, convert"
-        " it with diffusers: `UNet2DModel.from_pretrained(folder, use_safetensors=False).save_pretrained(new_folder)`"
+        f" it with diffusers: `{class_name}.from_pretrained(folder, use_safetensors=False).save_pretrained(new_folder)`"
     )
 
 

@@ -52,14 +52,15 @@ def load_diffusers(
     known, and for a pickle, ``scoregeo.diffusion.DamagedModelError`` for tensors that are missing, left over or of
     another shape, and for a file that is not whole.
     """
-    path, dtype = existing_folder(folder), as_dtype(dtype)
+    path, dtype = existing_folder(folder, UNetSettings.class_name), as_dtype(dtype)
     place = path / "unet" if (path / "unet").is_dir() else path
     settings = UNetSettings.from_dict(read_json(place / "config.json"))
     if sample_size is not None:
         settings = dataclasses.replace(settings, sample_size=sample_size)
     if not isinstance(scheduler, Scheduler):
         scheduler = Scheduler.from_dict(_scheduler_settings(path) if scheduler is None else scheduler)
-    unet = with_tensors(UNet2DModel(settings), read_tensors(place), str(place), dtype)
+    tensors = read_tensors(place, UNetSettings.class_name)
+    unet = with_tensors(UNet2DModel(settings), tensors, str(place), dtype)
     network = DiffusersNetwork(unet, scheduler)
     denoiser = Denoiser(network, 1.0, jnp.zeros(network.dim, dtype))
     return DiffusionModel(denoiser, FitConfig(schedule=scheduler.schedule, potential=False))
