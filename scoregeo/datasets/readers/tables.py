@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .delimited import Layout, advice, guess_layout
-from .raw import MOST_NAMES, Options, Raw, as_labels, check_text, chosen, listed
+from .raw import MOST_NAMES, Options, Raw, as_labels, check_start, check_text, chosen, listed
 
 # By default pandas 2 reads decimals with a relative error of up to 1e-12; pandas 3 reads them exactly.
 _EXACT: dict[str, dict[str, Any]] = {"2": {"float_precision": "round_trip"}}
@@ -20,9 +20,10 @@ def read_table(path: pathlib.Path, where: str, options: Options) -> Raw:
 
     kind, layout = path.suffix.lower(), None
     try:
+        with path.open("rb") as file:
+            first = file.read(8)
         if kind == ".csv":
-            with path.open("rb") as file:
-                check_text(file.read(8), where, "a .csv file, which is text")
+            check_text(first, where, "a .csv file, which is text")
             layout = guess_layout(path, options.delimiter, options.header)
             frame = pd.read_csv(
                 path,
@@ -34,6 +35,7 @@ def read_table(path: pathlib.Path, where: str, options: Options) -> Raw:
             )
             layout = dataclasses.replace(layout, names=tuple(frame.columns))
         else:
+            check_start(first, (b"PAR1",), where, "a .parquet file")
             frame = pd.read_parquet(path, engine="pyarrow")
     except ImportError as error:
         raise ImportError(f"reading {where} needs pyarrow: pip install scoregeo[data]") from error
