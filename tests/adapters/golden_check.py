@@ -18,8 +18,8 @@ def golden(name):
     return folder, load_file(folder / "expected.safetensors"), json.loads((folder / "timestep.json").read_text())
 
 
-def errors(function, expected):
-    """Largest errors of value, ``J v`` and ``J^T w``, relative to the largest entry of each."""
+def computed(function, expected):
+    """Value, ``J v`` and ``J^T w`` of ``function`` for the ``x``, ``v`` and ``w`` in ``expected``."""
     x, v, w = (jnp.asarray(expected[name]) for name in "xvw")
 
     @jax.jit
@@ -29,4 +29,14 @@ def errors(function, expected):
 
     found = dict(zip(NAMES, ours(x, v, w), strict=True))
     assert all(found[name].dtype == x.dtype and found[name].shape == expected[name].shape for name in NAMES)
-    return {name: float(np.abs(found[name] - expected[name]).max() / np.abs(expected[name]).max()) for name in NAMES}
+    return found
+
+
+def apart(found, expected):
+    """Largest differences of value, ``J v`` and ``J^T w``, relative to the largest entry of each."""
+    return {n: float(np.abs(found[n] - expected[n]).max() / np.abs(expected[n]).max()) for n in NAMES}
+
+
+def errors(function, expected):
+    """How far what ``function`` computes is `apart` from what is expected."""
+    return apart(computed(function, expected), expected)
