@@ -5,9 +5,11 @@
 The score of a batch of points and the distance of a pair of points, of one network: as a function of its weights, and
 in flax linen, flax nnx (as it is, and as a `NetworkScore`) and equinox. Equinox keeps its matrices transposed, which
 costs something by itself, and is compared with a function that does so too. Floating-point operations and instructions
-are counted in the optimised programs, which no load of the machine changes. Times are of the processor, for the same
-reason, and their ratios medians of those within a turn, each of many calls; that of the function to itself says how far
-a ratio of one is from one. The number of traces is that for three sets of weights.
+are counted in the optimised programs, which no load of the machine changes, and `same_program` says whether these are
+equal but for names. Times are of the processor, for the same reason, and their ratios medians of those within a turn,
+each of many calls, with an interval that holds the median of many more turns with 95%; that of the function to itself
+says how far a ratio of one is from one. Every turn has an order of its own: what runs after itself finds its memory
+warm. The number of traces is that for three sets of weights.
 """
 
 import argparse
@@ -94,8 +96,28 @@ def counted(program) -> dict[str, float]:
     return {"flops": float(analysis["flops"]), "instructions": instructions}
 
 
+def nameless(program) -> str:
+    """The text of an optimised program with names in the order in which they come, and without places in sources."""
+    text = program.as_text()
+    header, body = text.split("\n", 1)
+    body = body[re.search(r"^(%|ENTRY)", body, re.MULTILINE).start() :]  # after tables of sources
+    body = re.sub(r", metadata=\{[^}]*\}", "", body)
+    body = re.sub(r"[\w.-]+: (?=\w+\[)", "", body)  # names of parameters where a computation begins
+    numbers = {}
+    return re.sub(r"^HloModule \S+", "", header) + re.sub(
+        r"%[\w.-]+", lambda name: f"%{numbers.setdefault(name[0], len(numbers))}", body
+    )
+
+
+def interval(ratios: np.ndarray) -> list[float]:
+    """What holds the median of all ratios with 95%, by drawing as many of these again and again."""
+    drawn = np.random.default_rng(0).choice(ratios, (2000, len(ratios)))
+    return np.quantile(np.median(drawn, 1), (0.025, 0.975)).tolist()
+
+
 def seconds(call, calls: int) -> float:
-    """Seconds of processor time of one of many calls, of which the last is waited for."""
+    """Seconds of processor time of one of many calls after one that is not counted; the last is waited for."""
+    jax.block_until_ready(call())
     start = time.process_time()
     for _ in range(calls):
         out = call()
@@ -105,11 +127,12 @@ def seconds(call, calls: int) -> float:
 
 def compared(programs: dict, arguments: dict, calls: int, turns: int) -> dict[str, dict[str, float]]:
     """For each kind, what is counted and how long a call takes, relative to the function."""
-    times = {kind: [] for kind in KINDS}
-    for turn in range(turns + 1):  # the first one is not counted
-        for kind in KINDS if turn % 2 else reversed(KINDS):
+    times, random = {kind: [] for kind in KINDS}, np.random.default_rng(0)
+    for _ in range(turns + 1):  # the first one is not counted
+        for kind in random.permutation(list(KINDS)).tolist():
             times[kind].append(seconds(lambda kind=kind: programs[kind](*arguments[kind]), calls))
     counts = {kind: counted(program) for kind, program in programs.items()}
+    texts = {kind: nameless(program) for kind, program in programs.items()}
     rows = {}
     for kind in KINDS:
         twin = BARE.get(kind, "function")
@@ -118,6 +141,8 @@ def compared(programs: dict, arguments: dict, calls: int, turns: int) -> dict[st
             **counts[kind],
             "microseconds": 1e6 * float(np.median(own)),
             "time_ratio": float(np.median(own / bare)),
+            "time_ratio_95": interval(own / bare),
+            "same_program": texts[kind] == texts[twin],
             "flops_ratio": counts[kind]["flops"] / counts[twin]["flops"],
             "instructions_ratio": counts[kind]["instructions"] / counts[twin]["instructions"],
         }
@@ -153,7 +178,8 @@ def measured(d: int, turns: int) -> dict:
     xs = jax.random.normal(jax.random.key(1), (BATCH, d))
     scores = {kind: make(*weights) for kind, make in KINDS.items()}
     report = {}
-    for name, function, points, calls in (("score", batch_of_scores, (xs,), 100), ("dist", distance, (x, y), 5)):
+    several = 20 if d < 10 else 5
+    for name, function, points, calls in (("score", batch_of_scores, (xs,), 100), ("dist", distance, (x, y), several)):
         programs = {kind: jax.jit(function).lower(score, *points).compile() for kind, score in scores.items()}
         values = [programs[kind](score, *points) for kind, score in scores.items()]
         apart = max(float(jnp.max(jnp.abs(value - values[0]))) for value in values)
@@ -162,6 +188,11 @@ def measured(d: int, turns: int) -> dict:
     for kind in KINDS:
         report["score"]["kinds"][kind]["traces"] = traces(batch_of_scores, kind, d, xs)
     return report
+
+
+def shown(value):
+    """A number or numbers with few digits, and whatever else as it is."""
+    return value if isinstance(value, bool) else np.round(value, 3).tolist()
 
 
 def main():
@@ -175,7 +206,7 @@ def main():
         for name, part in report[f"d{d}"].items():
             print(f"{name}, d = {d}; values differ by at most {part['largest_difference']:.2g}")
             for kind, row in part["kinds"].items():
-                print(f"  {kind:20}", {key: round(value, 3) for key, value in row.items()}, flush=True)
+                print(f"  {kind:20}", {key: shown(value) for key, value in row.items()}, flush=True)
     if arguments.out is not None:
         arguments.out.write_text(json.dumps(report, indent=2) + "\n")
 
