@@ -291,7 +291,7 @@ def test_settings_that_are_refused(folder, file, values, error, message):
         ("unet/config", "up_block_types", ["CrossAttnUpBlock2D"] * 2, ("UpBlock2D", "ResnetUpsampleBlock2D")),
         ("unet/config", "mid_block_type", "UNetMidBlock2DCrossAttn", ("UNetMidBlock2D", "None")),
         (
-            "scheduler/scheduler_config.json",
+            "scheduler/scheduler_config",
             "_class_name",
             "EulerDiscreteScheduler",
             ("DDIMScheduler", "DDPMScheduler"),
