@@ -70,13 +70,14 @@ def refuse_torch(value: Any, name: str) -> None:
 
 
 def refuse_training(module: Any, name: str) -> None:
-    """Raise ``ValueError`` where a pytree has a layer of flax's nnx in training mode: one that draws random numbers, or
-    that normalises by the batch, which is one point here."""
+    """Raise ``ValueError`` where a pytree has a layer of flax's nnx or of equinox in training mode: one that draws
+    random numbers, or that normalises by the batch, which is one point here."""
     for part in jax.tree.leaves(module, is_leaf=_is_training):
         if _is_training(part):
             raise ValueError(
                 f"`{name}` must be in evaluation mode, but its {type(part).__name__} is in training mode, where it is "
-                "not a function of the point alone: call `module.eval()` first"
+                "not a function of the point alone: call `module.eval()` first (nnx), or give "
+                "`eqx.nn.inference_mode(module)` (equinox)"
             )
 
 
@@ -111,6 +112,8 @@ def _advice_of_linen(error: Exception, variables: Any) -> str | None:
     kind = type(error).__name__
     if kind == "InvalidRngError":
         return f"draws random numbers, so that it is no function of the point: make it deterministic ({error})"
+    if kind == "ModifyScopeVariableError":
+        return f"is in training mode, where it changes its variables: make it normalise by its averages ({error})"
     if kind in ("ScopeCollectionNotFound", "ScopeParamNotFoundError") and "params" not in variables:
         return f'needs variables as `net.init` returned them, {{"params": ...}}, got a mapping of {list(variables)}'
     return None
@@ -149,6 +152,8 @@ def _is_array(leaf: Any) -> bool:
 
 
 def _is_training(part: Any) -> bool:
+    if isinstance(part, eqx.nn.Dropout):
+        return not part.inference and part.p > 0
     if not _is_of(part, "flax.nnx"):
         return False
     random = getattr(part, "deterministic", None) is False

@@ -232,6 +232,18 @@ def test_training_mode_is_refused(module, make):
     np.testing.assert_allclose(score(jnp.asarray(X)), net(jnp.asarray(X)), rtol=1e-6)
 
 
+@pytest.mark.parametrize("make", [FunctionScore, SteinMetric])
+def test_training_mode_of_equinox_is_refused(make):
+    linear = eqx.nn.Linear(2, 2, key=jax.random.key(0))
+    net = eqx.nn.Sequential([linear, eqx.nn.Dropout(0.5)])
+    with pytest.raises(ValueError, match=r"its Dropout is in training mode.* `eqx.nn.inference_mode\(module\)`"):
+        make(net)
+    score = make(eqx.nn.inference_mode(net))
+    score = score.score if isinstance(score, SteinMetric) else score
+    np.testing.assert_allclose(score(jnp.asarray(X)), linear(jnp.asarray(X)), rtol=1e-6)
+    FunctionScore(eqx.nn.Sequential([linear, eqx.nn.Dropout(0.0)]))
+
+
 def test_dropout_of_nothing_is_taken():
     assert NetworkScore(Dropping(0.0), 1.0)(jnp.asarray(X)).shape == (2,)
 
@@ -267,7 +279,7 @@ def test_modules_of_pytorch_are_sent_to_the_adapter(make):
         make(TorchNet())
 
 
-POINT = jnp.zeros(2)
+POINT, NORM = jnp.zeros(2), linen.BatchNorm(use_running_average=False)
 
 
 @pytest.mark.parametrize(
@@ -288,6 +300,11 @@ POINT = jnp.zeros(2)
             lambda: FunctionScore(linen.Dropout(0.5, deterministic=False).apply, {})(POINT),
             TypeError,
             "Dropout draws random numbers, so that it is no function of the point: make it deterministic",
+        ),
+        (
+            lambda: FunctionScore(NORM.apply, NORM.init(jax.random.key(0), POINT[None]))(POINT),
+            TypeError,
+            "BatchNorm is in training mode, where it changes its variables: make it normalise by its averages",
         ),
         (lambda: NetworkScore(LINEN, 1.0), TypeError, "must be a flax nnx.Module, got LinenNet: .* FunctionScore"),
         (
