@@ -9,7 +9,7 @@ import pytest
 
 from scoregeo import EuclideanMetric, SpectralNewton, _display, geodesic
 from scoregeo.comparison import compare
-from scoregeo.diffusion import FitConfig, evaluate_score, fit
+from scoregeo.diffusion import FitConfig, HeldOutReport, MemorizationReport, ScoreReport, evaluate_score, fit
 from scoregeo.scores import GaussianScore
 
 SOLVER = SpectralNewton(degree=4, max_elements=1)
@@ -115,5 +115,21 @@ def test_a_model_and_a_report():
     assert f"{float(low):.3g} to {float(high):.3g}" in texts(shown)
     assert len(polylines(shown)) == 1
     report = evaluate_score(model, data, [0.5, 1.0], key=jax.random.key(1), n=16)
-    rows = list(parsed(report._repr_html_()).iter("tr"))
-    assert len(rows) == 3
+    shown = report._repr_html_()
+    assert len(list(parsed(shown).iter("tr"))) == 3
+    assert "score error over noise level" in texts(shown)
+    assert len(polylines(shown)) == 1
+
+
+def test_reports_draw_their_first_figures_where_there_is_something_to_draw():
+    """The loss over the noise level, on a logarithmic scale: what a report says that is no figure is not drawn."""
+    sigmas, loss, nothing = np.array([0.1, 1.0, 10.0]), np.array([0.2, 0.2, 0.9]), np.zeros(3)
+    shown = HeldOutReport(sigmas, loss, nothing, nothing, nothing, nothing, 0.1, 5, 0.1)._repr_html_()
+    assert "loss over noise level" in texts(shown)
+    (line,) = polylines(shown)
+    steps = np.diff(line, axis=0)
+    assert steps[0, 0] == pytest.approx(steps[1, 0], abs=0.2)
+    assert steps[0, 1] == 0 > steps[1, 1]  # on a page y points down
+    assert polylines(MemorizationReport(1.0, 2.0, 0.5, 0.0, 0.0)._repr_html_()) == []
+    one = [np.ones(1)] * 4
+    assert polylines(ScoreReport(*one, 5)._repr_html_()) == []

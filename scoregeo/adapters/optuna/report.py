@@ -63,6 +63,10 @@ class SearchReport(AbstractReport):
         pruned = sum(trial.state == "pruned" for trial in self.trials)
         return f"best of {counted} trials, {pruned} of them ended early: {show(self.settings)}"
 
+    def _line(self) -> tuple[str, Any, Any]:
+        values = np.array([trial.value for trial in self.trials], float)
+        return "objective over trials", np.arange(len(values)), values
+
     def _columns(self) -> tuple[str, ...]:
         return ("trial", *self.settings, "objective", "seen", "state")
 

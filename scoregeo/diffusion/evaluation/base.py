@@ -6,6 +6,7 @@ the relative error of ``J v`` and the asymmetry of ``J`` are reported beside tha
 
 import abc
 import dataclasses
+import html
 import io
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -17,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._checks import as_points, check_count
-from ..._display import grid
+from ..._display import grid, line_svg
 from ..._numerics import minus
 from ..._protocols import CentredModel, ScoreModel
 from ..._types import Points, Scalar
@@ -76,8 +77,24 @@ class AbstractReport(abc.ABC):
     def __rich__(self) -> Any:
         return self.table()
 
+    def _line(self) -> tuple[str, Any, Any] | None:
+        """What the small picture shows: its name, and numbers over numbers. By default the first of the figures by
+        noise level, over its logarithm."""
+        values = vars(self)
+        sigmas = np.asarray(values.get("sigmas", ()), float)
+        for name, value in values.items():
+            if name != "sigmas" and sigmas.size > 1 and np.shape(value) == sigmas.shape:
+                return f"{name.replace('_', ' ')} over noise level", np.log(sigmas), value
+        return None
+
     def _repr_html_(self) -> str:
-        return grid(self._title(), self._columns(), self._rows(), self._caption())
+        table = grid(self._title(), self._columns(), self._rows(), self._caption())
+        if (line := self._line()) is None:
+            return table
+        what, at, value = line
+        picture = line_svg(np.stack([at, np.asarray(value, float)], 1), what)
+        below = f"<div><small>{html.escape(what)}</small></div>" if picture else ""
+        return f'<div style="display:flex;gap:1.5em;align-items:center">{table}<div>{picture}{below}</div></div>'
 
     def __str__(self) -> str:
         from rich.console import Console
