@@ -78,12 +78,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command, settings = _read(sys.argv[1:] if arguments is None else list(arguments))
         from ._report import Report, say_warnings
 
+        folder = None
         if arguments is None:  # otherwise the process, and its settings, are somebody else's
-            _cache.keep_programs()
+            folder = _cache.keep_programs()
             if command.compiles_most:
                 _cache.compile_sooner()
             say_warnings()
-        report = Report(as_json=settings.json, quiet=settings.quiet)
+        name, times = type(command).__name__.lower(), _cache.CompileTimes(folder)
+        report = Report(as_json=settings.json, quiet=settings.quiet, command=name, times=times)
         # Whatever else prints must not get between a program and its JSON object.
         with contextlib.redirect_stdout(sys.stderr) if settings.json else contextlib.nullcontext():
             command.run(report)

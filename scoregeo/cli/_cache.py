@@ -1,6 +1,8 @@
-"""Compiled programs are kept for the next command: JAX's persistent cache, in the user's folder for such files."""
+"""Compiled programs are kept for the next command: JAX's persistent cache, in the user's folder for such files. Beside
+them, how long it took to compile them."""
 
 import hashlib
+import json
 import os
 import pathlib
 import platform
@@ -9,6 +11,9 @@ from importlib import metadata
 # XLA's former way to make kernels for CPUs compiles twice as fast, and what it makes is up to a third slower. A process
 # dies of a flag that XLA does not know; these versions of jaxlib know this one.
 _SOONER, _KNOWN_TO = "--xla_cpu_use_fusion_emitters=false", ("0.10.",)
+
+# As measured once on two cores.
+_MEASURED: dict[str, float] = {}
 
 
 def program_folder(parent: pathlib.Path) -> pathlib.Path:
@@ -22,21 +27,59 @@ def program_folder(parent: pathlib.Path) -> pathlib.Path:
     return parent / f"scoregeo-jax-cache-{hashlib.sha256(made_for.encode()).hexdigest()[:12]}"
 
 
-def keep_programs() -> None:
-    """Make JAX keep what it compiles, unless the user's environment has said where or that it shall not."""
+class CompileTimes:
+    """For how many seconds something compiled when it last did on this machine; kept in ``folder``, if there is one.
+    Of what was not done here before, as `_MEASURED` has it. Names are those that a `Report` gives."""
+
+    def __init__(self, folder: pathlib.Path | None = None):
+        self._path = None if folder is None else folder / "scoregeo-compile-times.json"
+
+    def of(self, name: str) -> float | None:
+        """The seconds; ``None`` where nobody knows them."""
+        return self._kept().get(name, _MEASURED.get(name))
+
+    def keep(self, name: str, seconds: float, *, partly: bool) -> None:
+        """Keep how long something compiled. Where it did so only ``partly``, because some of its programs were kept,
+        the whole takes at least as long as before."""
+        if self._path is None:
+            return
+        kept = self._kept()
+        least = kept.get(name, _MEASURED.get(name, 0.0)) if partly else 0.0
+        kept[name] = round(max(seconds, least), 1)
+        text = json.dumps(kept, indent=1, sort_keys=True)
+        try:
+            # Beside it and then in its place: another command may read it now.
+            beside = self._path.with_suffix(f".{os.getpid()}")
+            beside.write_text(text)
+            beside.replace(self._path)
+        except OSError:  # a command that cannot keep times works all the same
+            return
+
+    def _kept(self) -> dict[str, float]:
+        try:
+            found = json.loads(self._path.read_text()) if self._path is not None else {}
+            return {str(key): float(seconds) for key, seconds in found.items()}
+        except (OSError, ValueError, TypeError, AttributeError):  # none yet, or damaged
+            return {}
+
+
+def keep_programs() -> pathlib.Path | None:
+    """Make JAX keep what it compiles, unless the user's environment has said where or that it shall not. Returns the
+    folder, if there is one."""
     disabled = os.environ.get("JAX_ENABLE_COMPILATION_CACHE", "1").lower() in ("0", "false")
     if disabled or "JAX_COMPILATION_CACHE_DIR" in os.environ:
-        return
+        return None
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     folder = program_folder(pathlib.Path(home))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:  # a command that cannot keep programs works all the same
-        return
+        return None
     import jax
 
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    return folder
 
 
 def compile_sooner() -> None:

@@ -112,9 +112,11 @@ def load_model(folder: pathlib.Path, report: Report) -> DiffusionModel:
         )
     try:
         with report.busy("loading the model"):
-            return DiffusionModel.load(folder)
+            model = DiffusionModel.load(folder)
     except (OSError, TypeError, ValueError) as error:
         raise ValueError(f"`--model` {folder} cannot be used: {error}") from error
+    report.compiles_for(type(model.denoiser.net).__name__)
+    return model
 
 
 def training_points(model: DiffusionModel, folder: pathlib.Path) -> jax.Array | np.ndarray | None:

@@ -46,6 +46,7 @@ class MetricOptions:
         self._check()
         kept = Geometry.load(folder) if self._needs_kept() or (folder / GEOMETRY_FILE).exists() else None
         kind = self.kind or ("stein" if kept is None else kept.kind)
+        report.compiles_for(kind)
         sigma = kept.sigma if self.sigma is None and kept is not None else self.sigma
         assert sigma is not None  # else `_needs_kept`
         check_known_sigma(sigma, model)

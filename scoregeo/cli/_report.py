@@ -7,6 +7,7 @@ import contextlib
 import json
 import math
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -15,13 +16,12 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from .._pairs.progress import progress_bar
+from .._pairs.progress import Compilation, progress_bar
+from ._cache import CompileTimes
 
 _Item = TypeVar("_Item")
-# Events of JAX: a program is about to be compiled, and it was. A large one takes so many seconds: others are arithmetic
-# on the way.
-_LOWERED, _COMPILED = "/jax/core/compile/jaxpr_to_mlir_module_duration", "/jax/core/compile/backend_compile_duration"
-_LARGE = 0.3
+# Less is not worth a word.
+_LEAST_SECONDS = 2.0
 
 
 class Report:
@@ -32,6 +32,7 @@ class Report:
     - ``as_json``: print nothing but, in `finish`, one JSON object of what was kept.
     - ``quiet``: print neither sentences and tables nor progress.
     - ``console``, ``errors``: where results and progress go; by default standard output and standard error.
+    - ``command``, ``times``: which command tells, and how long commands compile, as far as that is known.
     """
 
     def __init__(
@@ -41,10 +42,13 @@ class Report:
         quiet: bool = False,
         console: Console | None = None,
         errors: Console | None = None,
+        command: str = "",
+        times: CompileTimes | None = None,
     ):
         self._as_json, self._quiet = as_json, quiet
         self._console = _wide(Console()) if console is None else console
         self._errors = Console(stderr=True) if errors is None else errors
+        self._named, self._times = [command], CompileTimes() if times is None else times
         self._values: dict[str, Any] = {}
         # Whether a line or bar is on the terminal: there is room for one.
         self._live = False
@@ -67,6 +71,11 @@ class Report:
             self._console.print(text, soft_wrap=True, markup=False, highlight=False)
         else:
             self._console.print(text)
+
+    def compiles_for(self, name: str) -> None:
+        """Say for what kind of network, or of metric, JAX will compile, on which it depends how long that takes."""
+        if name not in self._named:
+            self._named.append(name)
 
     def rule(self, title: str) -> None:
         """Print a line with a title."""
@@ -94,52 +103,47 @@ class Report:
             print(json.dumps(plain(values), allow_nan=False))
 
     @contextlib.contextmanager
-    def busy(self, doing: str, compiling: float | None = None) -> Iterator[None]:
-        """While entered, say what is done and for how long, and when JAX compiles for it; ``compiling`` says how many
-        seconds that takes, about, the first time. Within another `busy` or `bar`, that one stays."""
-        if not self.shows_progress or self._live:
+    def busy(self, doing: str) -> Iterator[None]:
+        """While entered, say what is done and for how long, and when JAX compiles for it, with the seconds that takes
+        as far as they are known. Within another `busy` or `bar`, that one stays."""
+        if self._live:
             yield
             return
-        from jax import monitoring
-
-        about = "" if compiling is None else f", about {compiling:g} s"
+        if not self.shows_progress:
+            with self._compiling(doing):
+                yield
+            return
+        about = self._about(doing)
         # Nobody knows yet whether there is something to compile: it may be kept from another time.
-        before = doing if compiling is None else f"{doing} (the first time it compiles{about})"
+        before = f"{doing} (the first time it compiles{about})" if about else doing
         columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
         with Progress(*columns, console=self._errors, transient=True) as bar:
-            task, otherwise = bar.add_task(before), before
+            task = bar.add_task(before)
 
-            def phase(event: str, duration_secs: float, **kwargs: str | int) -> None:
-                nonlocal otherwise
-                if event == _LOWERED:
-                    bar.update(task, description=f"{doing}: compiling{about}")
-                elif event == _COMPILED:
-                    otherwise = doing if duration_secs >= _LARGE else otherwise
-                    bar.update(task, description=otherwise)
+            def tell(compiles: bool) -> None:
+                after = doing if compilation.compiled else before
+                bar.update(task, description=f"{doing}: compiling{about}" if compiles else after)
 
-            monitoring.register_event_duration_secs_listener(phase)
-            self._live = True
-            try:
+            with self._compiling(doing, tell) as compilation, self._alone():
                 yield
-            finally:
-                self._live = False
-                monitoring.unregister_event_duration_listener(phase)
 
-    def announce_compiling(self) -> None:
-        """Before a bar whose first step takes long because it compiles: say so on a terminal."""
+    @contextlib.contextmanager
+    def first(self, doing: str) -> Iterator[None]:
+        """While entered, something has a bar of its own, whose first step takes long because it compiles: say so on a
+        terminal."""
         if self.shows_progress:
-            self._errors.print("the first of them takes longest: it compiles, unless that was kept", style="dim")
+            line = f"{doing}: the first step takes longest, it compiles{self._about(doing)}, unless that was kept"
+            self._errors.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
+        with self._compiling(doing):
+            yield
 
     @contextlib.contextmanager
     def bar(self, total: int, doing: str, unit: str) -> Iterator[Callable[[int], None]]:
         """While entered, a bar of how many of ``total`` are done, with their rate and the time that is left; gives a
         function to call with how many more are."""
-        with progress_bar(total, shown=self.shows_progress, name=doing, unit=unit) as advance:
-            self._live = True
-            try:
-                yield advance
-            finally:
-                self._live = False
+        settings = {"shown": self.shows_progress, "name": doing, "unit": unit, "about": self._about(doing)}
+        with self._compiling(doing), progress_bar(total, **settings) as advance, self._alone():
+            yield advance
 
     def each(self, items: Iterable[_Item], doing: str, unit: str) -> Iterator[_Item]:
         """The ``items``, with a `bar` of those that are done."""
@@ -148,11 +152,38 @@ class Report:
             with self.busy(doing):
                 yield items[0]
             return
-        self.announce_compiling()
         with self.bar(len(items), doing, unit) as advance:
             for item in items:
                 yield item
                 advance(1)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While entered, there is no room on the terminal for another line or bar."""
+        self._live = True
+        try:
+            yield
+        finally:
+            self._live = False
+
+    def _program(self, doing: str) -> str:
+        """The name of what JAX compiles for what one is ``doing``, to keep the seconds by. How many points there are
+        matters little."""
+        return f"{' '.join(self._named)}: {re.sub('[0-9]+', 'n', doing)}"
+
+    def _about(self, doing: str) -> str:
+        """The words for how long it takes to compile what one is ``doing``; none if nobody knows, or it is little."""
+        seconds = self._times.of(self._program(doing))
+        return "" if seconds is None or seconds < _LEAST_SECONDS else f", about {seconds:.0f} s"
+
+    @contextlib.contextmanager
+    def _compiling(self, doing: str, tell: Callable[[bool], None] = lambda compiles: None) -> Iterator[Compilation]:
+        """While entered, measure how long JAX compiles, for the next time; programs that were kept say nothing."""
+        name = self._program(doing)
+        with Compilation(tell) as found:
+            yield found
+        if found.compiled:
+            self._times.keep(name, found.seconds, partly=found.read > 0)
 
 
 def plain(value: Any) -> Any:

@@ -115,7 +115,7 @@ def run_task(name: str, task: Task, out: pathlib.Path, report: Report) -> dict[s
             metrics = {"Stein": stein} | {rival: make(model, points) for rival, make in task.rivals.items()}
         start, paths, records = task.start(points), {}, []
         for metric_name, metric in metrics.items():
-            with report.busy(f"geodesics, {metric_name}", compiling=20):
+            with report.busy(f"geodesics, {metric_name}"):
                 paths[metric_name], solved = solve_pairs(metric, points, task.pairs, start)
             for i, (path, record) in enumerate(zip(paths[metric_name], solved, strict=True)):
                 record |= {"metric": metric_name, **middle_log_density(score_of(stein), path)} | away(task, i, path)
@@ -146,7 +146,8 @@ def train(task: Task, folder: pathlib.Path, report: Report) -> tuple[DiffusionMo
     start = time.perf_counter()
     with _interrupts.training(checkpoint, task.config.steps) as training:
         settings = {"standardization": data.standardization, "callbacks": [training], "progress": not report.quiet}
-        model = fit(data.points, task.config, checkpoint_dir=checkpoint, **settings)
+        with report.first("training"):
+            model = fit(data.points, task.config, checkpoint_dir=checkpoint, **settings)
         seconds = time.perf_counter() - start
         model.save(folder / "model")
         write_npy(folder / "model" / POINTS_FILE, np.asarray(data.undo(data.points)))

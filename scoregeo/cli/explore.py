@@ -83,6 +83,7 @@ class Explore(Command):
         if self.normals:
             page = normals_page()
         else:
+            report.compiles_for(_MOONS if self.data == _MOONS else "points" if self.model is None else "model")
             solved = f", and {self.references} geodesics in each metric" if self.references else ""
             with double_precision(), report.busy(f"the score on a grid{solved}"):
                 page = self._page_of_score(report)

@@ -1,12 +1,16 @@
 """The command line keeps compiled programs for the next command, where the environment does not say otherwise."""
 
 import os
+import pathlib
+import re
 import subprocess
 import sys
 
 import pytest
 
-from scoregeo.cli._cache import program_folder
+from scoregeo import cli
+from scoregeo.cli import _cache
+from scoregeo.cli._cache import CompileTimes, program_folder
 
 _SCRIPT = """
 from scoregeo.cli._cache import keep_programs
@@ -31,6 +35,47 @@ def test_a_folder_of_its_own_for_each_number_of_threads(tmp_path, monkeypatch):
         folders.add(program_folder(tmp_path))
     assert len(folders) == 2
     assert all(folder.parent == tmp_path for folder in folders)
+
+
+def test_the_next_command_knows_how_long_the_last_one_compiled(tmp_path):
+    CompileTimes(tmp_path).keep("mean: the mean", 7.24, partly=False)
+    times = CompileTimes(tmp_path)
+    assert times.of("mean: the mean") == 7.2
+    assert times.of("mean: drawing") is None
+    assert times.of("pca: the mean") is None
+    # Some programs were kept, and the others took less: the whole takes no less than it did.
+    times.keep("mean: the mean", 1.0, partly=True)
+    assert times.of("mean: the mean") == 7.2
+    times.keep("mean: the mean", 1.0, partly=False)
+    assert times.of("mean: the mean") == 1.0
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"mean: drawing": "long"}', '{"mean: drawing": null}', "\x00"])
+def test_damaged_times_are_none(tmp_path, text):
+    times = CompileTimes(tmp_path)
+    times.keep("mean: drawing", 7.0, partly=False)
+    (kept,) = tmp_path.iterdir()
+    kept.write_text(text)
+    assert times.of("mean: drawing") is None
+    times.keep("mean: drawing", 8.0, partly=False)
+    assert times.of("mean: drawing") == 8.0
+    assert list(tmp_path.iterdir()) == [kept]
+
+
+def test_times_that_cannot_be_kept_are_no_reason_to_fail(tmp_path):
+    for folder in (None, tmp_path / "none"):
+        CompileTimes(folder).keep("mean: drawing", 7.0, partly=False)
+        assert CompileTimes(folder).of("mean: drawing") is None
+
+
+def test_times_that_come_with_the_library_are_of_what_commands_do():
+    """Where somebody gives a step another name, its time has to move with it."""
+    sources = "".join(path.read_text() for path in pathlib.Path(_cache.__file__).parent.rglob("*.py"))
+    sources = re.sub(r"{[^}]*}", "n", sources)
+    for key in _cache._MEASURED:
+        named, doing = key.split(": ", 1)
+        assert named.split()[0] in cli._COMMANDS
+        assert f'"{doing}"' in sources, key
 
 
 @pytest.mark.slow

@@ -8,13 +8,16 @@ import subprocess
 import sys
 from importlib import metadata
 
+import jax
 import numpy as np
 import pytest
 from rich.console import Console
 from rich.table import Table
 
 from scoregeo import cli
+from scoregeo._pairs import progress
 from scoregeo.cli import _report
+from scoregeo.cli._cache import CompileTimes
 from scoregeo.cli._command import CommandError
 from scoregeo.cli._report import Report
 
@@ -124,14 +127,30 @@ class TestReport:
 
     def test_nobody_sees_progress_off_a_terminal(self, capsys):
         report = Report()
-        with report.busy("solving", compiling=7):
+        with report.busy("solving"), report.first("training"):
             pass
         assert list(report.each(range(3), "samples", "batches")) == [0, 1, 2]
         assert capsys.readouterr() == ("", "")
         assert not report.shows_progress
 
-    def test_compilation_is_named(self, monkeypatch):
-        """What JAX says it does is what the line says; before, that it may have to."""
+    @pytest.fixture
+    def times(self, tmp_path, monkeypatch):
+        """Every program counts as large; what some command did took seven seconds the last time."""
+        monkeypatch.setattr(progress, "_LARGE", 0.0)
+        times = CompileTimes(tmp_path)
+        for doing in ("solving n pairs", "training"):
+            times.keep(f"mean MLP stein: {doing}", 7.2, partly=False)
+        return times
+
+    def report(self, times, **settings):
+        """That of the command mean, of a model with a network called MLP, in the metric stein."""
+        report = Report(command="mean", times=times, **settings)
+        for name in ("MLP", "stein", "stein"):
+            report.compiles_for(name)
+        return report
+
+    def test_compilation_is_named(self, monkeypatch, times):
+        """What JAX says it does is what the line says; before, that it may have to, and for how long."""
         text, errors = self.terminal()
         said, bars = [], _report.Progress
 
@@ -141,14 +160,33 @@ class TestReport:
                 super().update(task, **values)
 
         monkeypatch.setattr(_report, "Progress", Bar)
-        monkeypatch.setattr(_report, "_LARGE", 0.0)
-        with Report(errors=errors).busy("solving", compiling=7):
-            import jax
-
+        with self.report(times, errors=errors).busy("solving 12 pairs"):
             jax.jit(lambda x: 3 * x + 41)(2.0)
-        assert "solving (the first time it compiles, about 7 s)" in text.getvalue()
-        assert said[:2] == ["solving: compiling, about 7 s", "solving"]
+        assert "solving 12 pairs (the first time it compiles, about 7 s)" in text.getvalue()
+        assert said[:2] == ["solving 12 pairs: compiling, about 7 s", "solving 12 pairs"]
         assert set(said) == set(said[:2])
+        # It took less this time, which is what is known from now on; and that is not worth a word.
+        assert times.of("mean MLP stein: solving n pairs") < 2
+        text, errors = self.terminal()
+        with self.report(times, errors=errors).busy("solving 3 pairs"):
+            pass
+        assert "solving 3" in text.getvalue()
+        assert "compiles" not in text.getvalue()
+
+    def test_bars_name_it_too(self, times):
+        text, errors = self.terminal()
+        with self.report(times, errors=errors).first("training"):
+            pass
+        assert (
+            text.getvalue()
+            .strip()
+            .endswith("training: the first step takes longest, it compiles, about 7 s, unless that was kept\x1b[0m")
+        )
+
+    def test_quiet_commands_measure_it_too(self, times):
+        with self.report(times, quiet=True).busy("solving 12 pairs"):
+            jax.jit(lambda x: 3 * x + 42)(2.0)
+        assert times.of("mean MLP stein: solving n pairs") < 7
 
     def test_there_is_one_line_at_a_time(self):
         """What is entered within another says nothing, and afterwards there is room again."""

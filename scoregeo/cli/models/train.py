@@ -57,16 +57,12 @@ class Train(Command):
         checkpoint = self.out / "checkpoint"
         dim, shape = data.points.shape[1], self.network.shape_of(found.points.shape[1], found.image_shape)
         network = self.network.make(dim, shape, labels, self.training)
-        settings = {"standardization": data.standardization, "conditions": labels, "network": network}
+        settings: dict[str, Any] = {"standardization": data.standardization, "conditions": labels, "network": network}
         with _interrupts.training(checkpoint, self.training.steps) as training:
-            model = fit(
-                data.points,
-                self.training,
-                checkpoint_dir=checkpoint,
-                callbacks=[training],
-                progress=not report.quiet,
-                **settings,
-            )
+            settings |= {"checkpoint_dir": checkpoint, "callbacks": [training], "progress": not report.quiet}
+            report.compiles_for(self.network.network)
+            with report.first("training"):
+                model = fit(data.points, self.training, **settings)
             if self.network.compute_dtype is not None:  # geometry wants all digits
                 model = model.with_compute_dtype(None)
             self._save(model, found.points, checkpoint, report)

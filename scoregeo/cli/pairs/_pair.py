@@ -50,8 +50,7 @@ class Problem:
         units = self.units()
         ends = [jnp.asarray(point) for point in (self.start, self.end)]
         x, y = (jnp.asarray(end if units is None else units.apply(end), jnp.float64) for end in ends)
-        # As measured on two cores, of the solver and of what verifies.
-        with report.busy("solving the geodesic", compiling=20):
+        with report.busy("solving the geodesic"):
             path, record = solve(self.geometry.metric(self.model), x, y)
         return path, record | self.geometry.about()
 

@@ -114,8 +114,8 @@ class Compare(Command):
             if self.covariances is not None:
                 metrics |= _between_normals(model.dim, sides)
             settings = {"batch_size": max(1, _TOGETHER // model.dim), "progress": report.shows_progress}
-            report.announce_compiling()
-            result = compare(xs, ys, metrics=metrics, solver=LENGTHS, seed=self.seed, **settings)
+            with report.first("distances"):
+                result = compare(xs, ys, metrics=metrics, solver=LENGTHS, seed=self.seed, **settings)
             report.say(str(result))
             (sigma,) = {geometry.sigma for geometry in geometries.values()}
             report.say(f"lengths in {unit_of_length(model)}; the score is that at noise level {sigma:g}")

@@ -87,10 +87,9 @@ def _solve_all(arguments: Distance, path: Path, report: Report) -> None:
             raise ValueError(f"`--all` must have at least 2 points, got {len(xs)}")
         metric = geometry.metric(model)
         settings = {"batch_size": arguments.batch_size, "checkpoint": arguments.checkpoint}
-        report.announce_compiling()
-        lengths, results = pairwise_dist(
-            metric, xs, solver=lengths_solver_for(metric), progress=report.shows_progress, **settings
-        )
+        settings |= {"solver": lengths_solver_for(metric), "progress": report.shows_progress}
+        with report.first("distances"):
+            lengths, results = pairwise_dist(metric, xs, **settings)
         good = np.asarray(results == RESULTS.successful)
         matrix = np.where(good, np.asarray(lengths), np.nan)
         codes = np.asarray(jax.tree.leaves(results)[0])

@@ -113,8 +113,8 @@ class Sample:
         says how many."""
         metric, points = self.metric(), self.points()
         settings = {"progress": report.shows_progress, "checkpoint": checkpoint}
-        report.announce_compiling()
-        lengths, results = pairwise_dist(metric, points, solver=lengths_solver_for(metric), **settings)
+        with report.first("distances"):
+            lengths, results = pairwise_dist(metric, points, solver=lengths_solver_for(metric), **settings)
         matrix, failed = np.array(lengths), np.asarray(results != RESULTS.successful)
         if failed.any():
             near = min(10, len(np.unique(self.coordinates, axis=0)) - 1)

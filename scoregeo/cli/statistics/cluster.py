@@ -45,9 +45,9 @@ class Cluster(SampleCommand):
         with double_precision():
             key, metric = jax.random.key(self.seed), sample.metric()
             if self.method == "means":
-                settings = {"restarts": self.restarts, "solver": solver_for(metric), "gtol": 1e-3, "throw": False}
-                with report.busy(f"{self.k} clusters of {n} points"):
-                    found = kmeans(metric, sample.points(), self.k, key, **settings)
+                settings = {"restarts": self.restarts, "gtol": 1e-3, "throw": False, "progress": report.shows_progress}
+                with report.first("clusters"):
+                    found = kmeans(metric, sample.points(), self.k, key, solver=solver_for(metric), **settings)
                 extra: dict[str, Any] = {}
                 centers, squares = found.centers, found.distances**2
             else:
