@@ -100,6 +100,7 @@ def test_a_comparison_shows_both_tables_and_a_picture():
     shown = compare(x, metrics=metrics, resamples=0)._repr_html_()
     assert "<twice>" in texts(shown)
     assert "1.000" in texts(shown)
+    assert "<twice> over Euclid" in texts(shown)
     assert len(list(parsed(shown).iter("{http://www.w3.org/2000/svg}circle"))) == 15
 
 

@@ -58,6 +58,9 @@ _FOLDERS = {
     **{name: "statistics" for name in ("mean", "pca", "cluster", "embed")},
 }
 
+# Options that may stand before a command: help, and what prints or writes the completion of all commands.
+_BEFORE = ("-h", "--help", "--tyro-print-completion", "--tyro-write-completion")
+
 # What the help of the program ends with.
 _EXAMPLES = (
     "demo --data moons --quick",
@@ -115,10 +118,12 @@ def _read(words: list[str]) -> "tuple[Command, Any]":
         raise ValueError(f"name a command: {', '.join(_COMMANDS)}; see scoregeo --help")
     if set(words) <= {"-h", "--help"}:
         return _parse(words, {})
-    if words[0].startswith("-"):  # such as what prints the completion of all commands
+    if words[0] in _BEFORE:
         return _parse(words, {name: _import(name) for name in _COMMANDS})
     from . import _mistakes
 
+    if words[0].startswith("-"):
+        raise ValueError(f"name a command before {words[0]!r}, as in scoregeo mean --json; see scoregeo --help")
     if words[0] not in _COMMANDS:
         raise ValueError(_mistakes.unknown_command(words[0], _COMMANDS))
     with _loading(words):

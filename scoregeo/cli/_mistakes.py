@@ -15,6 +15,11 @@ _NO_NUMBER = {
     r"Error parsing (--\S+): must": r"`\1` must",
     r"Error parsing (--\S+): ": r"`\1`: ",
 }
+# Python's words in messages of the library, for somebody at a shell.
+_IN_WORDS = {
+    "must be None": "must be left out",
+    "(make it with `classes` or `condition_dim`)": "(train it with `--labels`)",
+}
 
 
 def unknown_command(word: str, known: Iterable[str]) -> str:
@@ -47,6 +52,8 @@ def in_options(message: str, command: Any) -> str:
     the library says `batch_size`, the user wrote `--batch-size`."""
     for name in set(_names(command)):
         message = message.replace(f"`{name}`", f"`--{name.replace('_', '-')}`")
+    for words, better in _IN_WORDS.items():
+        message = message.replace(words, better)
     return message
 
 

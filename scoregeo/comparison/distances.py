@@ -32,6 +32,7 @@ from .._checks import as_arrays, as_points, check_count
 from .._display import grid, points_svg
 from .._results import RESULTS
 from .._types import Points, Scalar
+from ..diffusion.summary import beside, captioned
 from ..geodesics import AbstractBoundarySolver, AbstractStart, geodesic
 from ..geodesics.checks import check_metric
 from ..metrics import AbstractMetric
@@ -149,11 +150,9 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         sizes, agreement, caption = self._tables()
-        picture = ""
-        if len(self.names) > 1:
-            first, second = (self.table[name] for name in self.names[:2])
-            picture = points_svg(np.stack([first, second], 1), f"{self.names[1]} over {self.names[0]}")
-        return grid("Distances", *sizes) + picture + grid("Agreement", *agreement, caption)
+        what, both = " over ".join(self.names[1::-1]), [self.table[name] for name in self.names[:2]]
+        picture = captioned(points_svg(np.stack(both, 1), what), what) if len(both) > 1 else ""
+        return beside(grid("Distances", *sizes), picture) + grid("Agreement", *agreement, caption)
 
     def __str__(self) -> str:
         from rich.console import Console

@@ -1,5 +1,7 @@
-"""What a notebook shows of a trained model."""
+"""What a notebook shows of a trained model, and of reports: figures, and beside them a small picture that says what it
+is of."""
 
+import html
 from typing import Any
 
 import jax
@@ -7,6 +9,20 @@ import numpy as np
 
 from .._display import line_svg, page
 from .._numerics import is_traced
+
+
+def captioned(picture: str, what: str) -> str:
+    """A small ``picture`` with ``what`` it shows in words, for it has no axes; nothing if there is no picture."""
+    return (
+        f'<div style="text-align:center">{picture}<div><small>{html.escape(what)}</small></div></div>'
+        if picture
+        else ""
+    )
+
+
+def beside(table: str, picture: str) -> str:
+    """A ``table`` and to the right of it a ``picture``, if there is one."""
+    return f'<div style="display:flex;gap:1.5em;align-items:center">{table}{picture}</div>' if picture else table
 
 
 def model_html(model: Any) -> str:
@@ -28,5 +44,6 @@ def model_html(model: Any) -> str:
         held_out = bool(np.isfinite(history.held_out_loss).any())
         loss = history.held_out_loss if held_out else history.train_loss
         rows.append(("steps", f"{history.last_step}, {'held-out' if held_out else 'training'} loss {loss[-1]:.4g}"))
-        picture = line_svg(np.stack([np.log(history.steps), loss], 1), "loss over steps")
+        what = "loss over steps, these on a logarithmic scale"
+        picture = captioned(line_svg(np.stack([np.log(history.steps), loss], 1), what), what)
     return page("DiffusionModel", rows, picture)

@@ -28,6 +28,12 @@ def files(tmp_path):
     [
         (["trian"], "there is no command 'trian': did you mean train?"),
         (["foo"], "there is no command 'foo': the commands are demo, train, "),
+        (["--json", "mean"], "name a command before '--json', as in scoregeo mean --json; see scoregeo --help"),
+        (["--verison"], "name a command before '--verison'"),
+        (
+            ["sample", *MODEL, "--condition", "3", "--out", "{files}/s.csv"],
+            "`--condition` must be left out: this MLP takes no conditions (train it with `--labels`)",
+        ),
         (["sample", *MODEL], "Missing from scoregeo sample: --out PATH A .npy, .npz, .csv or .parquet file"),
         (["mean", "--modle", "m", *POINTS], "Unrecognized options: --modle m; see scoregeo mean --help"),
         (["mean", *MODEL, *POINTS, "--n", "one"], "`--n` must be a whole number, got 'one'; see scoregeo mean"),

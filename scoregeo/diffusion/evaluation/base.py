@@ -6,7 +6,6 @@ the relative error of ``J v`` and the asymmetry of ``J`` are reported beside tha
 
 import abc
 import dataclasses
-import html
 import io
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -23,6 +22,7 @@ from ..._numerics import minus
 from ..._protocols import CentredModel, ScoreModel
 from ..._types import Points, Scalar
 from ...scores import AbstractScore
+from ..summary import beside, captioned
 
 _WIDTH = 110  # columns that a table may take where there is no terminal
 
@@ -92,9 +92,7 @@ class AbstractReport(abc.ABC):
         if (line := self._line()) is None:
             return table
         what, at, value = line
-        picture = line_svg(np.stack([at, np.asarray(value, float)], 1), what)
-        below = f"<div><small>{html.escape(what)}</small></div>" if picture else ""
-        return f'<div style="display:flex;gap:1.5em;align-items:center">{table}<div>{picture}{below}</div></div>'
+        return beside(table, captioned(line_svg(np.stack([at, np.asarray(value, float)], 1), what), what))
 
     def __str__(self) -> str:
         from rich.console import Console
