@@ -54,10 +54,11 @@ class Plot(Command):
     first two principal components."""
     data: Path | None = None
     """A file of points to show, in the units of the data; by default those the model was trained on."""
-    sweep: Literal["sigma", "ratio", "strength"] | None = None
-    """What changes from frame to frame of a .gif."""
+    sweep: Literal["sigma", "ratio", "strength", "radius"] | None = None
+    """What changes from frame to frame of a .gif: the metric, or how far a fan has grown."""
     values: tuple[float, ...] = ()
-    """What --sweep takes, one value for each frame; by default 12 values about the one chosen."""
+    """What --sweep takes, one value for each frame; by default 12 values about the one chosen, and up to it of a
+    radius."""
     resolution: int = 80
     """Steps of the maps along the longer side of the picture."""
     metric: MetricOptions = MetricOptions()
@@ -67,6 +68,7 @@ class Plot(Command):
         "--model model --out metric.png",
         "--model model --show density ellipses curvature fan --metric power --ratio 1000 --out metric.pdf",
         "--model model --sweep sigma --values 0.1 0.2 0.4 0.8 --out levels.gif",
+        "--model model --show fan --sweep radius --out fan.gif",
     )
 
     def run(self, report: Report) -> None:
@@ -79,6 +81,8 @@ class Plot(Command):
             raise ValueError(f"`--radius` must be a positive number, got {self.radius}")
         if self.sweep is None and (self.values or self.out.suffix in _ANIMATIONS):
             raise ValueError("`--values` and a .gif need `--sweep`, which says what changes from frame to frame")
+        if self.sweep == "radius":
+            self._check_radii()
         check_output("out", self.out, PICTURES if self.sweep is None else _ANIMATIONS)
         model = load_model(self.model, report)
         if model.dim < 2:
@@ -96,6 +100,12 @@ class Plot(Command):
                 figure, axes = pictures.panels(len(self.show))
                 self._draw(figure, axes, scene, geometry, model)
             write_picture(report, self.out, figure)
+
+    def _check_radii(self) -> None:
+        if "fan" not in self.show:
+            raise ValueError(f"`--sweep radius` needs `--show fan`, which has a radius, got {' '.join(self.show)}")
+        if not all(np.isfinite(value) and value > 0 for value in self.values):
+            raise ValueError(f"`--values` must be positive radii, got {' '.join(f'{v:g}' for v in self.values)}")
 
     def _scene(self, model: DiffusionModel, report: Report) -> "_Scene":
         """What all pictures show: a part of the plane, points, and where geodesics begin."""
@@ -123,25 +133,34 @@ class Plot(Command):
     def _animate(self, sweep: str, scene: "_Scene", geometry: Geometry, model: DiffusionModel, report: Report) -> None:
         from ..plotting import pictures, write_animation
 
-        values = self.values or tuple(float(value) for value in self._default_values(sweep, geometry, model))
+        values = self.values or tuple(
+            float(value) for value in self._default_values(sweep, geometry, model, scene.extent)
+        )
         # What else says how strong the metric is makes room for what is swept.
         cleared = {"ratio": {"strength": None}, "strength": {"ratio": None}}.get(sweep, {})
-        chosen = [dataclasses.replace(self.metric, **cleared, **{sweep: value}) for value in values]
-        frames = [options.of(self.model, model, report) for options in chosen]
+        if sweep == "radius":
+            frames = [geometry] * len(values)
+        else:
+            chosen = [dataclasses.replace(self.metric, **cleared, **{sweep: value}) for value in values]
+            frames = [options.of(self.model, model, report) for options in chosen]
         report.keep(sweep=sweep, values=values)
         with report.bar(len(frames), "drawing", "frames") as advance:
 
             def draw(figure: Any, frame: tuple[float, Geometry]) -> None:
                 axes = list(figure.subplots(1, len(self.show), squeeze=False)[0])
-                told = f", ratio {frame[0]:.3g}" if sweep == "ratio" else ""
-                self._draw(figure, axes, scene, frame[1], model, told)
+                told = f", {sweep} {frame[0]:.3g}" if sweep in ("ratio", "radius") else ""
+                picture = dataclasses.replace(self, radius=frame[0]) if sweep == "radius" else self
+                picture._draw(figure, axes, scene, frame[1], model, told)
                 advance(1)
 
             pairs = list(zip(values, frames, strict=True))
             write_animation(self.out, draw, pairs, figsize=pictures.panels_size(len(self.show)), fps=_FPS)
         report.wrote(self.out)
 
-    def _default_values(self, sweep: str, geometry: Geometry, model: DiffusionModel) -> np.ndarray:
+    def _default_values(self, sweep: str, geometry: Geometry, model: DiffusionModel, extent: float) -> np.ndarray:
+        if sweep == "radius":  # the fan grows at one speed
+            most = extent / 2 if self.radius is None else self.radius
+            return np.linspace(0, most, _FRAMES + 1)[1:]
         if sweep == "sigma":
             least, most = known_sigmas(model)
             ends = max(least, geometry.sigma / _REACH**0.5), min(most, geometry.sigma * _REACH**0.5)
@@ -165,8 +184,7 @@ class Plot(Command):
     ) -> None:
         score = with_log_prob(model.score_at(geometry.sigma), jnp.asarray(scene.points))
         metric = scene.plane.restrict(geometry.metric(model))
-        extent = max(scene.xlim[1] - scene.xlim[0], scene.ylim[1] - scene.ylim[0])
-        radius = extent / 4 if self.radius is None else self.radius
+        radius = scene.extent / 4 if self.radius is None else self.radius
         for kind, ax in zip(self.show, axes, strict=True):
             ax.set_xlabel(scene.label(0, model))
             ax.set_ylabel(scene.label(1, model))
@@ -190,6 +208,11 @@ class _Scene(NamedTuple):
     at: np.ndarray
     xlim: tuple[float, float]
     ylim: tuple[float, float]
+
+    @property
+    def extent(self) -> float:
+        """The longer side of what is drawn."""
+        return max(self.xlim[1] - self.xlim[0], self.ylim[1] - self.ylim[0])
 
     def label(self, axis: int, model: DiffusionModel) -> str:
         """What to write at an axis."""

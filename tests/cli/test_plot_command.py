@@ -49,7 +49,7 @@ def test_what_is_swept(tiny, sweep, least):
     options = MetricOptions()
     command = Plot(model=tiny / "model", out=tiny / "x.gif", sweep=sweep, metric=options)
     geometry = options.of(tiny / "model", model, Report())
-    values = command._default_values(sweep, geometry, model)
+    values = command._default_values(sweep, geometry, model, 4.0)
     chosen = {"strength": geometry.strength, "sigma": geometry.sigma, "ratio": 100.0}[sweep]
     assert least < values[0] < chosen < values[-1]
     assert (np.diff(values) > 0).all()
@@ -61,6 +61,25 @@ def test_an_animation(tiny, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["values"] == [1.2, 1.5]
     with Image.open(tmp_path / "p.gif") as picture:
         assert picture.n_frames == 2
+
+
+@pytest.mark.slow
+def test_a_fan_that_grows(tiny, tmp_path, monkeypatch, capsys):
+    """In the same part of the plane, in every frame as far as it says."""
+    drawn, fan = [], plot._PICTURES["fan"]
+
+    def draw(ax, picture):
+        drawn.append(picture.radius)
+        return fan.draw(ax, picture)
+
+    monkeypatch.setitem(plot._PICTURES, "fan", fan._replace(draw=draw))
+    run(tiny, tmp_path / "p.gif", "--show", "fan", "--sweep", "radius", "--values", "0.2", "0.6")
+    assert set(drawn) == {0.2, 0.6}
+    with Image.open(tmp_path / "p.gif") as film:
+        assert film.n_frames == 2
+    command = Plot(model=tiny / "model", out=tiny / "x.gif", show=("fan",), sweep="radius", radius=3.0)
+    values = command._default_values("radius", None, None, 10.0)
+    np.testing.assert_allclose(np.diff(values, prepend=0.0), 3.0 / 12)
 
 
 @pytest.mark.slow
@@ -90,6 +109,11 @@ def test_a_slice_of_a_space(tmp_path, capsys):
         (["--at", "300"], "`--at` must be an index from 0 to 299, got 300"),
         (["--through", "0", "1", "2"], "`--through` is for points in more than two dimensions"),
         (["--strength", "0", "--sweep", "strength", "--out", "{tmp}/p.gif"], "`--values` must be given"),
+        (["--sweep", "radius", "--out", "{tmp}/p.gif"], "`--sweep radius` needs `--show fan`, which has a radius, got"),
+        (
+            ["--show", "fan", "--sweep", "radius", "--values", "0", "1", "--out", "{tmp}/p.gif"],
+            "`--values` must be positive radii, got 0 1",
+        ),
         (["--show", "--out", "p.png"], "`--show` must name at least one picture, got none"),
     ],
 )
