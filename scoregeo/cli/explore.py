@@ -84,8 +84,8 @@ class Explore(Command):
             page = normals_page()
         else:
             report.compiles_for(_MOONS if self.data == _MOONS else "points" if self.model is None else "model")
-            solved = f", and {self.references} geodesics in each metric" if self.references else ""
-            with double_precision(), report.busy(f"the score on a grid{solved}"):
+            solving = f"the score on a grid, and {self.references} geodesics in each metric"
+            with double_precision(), report.busy(solving if self.references else "the score on a grid"):
                 page = self._page_of_score(report)
         write_page(self.out, page)
         report.keep(bytes=len(page.encode()))
