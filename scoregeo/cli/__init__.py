@@ -145,7 +145,7 @@ def _read(words: list[str]) -> "tuple[Command, Any]":
 @contextlib.contextmanager
 def _loading(words: list[str]) -> Iterator[None]:
     """While modules are imported, which takes seconds, a line on standard error, if it is a terminal; it goes away."""
-    shown = sys.stderr.isatty() and not {"--quiet", "--json"} & set(words)
+    shown = sys.stderr.isatty() and "--quiet" not in words
     if shown:
         print("loading scoregeo and JAX", end="", file=sys.stderr, flush=True)
     try:

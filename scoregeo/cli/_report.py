@@ -29,7 +29,7 @@ class Report:
 
     **Arguments**
 
-    - ``as_json``: print nothing but, in `finish`, one JSON object of what was kept; no progress either.
+    - ``as_json``: print nothing but, in `finish`, one JSON object of what was kept.
     - ``quiet``: print neither sentences and tables nor progress.
     - ``console``, ``errors``: where results and progress go; by default standard output and standard error.
     - ``command``, ``times``: which command tells, and how long commands compile, as far as that is known.
@@ -56,7 +56,7 @@ class Report:
     @property
     def shows_progress(self) -> bool:
         """Whether somebody sees a bar on standard error."""
-        return self._errors.is_terminal and not (self._quiet or self._as_json)
+        return self._errors.is_terminal and not self._quiet
 
     @property
     def quiet(self) -> bool:
