@@ -4,6 +4,7 @@ Nothing here uses the library for what a test then asks of the library: closed f
 """
 
 import contextlib
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +45,12 @@ def programs_compiled():
         yield seen
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def programs_of(function):
+    """How many programs there are of a function that `scoregeo._numerics.program` made, whichever way it compiles."""
+    ways = inspect.getclosurevars(function).nonlocals
+    return sum(ways[name]._cached._cache_size() for name in ("whole", "sooner"))
 
 
 def three_modes(strength=1.0):

@@ -192,7 +192,7 @@ def test_the_likelihood_of_one_point_has_no_error(folder, tmp_path, capsys):
             ["sample", "--model", "{model}", "--out", "{out}.npy", "--guidance", "2"],
             "`--guidance` needs a `--condition`",
         ),
-        (["sample", "--model", "{model}", "--out", "{out}.npy", "--condition", "1"], "`--condition` must be None"),
+        (["sample", "--model", "{model}", "--out", "{out}.npy", "--condition", "1"], "`--condition` must be left out"),
         (["likelihood", "--model", "{model}", "--data", "{wide}"], "must have points of dimension 2"),
         (["evaluate", "--model", "{model}", "--data", "{fresh}", "--sigmas", "0"], "positive noise levels"),
         (
