@@ -25,7 +25,21 @@ def page(title: str, rows: Sequence[tuple[str, str]], picture: str = "") -> str:
     )
     heading = f"<strong>{html.escape(title)}</strong>"
     left = f"<div>{heading}<table>{lines}</table></div>"
-    return f'<div style="display:flex;gap:1.5em;align-items:center">{left}{picture}</div>'
+    return beside(left, picture)
+
+
+def captioned(picture: str, what: str) -> str:
+    """A small ``picture`` with ``what`` it shows in words, for it has no axes; nothing if there is no picture."""
+    return (
+        f'<div style="text-align:center">{picture}<div><small>{html.escape(what)}</small></div></div>'
+        if picture
+        else ""
+    )
+
+
+def beside(table: str, picture: str) -> str:
+    """A ``table`` and to the right of it a ``picture``, if there is one."""
+    return f'<div style="display:flex;gap:1.5em;align-items:center">{table}{picture}</div>' if picture else table
 
 
 def grid(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], caption: str | None = None) -> str:

@@ -1,4 +1,5 @@
-"""Arithmetic that keeps derivatives, signs and the digits of large offsets right."""
+"""Arithmetic that keeps derivatives, signs and the digits of large offsets right, and the settings of JAX under which
+it is traced and compiled."""
 
 import contextlib
 import functools
@@ -71,9 +72,8 @@ def program(function: Callable[_P, _T]) -> Callable[_P, _T]:
     Called plainly on a CPU it is compiled in little more than half the time, and as fast or up to a third slower: for
     what is called some times, and not for hours. Where the call is traced, the program around it says how to compile.
     """
-    whole: Any = eqx.filter_jit(with_own_settings(function))
-    settings: Any = {"compiler_options": _SOONER}
-    sooner: Any = eqx.filter_jit(with_own_settings(function), **settings)
+    compiled: Any = functools.partial(eqx.filter_jit, with_own_settings(function))
+    whole, sooner = compiled(), compiled(compiler_options=_SOONER)
 
     @functools.wraps(function)
     def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> _T:

@@ -294,19 +294,26 @@ class TestWarnings:
     wrappers of JAX, pipelines of scikit-learn."""
 
     @pytest.mark.parametrize(
-        "call",
+        ("call", "message"),
         [
-            lambda: GaussianMixtureScore.fit(MOONS.points, 3, key=jax.random.key(0), max_steps=1),
-            lambda: ConformalMetric.score_norm(MOONS.score, MOONS.points, 1e6),
-            lambda: jax.jit(lambda v: Plain().sqrt_mv(v))(jnp.ones(100)),
-            _moved,
-            _pipeline,
+            (
+                lambda: GaussianMixtureScore.fit(MOONS.points, 3, key=jax.random.key(0), max_steps=1),
+                "expectation maximisation ended at max_steps=1",
+            ),
+            (
+                lambda: ConformalMetric.score_norm(MOONS.score, MOONS.points, 1e6),
+                r"`ratio` 1e\+06 is out of reach",
+            ),
+            (lambda: jax.jit(lambda v: Plain().sqrt_mv(v))(jnp.ones(100)), "forms a 100 x 100 matrix"),
+            (_moved, "compare has moved"),
+            (_pipeline, "GeodesicKMeans: "),
         ],
     )
-    def test_point_at_the_caller(self, call):
-        with pytest.warns((UserWarning, DeprecationWarning)) as caught:
+    def test_point_at_the_caller(self, call, message):
+        with pytest.warns((UserWarning, DeprecationWarning), match=message) as caught:
             call()
         assert {warning.filename for warning in caught} == {__file__}
+        assert {warning.lineno for warning in caught} <= {line for *_, line in call.__code__.co_lines()}
 
     def test_are_said_once_at_a_line(self):
         """As Python's own: filters and registries are those of the calling module."""

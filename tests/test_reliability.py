@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scoregeo import EuclideanMetric, SpectralNewton, geodesic
+from scoregeo import RESULTS, EuclideanMetric, SpectralNewton, geodesic
 
 
 @pytest.fixture
@@ -46,3 +46,7 @@ def test_an_error_that_no_newton_step_sees_is_told(study):
     other = geodesic(metric, x, y, solver=finer, init=path, throw=False)
     length, _ = study.judged(metric, other)
     assert path.length - length <= 2 * path.error
+    if other.result == RESULTS.successful:
+        assert abs(path.length - other.length) <= 2 * path.error
+    own, _ = study.judged(metric, path)
+    assert abs(path.length - own) <= 2 * path.error

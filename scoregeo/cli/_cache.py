@@ -1,6 +1,7 @@
 """Compiled programs are kept for the next command: JAX's persistent cache, in the user's folder for such files. Beside
 them, how long it took to compile them."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -62,14 +63,10 @@ class CompileTimes:
         kept = self._kept()
         least = kept.get(name, _MEASURED.get(name, 0.0)) if partly else 0.0
         kept[name] = round(max(seconds, least), 1)
-        text = json.dumps(kept, indent=1, sort_keys=True)
-        try:
-            # Beside it and then in its place: another command may read it now.
-            beside = self._path.with_suffix(f".{os.getpid()}")
-            beside.write_text(text)
-            beside.replace(self._path)
-        except OSError:  # a command that cannot keep times works all the same
-            return
+        from .._atomic import write_json
+
+        with contextlib.suppress(OSError):  # a command that cannot keep times works all the same
+            write_json(self._path, kept)
 
     def _kept(self) -> dict[str, float]:
         try:

@@ -29,10 +29,9 @@ from scipy import stats
 
 from .._atomic import replacing
 from .._checks import as_arrays, as_points, check_count
-from .._display import grid, points_svg
+from .._display import beside, captioned, grid, points_svg
 from .._results import RESULTS
 from .._types import Points, Scalar
-from ..diffusion.summary import beside, captioned
 from ..geodesics import AbstractBoundarySolver, AbstractStart, geodesic
 from ..geodesics.checks import check_metric
 from ..metrics import AbstractMetric

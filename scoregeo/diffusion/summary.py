@@ -1,28 +1,12 @@
-"""What a notebook shows of a trained model, and of reports: figures, and beside them a small picture that says what it
-is of."""
+"""What a notebook shows of a trained model."""
 
-import html
 from typing import Any
 
 import jax
 import numpy as np
 
-from .._display import line_svg, page
+from .._display import captioned, line_svg, page
 from .._numerics import is_traced
-
-
-def captioned(picture: str, what: str) -> str:
-    """A small ``picture`` with ``what`` it shows in words, for it has no axes; nothing if there is no picture."""
-    return (
-        f'<div style="text-align:center">{picture}<div><small>{html.escape(what)}</small></div></div>'
-        if picture
-        else ""
-    )
-
-
-def beside(table: str, picture: str) -> str:
-    """A ``table`` and to the right of it a ``picture``, if there is one."""
-    return f'<div style="display:flex;gap:1.5em;align-items:center">{table}{picture}</div>' if picture else table
 
 
 def model_html(model: Any) -> str:

@@ -17,12 +17,11 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..._checks import as_points, check_count
-from ..._display import grid, line_svg
+from ..._display import beside, captioned, grid, line_svg
 from ..._numerics import minus
 from ..._protocols import CentredModel, ScoreModel
 from ..._types import Points, Scalar
 from ...scores import AbstractScore
-from ..summary import beside, captioned
 
 _WIDTH = 110  # columns that a table may take where there is no terminal
 
