@@ -27,12 +27,15 @@ def own_settings() -> Iterator[None]:
     """The settings of JAX that scoregeo is written for, whatever those of the program that calls it.
 
     Matrix products have the precision of their inputs, where accelerators multiply float32 matrices to three digits by
-    default; a layer of a network that declares a precision of its own keeps it. Types and ranks are promoted.
+    default; a layer of a network that declares a precision of its own keeps it. Types and ranks are promoted. The mesh
+    is the one there is, also where there is none: rules for derivatives are traced in an empty one, and what was traced
+    without would not be found again there.
     """
     with (
         jax.default_matmul_precision("highest"),
         jax.numpy_dtype_promotion("standard"),
         jax.numpy_rank_promotion("allow"),
+        jax.sharding.use_abstract_mesh(jax.sharding.get_abstract_mesh()),
     ):
         yield
 

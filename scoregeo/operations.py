@@ -17,10 +17,11 @@ from ._pairs.checkpoint import Block
 from ._pairs.stream import Pairs, Problem, as_results, rows_in_order, solve_in_order
 from ._results import RESULTS
 from ._types import Point, Points, Vector
-from .geodesics import AbstractBoundarySolver, AbstractStart, Geodesic, geodesic
+from .geodesics import AbstractBoundarySolver, AbstractStart, Geodesic
 from .geodesics.base import default_solver
 from .geodesics.checks import Start, check_metric, check_rule, check_solver
 from .geodesics.initial_value import end_point
+from .geodesics.solve import find
 from .metrics import AbstractMetric
 
 _ENDS = (0.0, 1.0)
@@ -58,7 +59,8 @@ def log(
     Arguments as in `dist`. Differentiable by the implicit function theorem. Its accuracy is that of the path, which
     for geodesics with sharp bends stays behind that of the length (`Geodesic.stats`, ``path_error``).
     """
-    return _of_geodesic(lambda found: found.velocities[0], metric, x, y, solver, init, throw, with_result)
+    start = lambda found: found.velocities[0]  # noqa: E731
+    return _of_geodesic(start, metric, x, y, solver, init, throw, with_result, length_only=False)
 
 
 def dist(
@@ -91,8 +93,7 @@ def dist(
     >>> bool(code == RESULTS.successful)
     True
     """
-    solver = _for_length(solver, metric)
-    return _of_geodesic(lambda found: found.length, metric, x, y, solver, init, throw, with_result)
+    return _of_geodesic(lambda found: found.length, metric, x, y, solver, init, throw, with_result, length_only=True)
 
 
 def squared_dist(
@@ -106,13 +107,8 @@ def squared_dist(
     with_result: bool = False,
 ) -> Any:
     """The squared distance, smooth at coincident points (value and gradient zero). Arguments as in `dist`."""
-    solver = _for_length(solver, metric)
-    return _of_geodesic(lambda found: 2 * found.energy, metric, x, y, solver, init, throw, with_result)
-
-
-def _for_length(solver: Any, metric: Any) -> Any:
-    """``solver``, by default one that aims at the length alone. Both are checked later."""
-    return default_solver(metric, length_only=True) if solver is None else solver
+    square = lambda found: 2 * found.energy  # noqa: E731
+    return _of_geodesic(square, metric, x, y, solver, init, throw, with_result, length_only=True)
 
 
 def _of_geodesic(
@@ -124,9 +120,11 @@ def _of_geodesic(
     init: Any,
     throw: bool,
     with_result: bool,
+    *,
+    length_only: bool,
 ) -> Any:
     """``value`` of the geodesic, which is sampled at its ends alone; with its code, or an error where it is none."""
-    found = geodesic(metric, x, y, solver=solver, init=init, ts=_ENDS, throw=throw and not with_result)
+    found = find(metric, x, y, solver, init, _ENDS, throw and not with_result, length_only=length_only)
     return (value(found), found.result) if with_result else value(found)
 
 
@@ -234,7 +232,7 @@ def _as_problem(metric, xs, ys, solver, init, batch_size, mesh) -> tuple[Problem
     if mesh is not None and not (isinstance(mesh, Mesh) and len(mesh.axis_names) == 1):
         raise ValueError(f"`mesh` must be a jax.sharding.Mesh with one axis, got {mesh!r}")
     check_metric(metric, xs[0])
-    solver = _for_length(solver, metric)
+    solver = default_solver(metric, length_only=True) if solver is None else solver
     check_solver(solver)
     init = check_rule(init, xs.shape[1])
     pairs = Pairs(xs.shape[0], ys.shape[0], symmetric)

@@ -30,6 +30,13 @@ class AbstractBoundarySolver(eqx.Module):
         Arguments have been checked. Never raises: how it ended is in ``result``.
         """
 
+    def solve_length(
+        self, metric: AbstractMetric, x: Point, y: Point, init: AbstractCurve, ts: Float[Array, " n"]
+    ) -> Geodesic:
+        """As `solve`, where nothing is differentiated but length and energy: a solver may leave out how the path moves,
+        which a program for the gradient of `dist` would be traced with in vain."""
+        return self.solve(metric, x, y, init, ts)
+
 
 @functools.singledispatch
 def default_solver(metric: Any, *, length_only: bool = False) -> AbstractBoundarySolver:

@@ -10,9 +10,28 @@ from .starts import AbstractStart
 
 
 @program
-def _solve(solver, metric, x, y, init, ts):
+def _solve(solver, metric, x, y, init, ts, length_only):
     curve = init(metric, x, y) if isinstance(init, AbstractStart) else init
-    return solver.solve(metric, x, y, curve, ts)
+    return (solver.solve_length if length_only else solver.solve)(metric, x, y, curve, ts)
+
+
+def find(
+    metric: AbstractMetric,
+    x: Point,
+    y: Point,
+    solver: AbstractBoundarySolver | None,
+    init: Start | None,
+    ts: Times | None,
+    throw: bool,
+    *,
+    length_only: bool,
+) -> Geodesic:
+    """`geodesic`; with ``length_only``, one of which nothing but length and energy has derivatives."""
+    x, y = check_end_points(metric, x, y)
+    solver = default_solver(metric, length_only=length_only) if solver is None else solver
+    check_solver(solver)
+    result = _solve(solver, metric, x, y, check_start(init, x, y), check_times(ts, x.dtype), length_only)
+    return raise_unless_successful(result) if throw else result
 
 
 def geodesic(
@@ -50,8 +69,4 @@ def geodesic(
     >>> round(float(geodesic(metric, jnp.array([-1.0, 0.5]), jnp.array([1.0, 0.7])).length), 4)
     2.2213
     """
-    x, y = check_end_points(metric, x, y)
-    solver = default_solver(metric) if solver is None else solver
-    check_solver(solver)
-    result = _solve(solver, metric, x, y, check_start(init, x, y), check_times(ts, x.dtype))
-    return raise_unless_successful(result) if throw else result
+    return find(metric, x, y, solver, init, ts, throw, length_only=False)

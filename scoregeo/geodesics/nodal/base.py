@@ -76,8 +76,9 @@ class AbstractNodalSolver(AbstractBoundarySolver, AbstractMinimiser):
     def minimise(self, problem: PathEnergy, start: Coefficients) -> Minimum:
         """Lower the discrete energy of ``problem`` from ``start``, for at most ``max_steps`` steps."""
 
-    def tangent(self, found: Minimum, problem: Linearisation, zeros: Minimum) -> Minimum:
-        """Of the nodes, which are those of the equation "the gradient of (1) is zero"."""
+    def tangent(self, found: Minimum, problem: Linearisation, zeros: Minimum, length_only: bool) -> Minimum:
+        """Of the nodes, which are those of the equation "the gradient of (1) is zero". The length, which is that of a
+        smooth path through them, needs theirs too."""
         dtype = found.c.dtype
         accuracy = 1e2 * jnp.finfo(dtype).eps
         return zeros._replace(c=problem.coefficients_tangent(self.basis(dtype), found.c, accuracy, _MAX_CG))
@@ -96,7 +97,7 @@ class AbstractNodalSolver(AbstractBoundarySolver, AbstractMinimiser):
         """See `AbstractBoundarySolver.solve`."""
         problem = PathEnergy(metric, x, y)
         start = starting_segments(init, x, y, self.nodes - 1)
-        found = stationary(self, problem, jax.lax.stop_gradient(start))
+        found = stationary(self, problem, jax.lax.stop_gradient(start), length_only=False)
 
         basis, c = smooth_path(x, y, found.c)
         energy = problem(basis, c)

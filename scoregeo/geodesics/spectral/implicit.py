@@ -10,6 +10,7 @@ minimiser returns has derivative zero.
 """
 
 import abc
+import functools
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -85,21 +86,35 @@ class AbstractMinimiser(eqx.Module):
         """Lower the energy of ``problem`` from ``start``; any pytree that holds what was found. Not differentiated."""
 
     @abc.abstractmethod
-    def tangent(self, found: Any, problem: Linearisation, zeros: Any) -> Any:
-        """``zeros``, the tangent of ``found`` with zeros everywhere, with those of coefficients and energy put in."""
+    def tangent(self, found: Any, problem: Linearisation, zeros: Any, length_only: bool) -> Any:
+        """``zeros``, the tangent of ``found`` with zeros everywhere, with those of coefficients and energy put in.
+
+        Where ``length_only``, the coefficients may keep theirs if the length is found without.
+        """
+
+
+@functools.partial(eqx.filter_jit, inline=True)
+def _minimise(minimiser: AbstractMinimiser, problem: PathEnergy, start: Coefficients) -> Any:
+    # Traced once for its shapes, where a derivative would trace it again beside the value.
+    return minimiser.minimise(problem, start)
 
 
 @eqx.filter_custom_jvp
-def stationary(minimiser: AbstractMinimiser, problem: PathEnergy, start: Coefficients) -> Any:
+def stationary(minimiser: AbstractMinimiser, problem: PathEnergy, start: Coefficients, *, length_only: bool) -> Any:
     """``minimiser.minimise(problem, start)``, differentiable with respect to everything in ``problem``, in both modes
-    and to any order. ``start`` has no influence on where a stationary path is, so its tangent is ignored."""
-    return minimiser.minimise(problem, start)
+    and to any order. ``start`` has no influence on where a stationary path is, so its tangent is ignored.
+
+    Where ``length_only``, nothing is derived from the path but its length: its own derivative, which takes as long to
+    trace as the search itself, is left out where it can be.
+    """
+    return _minimise(minimiser, problem, start)
 
 
 @stationary.def_jvp
 @with_own_settings
-def _stationary_jvp(primals, tangents):
+def _stationary_jvp(primals, tangents, *, length_only):
     minimiser, problem, start = primals
-    found = stationary(minimiser, problem, start)
+    # A second derivative of the length needs the first one of the path.
+    found = stationary(minimiser, problem, start, length_only=False)
     zeros = jax.tree.map(lambda leaf: jnp.zeros_like(leaf) if eqx.is_inexact_array(leaf) else None, found)
-    return found, minimiser.tangent(found, linearisation(problem, tangents[1]), zeros)
+    return found, minimiser.tangent(found, linearisation(problem, tangents[1]), zeros, length_only)

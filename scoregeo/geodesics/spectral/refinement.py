@@ -357,7 +357,7 @@ class Refinement(AbstractMinimiser):
             numbers_per_lane=settings.elements[-1] * settings.degree * (settings.quadrature + 1) * start.shape[-1],
         )
 
-    def tangent(self, found: SolveState, problem: Linearisation, zeros: SolveState) -> SolveState:
+    def tangent(self, found: SolveState, problem: Linearisation, zeros: SolveState, length_only: bool) -> SolveState:
         """Of the best path, on the elements of the level that found it."""
         settings = self.settings
 
@@ -365,10 +365,13 @@ class Refinement(AbstractMinimiser):
             basis = settings.level_basis(path.breaks, level)
             elements = settings.elements[level]
             c = path.c[:elements]
-            # In a batch every lane takes every branch: on those that are not its own it has nothing to solve.
-            mine = found.best.level == level
-            dc = problem.coefficients_tangent(basis, c, settings.tolerance, 4 * settings.max_cg, mine)
-            return jnp.zeros_like(path.c).at[:elements].set(dc), problem.energy_tangent(basis, c)
+            dc = jnp.zeros_like(path.c)
+            if not length_only:
+                # In a batch every lane takes every branch: on those that are not its own it has nothing to solve.
+                mine = found.best.level == level
+                moved = problem.coefficients_tangent(basis, c, settings.tolerance, 4 * settings.max_cg, mine)
+                dc = dc.at[:elements].set(moved)
+            return dc, problem.energy_tangent(basis, c)
 
         branches = [
             lambda path, dynamic, dots, level=level: on_level(level, path, Linearisation(dynamic, problem.static, dots))

@@ -140,13 +140,20 @@ class SpectralNewton(AbstractBoundarySolver):
         )
 
     def solve(
-        self, metric: AbstractMetric, x: Point, y: Point, init: AbstractCurve, ts: Float[Array, " n"]
+        self,
+        metric: AbstractMetric,
+        x: Point,
+        y: Point,
+        init: AbstractCurve,
+        ts: Float[Array, " n"],
+        *,
+        length_only: bool = False,
     ) -> Geodesic:
         """See `AbstractBoundarySolver.solve`."""
         settings = self.settings(x.dtype)
         problem = PathEnergy(metric, x, y, self.batch_size, self.checkpoint)
         start = starting_coefficients(init, x, y, settings)
-        state = stationary(Refinement(settings), problem, jax.lax.stop_gradient(start))
+        state = stationary(Refinement(settings), problem, jax.lax.stop_gradient(start), length_only=length_only)
         best = state.best
 
         basis = settings.basis(state.work.breaks)
@@ -176,6 +183,12 @@ class SpectralNewton(AbstractBoundarySolver):
                 "elements": jnp.asarray(settings.elements)[best.level],
             },
         )
+
+    def solve_length(
+        self, metric: AbstractMetric, x: Point, y: Point, init: AbstractCurve, ts: Float[Array, " n"]
+    ) -> Geodesic:
+        """See `AbstractBoundarySolver.solve_length`."""
+        return self.solve(metric, x, y, init, ts, length_only=True)
 
 
 def starting_coefficients(init: AbstractCurve, x: Point, y: Point, settings: Settings) -> Coefficients:
