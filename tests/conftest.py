@@ -32,6 +32,9 @@ import pytest
 
 from scoregeo.cli._cache import program_folder
 
+# Tracing makes objects by the million, and hardly a cycle among them: looking for these takes a sixth of its time.
+gc.set_threshold(50_000, 20, 20)
+
 jax.config.update("jax_enable_x64", True)
 # A persistent compilation cache, shared by the xdist workers, the processes that tests start, and later runs.
 if "SCOREGEO_TEST_CACHE" not in os.environ:
