@@ -6,27 +6,12 @@ import re
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from scoregeo import cli
-from scoregeo.cli import _cache
-from scoregeo.cli._cache import CompileTimes, program_folder
-
-_SCRIPT = """
-from scoregeo.cli._cache import keep_programs
-keep_programs()
-import jax
-print(jax.config.jax_compilation_cache_dir)
-"""
-
-
-def chosen(tmp_path, **changed):
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
-    environment |= {"XDG_CACHE_HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"} | changed
-    done = subprocess.run([sys.executable, "-c", _SCRIPT], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
+from scoregeo.cli import _cache, _report
+from scoregeo.cli._cache import CompileTimes, keep_programs, program_folder
 
 def test_a_folder_of_its_own_for_each_number_of_threads(tmp_path, monkeypatch):
     folders = set()
@@ -80,27 +65,43 @@ def test_times_that_come_with_the_library_are_of_what_commands_do():
         assert any(re.fullmatch(text, doing) for text in said if re.search(r"\w", text)), key
 
 
-@pytest.mark.slow
-def test_programs_are_kept_below_the_users_cache(tmp_path):
-    assert chosen(tmp_path) == str(program_folder(tmp_path))
+@pytest.fixture
+def environment(tmp_path, monkeypatch):
+    """That of a user with a cache below a folder, in this process; JAX's settings are as before when the test ends."""
+    for name in [name for name in os.environ if name.startswith("JAX_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    settings = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in settings}
+    yield monkeypatch
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def test_programs_are_kept_below_the_users_cache(tmp_path, environment):
+    assert keep_programs() == program_folder(tmp_path)
+    assert jax.config.jax_compilation_cache_dir == str(program_folder(tmp_path))
     assert program_folder(tmp_path).is_dir()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("changed", "expected"),
-    [({"JAX_COMPILATION_CACHE_DIR": "/elsewhere"}, "/elsewhere"), ({"JAX_ENABLE_COMPILATION_CACHE": "0"}, "None")],
+    ("name", "value"), [("JAX_COMPILATION_CACHE_DIR", "/elsewhere"), ("JAX_ENABLE_COMPILATION_CACHE", "0")]
 )
-def test_the_environment_has_the_last_word(tmp_path, changed, expected):
-    assert chosen(tmp_path, **changed) == expected
+def test_the_environment_has_the_last_word(tmp_path, environment, name, value):
+    """JAX reads these itself when it is imported; what it made of them stays."""
+    environment.setenv(name, value)
+    before = jax.config.jax_compilation_cache_dir
+    assert keep_programs() is None
+    assert jax.config.jax_compilation_cache_dir == before
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.slow
-def test_a_folder_that_cannot_be_made_is_no_reason_to_fail(tmp_path):
-    occupied = tmp_path / "file"
-    occupied.write_text("")
-    assert chosen(occupied) == "None"
+def test_a_folder_that_cannot_be_made_is_no_reason_to_fail(tmp_path, environment):
+    (tmp_path / "file").write_text("")
+    environment.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    before = jax.config.jax_compilation_cache_dir
+    assert keep_programs() is None
+    assert jax.config.jax_compilation_cache_dir == before
 
 
 _SOONER = """
@@ -108,26 +109,46 @@ import sys
 from scoregeo import cli
 from scoregeo.cli import demo
 demo.Demo.run = lambda *_: None
-sys.argv = ["scoregeo", *sys.argv[1:]]
+sys.argv = ["scoregeo", "demo"]
 try:
     cli.main()
 except SystemExit:
     pass
 import os, jax, jax.numpy as jnp
-print(os.environ.get("XLA_FLAGS"), float(jax.jit(jnp.sum)(jnp.ones(3))))  # dies of a flag that XLA does not know
+# It dies of a flag that XLA does not know.
+print(os.environ["XLA_FLAGS"], jax.config.jax_compilation_cache_dir, float(jax.jit(jnp.sum)(jnp.ones(3))))
 """
 
 
 @pytest.mark.slow
-def test_the_demo_compiles_sooner_unless_told_otherwise(tmp_path):
-    def flags(*words, **changed):
-        environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"XDG_CACHE_HOME": str(tmp_path)}
-        command = [sys.executable, "-c", _SOONER, *words]
-        done = subprocess.run(command, env=environment | changed, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.splitlines()[-1]
+def test_the_demo_compiles_sooner_and_keeps_programs(tmp_path):
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS" and not k.startswith("JAX_")}
+    environment |= {"XDG_CACHE_HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", _SOONER], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"--xla_cpu_use_fusion_emitters=false {program_folder(tmp_path)} 3.0"
 
-    assert flags("demo") == "--xla_cpu_use_fusion_emitters=false 3.0"
-    own = "--xla_force_host_platform_device_count=2"
-    assert flags("demo", XLA_FLAGS=own) == f"{own} 3.0"
-    assert flags("likelihood", "--model", str(tmp_path / "none"), "--points", "none.csv").startswith("None")
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "given", "expected"),
+    [
+        (["demo"], None, "--xla_cpu_use_fusion_emitters=false"),
+        (["demo"], "--xla_own=1", "--xla_own=1"),
+        (["sample", "--model", "none", "--out", "none.npy"], None, None),
+    ],
+)
+def test_sooner_is_for_the_demo_without_flags_of_ones_own(environment, words, given, expected):
+    """By `main` as a process calls it, with a command that does nothing."""
+    environment.delenv("XLA_FLAGS", raising=False)
+    if given is not None:
+        environment.setenv("XLA_FLAGS", given)
+    environment.setattr(sys, "argv", ["scoregeo", *words])
+    environment.setattr(cli._interrupts, "install", lambda: False)
+    environment.setattr(_report, "say_warnings", lambda: None)
+    command = cli._import(words[0])
+    environment.setattr(command, "run", lambda *_: None)
+    cli.main()
+    found = os.environ.get("XLA_FLAGS")
+    environment.delenv("XLA_FLAGS", raising=False)  # one that is set here would stay
+    assert found == expected

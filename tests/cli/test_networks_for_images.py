@@ -8,8 +8,9 @@ from PIL import Image
 
 from scoregeo import cli
 from scoregeo.cli._network import IMAGES_FILE, NetworkOptions, keep_image_shape, kept_image_shape
+from scoregeo.cli.models import train
 from scoregeo.datasets import digits
-from scoregeo.diffusion import DiffusionModel, DiT, FitConfig, Potential, UNet
+from scoregeo.diffusion import Denoiser, DiffusionModel, DiT, FitConfig, Potential, TrainingHistory, UNet
 from scoregeo.plotting import image_grid
 
 TRAIN = ["--steps", "4", "--chunk-steps", "4", "--batch-size", "8", "--warmup-steps", "1"]
@@ -40,58 +41,43 @@ def test_options_that_do_not_fit():
         NetworkOptions(net_width=8, patch=1).make(64, None, None, FitConfig())
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """A network that was trained for a moment on images of digits, with their classes."""
-    folder = tmp_path_factory.mktemp("images")
+def pixels_of_digits(n):
     data = digits()
-    pixels, labels = np.asarray(data.undo(data.points)), np.asarray(data.labels)
-    np.save(folder / "images.npy", pixels[:60].reshape(-1, 8, 8))
-    np.save(folder / "labels.npy", labels[:60])
-    words = ["--data", folder / "images.npy", "--labels", folder / "labels.npy", "--out", folder / "model"]
-    cli.main(["train", *map(str, words), *TRAIN, *SMALL, "--no-potential"])
-    return folder / "model"
+    return np.asarray(data.undo(data.points))[:n], np.asarray(data.labels)[:n]
 
 
 @pytest.mark.slow
-def test_a_network_of_images_from_file_to_picture(model, tmp_path, capsys):
+def test_vectors_that_an_option_makes_images_of_with_classes_in_a_file(tmp_path):
+    pixels, labels = pixels_of_digits(60)
+    np.savez(tmp_path / "images.npz", x=pixels, other=labels)
+    np.save(tmp_path / "labels.npy", labels)
+    model = tmp_path / "model"
+    words = ["--data", tmp_path / "images.npz", "--key", "x", "--image-shape", 8, 8]
+    words += ["--labels", tmp_path / "labels.npy", "--out", model]
+    cli.main(["train", *map(str, words), *TRAIN, *SMALL, "--no-potential"])
     kept = DiffusionModel.load(model)
     assert isinstance(kept.denoiser.net, UNet)
-    assert kept.denoiser.net.classes == 10
+    assert (kept.denoiser.net.shape, kept.denoiser.net.classes) == ((8, 8, 1), 10)
     assert kept_image_shape(model, kept) == (8, 8)
-    sampled = ["--out", str(tmp_path / "some.npy"), "--picture", str(tmp_path / "some.png"), "--n", "10"]
-    cli.main(["sample", "--model", str(model), *sampled, "--sampler", "heun", "--steps", "4", "--condition", "3"])
-    assert np.load(tmp_path / "some.npy").shape == (10, 64)
-    with Image.open(tmp_path / "some.png") as picture:
-        assert np.asarray(picture.convert("L")).std() > 10
-    np.save(tmp_path / "held_out.npy", np.load(model / "points.npy")[:20])
-    cli.main(["evaluate", "--model", str(model), "--data", str(tmp_path / "held_out.npy"), "--samples", "0"])
-    assert "denoising of 20 held-out points" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["flat vectors", "folder"])
-def test_images_from_other_files(kind, tmp_path, capsys):
-    """An .npz file of vectors that `--image-shape` makes images of, and a folder whose sub-folders are classes."""
-    data = digits()
-    pixels, labels = np.asarray(data.undo(data.points))[:30], np.asarray(data.labels)[:30]
-    if kind == "folder":
-        words = ["--data", tmp_path / "images", "--labels", "data"]
-        for i, (image, label) in enumerate(zip(pixels.reshape(-1, 8, 8), labels, strict=True)):
-            (tmp_path / "images" / str(label)).mkdir(parents=True, exist_ok=True)
-            Image.fromarray((255 / 16 * image).astype(np.uint8)).save(tmp_path / "images" / str(label) / f"{i}.png")
-    else:
-        words = ["--data", tmp_path / "images.npz", "--key", "x", "--image-shape", 8, 8]
-        np.savez(tmp_path / "images.npz", x=pixels, labels=labels)
+def test_a_folder_of_images_to_pictures(tmp_path, capsys):
+    """Whose sub-folders are classes."""
+    pixels, labels = pixels_of_digits(30)
+    for i, (image, label) in enumerate(zip(pixels.reshape(-1, 8, 8), labels, strict=True)):
+        (tmp_path / "images" / str(label)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray((255 / 16 * image).astype(np.uint8)).save(tmp_path / "images" / str(label) / f"{i}.png")
+    words = ["--data", tmp_path / "images", "--labels", "data"]
     model, half = tmp_path / "model", ["--no-potential", "--compute-dtype", "bfloat16", "--accumulation", "2"]
     cli.main(["train", *map(str, words), "--out", str(model), *TRAIN, *SMALL, *half])
     kept = DiffusionModel.load(model)
     assert (kept.denoiser.net.shape, kept.denoiser.net.compute_dtype) == ((8, 8, 1), None)
-    assert (kept.denoiser.net.classes, kept.config.accumulation) == (10 if kind == "folder" else None, 2)
+    assert (kept.denoiser.net.classes, kept.config.accumulation) == (10, 2)
     assert kept_image_shape(model, kept) == (8, 8)
-    condition = ["--condition", "7"] if kind == "folder" else []
     grid = ["--out", str(tmp_path / "some.npy"), "--picture", str(tmp_path / "grid.png"), "--n", "9"]
-    cli.main(["sample", "--model", str(model), *grid, "--sampler", "heun", "--steps", "4", *condition])
+    cli.main(["sample", "--model", str(model), *grid, "--sampler", "heun", "--steps", "4", "--condition", "7"])
+    assert np.load(tmp_path / "some.npy").shape == (9, 64)
     with Image.open(tmp_path / "grid.png") as picture:
         assert np.asarray(picture.convert("L")).std() > 10
     np.save(tmp_path / "held_out.npy", pixels[:20])
@@ -100,13 +86,24 @@ def test_images_from_other_files(kind, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_arithmetic_in_half_precision_ends_with_training(tmp_path):
+def test_arithmetic_in_half_precision_ends_with_training(tmp_path, monkeypatch):
+    """Of a network in a potential, made from images that say their shape; what is saved after a training of no steps
+    computes in the type of its weights."""
+    seen = []
+
+    def without_steps(data, config, *, network, standardization, **settings):
+        seen.append(network.net.compute_dtype)
+        history = TrainingHistory(np.array([4]), np.ones(1), np.ones(1))
+        return DiffusionModel(Denoiser(network, 1.0), config, standardization=standardization, history=history)
+
+    monkeypatch.setattr(train, "fit", without_steps)
     np.save(tmp_path / "images.npy", np.random.default_rng(0).normal(size=(40, 1, 16, 1)))
     words = ["--network", "dit", "--net-width", "8", "--blocks", "1", "--heads", "2", "--patch", "4"]
     half = ["--compute-dtype", "bfloat16", "--attention", "focus"]
     cli.main(["train", "--data", str(tmp_path / "images.npy"), "--out", str(tmp_path / "m"), *TRAIN, *words, *half])
     network = DiffusionModel.load(tmp_path / "m").denoiser.net.net
     assert (network.shape, network.compute_dtype, network.attention) == ((1, 16, 1), None, "focus")
+    assert seen == ["bfloat16"]
 
 
 def test_the_shape_of_images_is_kept_with_their_classes(tmp_path):
