@@ -13,6 +13,7 @@ from scoregeo import cli
 from scoregeo.cli import _cache, _report
 from scoregeo.cli._cache import CompileTimes, keep_programs, program_folder
 
+
 def test_a_folder_of_its_own_for_each_number_of_threads(tmp_path, monkeypatch):
     folders = set()
     for threads in ("1", "2"):

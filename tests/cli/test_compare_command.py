@@ -172,23 +172,9 @@ def test_semicolons_and_numbers_as_names(folder, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_rows_of_two_files_and_what_the_model_keeps(folder, tmp_path, capsys):
-    table = tmp_path / "table.csv"
-    files = ["--data", str(folder / "points.npy"), "--to", str(folder / "ends.csv")]
-    cli.main(["compare", "--model", str(folder / "model"), *files, "--out", str(table)])
-    assert "noise level 0.3" in capsys.readouterr().out
-    rows = read(table)
-    assert [(row["first"], row["second"]) for row in rows] == [(str(i), str(i)) for i in range(7)]
-    scale = np.asarray(DiffusionModel.load(folder / "model").standardization.scale)
-    ends = np.loadtxt(folder / "ends.csv", delimiter=",", skiprows=1)
-    expected = np.linalg.norm((np.load(folder / "points.npy") - ends) / scale, axis=1)
-    np.testing.assert_allclose([float(row["Euclidean"]) for row in rows], expected, rtol=1e-5)
-    assert all(float(row["Stein 0.7"]) > float(row["Euclidean"]) for row in rows)
-
-
-@pytest.mark.slow
-def test_distributions_and_spacetime(folder, tmp_path, capsys):
-    """Normal distributions that are round in the coordinates of the model."""
+def test_two_files_distributions_and_spacetime(folder, tmp_path, capsys):
+    """Row by row, in the metric that the model keeps. Normal distributions are round in the coordinates of the
+    model."""
     model = DiffusionModel.load(folder / "model")
     scale, random = np.asarray(model.standardization.scale, np.float64), np.random.default_rng(1)
     widths = random.uniform(0.2, 0.6, (2, 4))
@@ -197,15 +183,21 @@ def test_distributions_and_spacetime(folder, tmp_path, capsys):
     xs = np.load(folder / "points.npy")[:4]
     ys = xs + [[0.0, 0.0], [0.5, 0.1], [0.3, -0.1], [-0.2, 0.1]] * scale
     np.save(tmp_path / "xs.npy", xs)
-    np.save(tmp_path / "ys.npy", ys)
-    files = ["--data", tmp_path / "xs.npy", "--to", tmp_path / "ys.npy", "--out", tmp_path / "table.csv"]
+    np.savetxt(tmp_path / "ys.csv", ys, delimiter=",", header="a,b", comments="")
+    files = ["--data", tmp_path / "xs.npy", "--to", tmp_path / "ys.csv", "--out", tmp_path / "table.csv"]
     files += ["--covariances", tmp_path / "from.npy", "--to-covariances", tmp_path / "to.npy"]
     cli.main(["compare", "--model", str(folder / "model"), *map(str, files), "--log-snr", "3"])
-    assert "over 4 of 4 pairs" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "over 4 of 4 pairs" in printed
+    assert "noise level 0.3" in printed
     rows = read(tmp_path / "table.csv")
+    assert [(row["first"], row["second"]) for row in rows] == [(str(i), str(i)) for i in range(4)]
     found = {name: np.array([float(row[name]) for row in rows]) for name in rows[0] if row_is_number(rows[0][name])}
     squared = np.sum(((xs - ys) / scale) ** 2, 1)
     s, t = widths
+    np.testing.assert_allclose(found["Euclidean"] ** 2, squared, rtol=1e-5, atol=1e-9)
+    assert found["Stein 0.7"][0] == 0
+    assert (found["Stein 0.7"][1:] > found["Euclidean"][1:]).all()
     np.testing.assert_allclose(found["Wasserstein"] ** 2, squared + 2 * (s - t) ** 2, rtol=1e-5, atol=1e-9)
     mean_sq = (s**2 + t**2) / 2
     affinity = (s * t / mean_sq) * np.exp(-squared / (8 * mean_sq))
