@@ -192,7 +192,7 @@ def known(d):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("d", "n"), [(1, 100), (2, 100), (3, 100), (5, 400), (10, 20)])
+@pytest.mark.parametrize(("d", "n"), [(1, 100), (3, 100), (5, 400), (10, 20)])
 def test_geodesics_between_random_normals(d, n):
     """Condition numbers up to 1e3, means many standard deviations apart: every target of the issue. With those there
     and back and their images, 1,200 pairs in one call for d = 5."""

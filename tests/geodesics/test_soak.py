@@ -19,7 +19,7 @@ import scoregeo as sg
 from scoregeo import KernelDensityScore, SteinMetric, dist, log, squared_dist
 
 solver = {
-    "SpectralNewton": sg.SpectralNewton(),
+    "SpectralNewton": sg.SpectralNewton() if int(sys.argv[2]) > 30 else sg.SpectralNewton(max_elements=1),
     "Georce": sg.Georce(nodes=17),
     "EnergyDescent": sg.EnergyDescent(nodes=17),
     "Shooting": sg.Shooting(segments=2),

@@ -20,7 +20,6 @@ from scoregeo import (
     SteinMetric,
     dist,
     geodesic,
-    models,
     pairwise_dist,
     shoot,
     verify,
@@ -36,7 +35,7 @@ from scoregeo.geodesics.spectral.preconditioners import (
     WoodburyPreconditioner,
 )
 
-SMALL = SpectralNewton(max_elements=4, rtol=1e-8, path_rtol=1e-8)
+SMALL = SpectralNewton(max_elements=4, rtol=1e-8, path_rtol=1e-8, continuation=0, adaptations=0)
 ONE_LEVEL = SpectralNewton(degree=24, max_elements=1, rtol=1e-6, path_rtol=1.0, tolerance=1e-10, continuation=0)
 X, Y = jnp.asarray(X), jnp.asarray(Y)
 
@@ -133,7 +132,7 @@ class TestBasis:
         both = [jax.vmap(polynomial_curve(x, y, p))(ts)[1] for p in (Path(c, t.breaks), Path(carried, across.breaks))]
         np.testing.assert_allclose(*both, atol=1e-9)
 
-    @pytest.mark.parametrize("elements", [1, *(pytest.param(k, marks=pytest.mark.slow) for k in (2, 5, 12))])
+    @pytest.mark.parametrize("elements", [1, pytest.param(5, marks=pytest.mark.slow)])
     def test_merge_is_the_nearest_polynomial(self, elements):
         """By least squares of the velocities; the mean, which the ends determine, is that of the path."""
         breaks = jnp.linspace(0, 1, elements + 1)
@@ -253,7 +252,7 @@ class TwoScoresMetric(AbstractMetric):
 @pytest.mark.slow
 def test_other_metrics_in_high_dimension():
     """The averaged inverse metric in place of matrices: the geodesic is the same, and nothing d x d is formed."""
-    solver = SpectralNewton(max_elements=1)
+    solver = SpectralNewton(max_elements=1, continuation=0, adaptations=0)
     x, y = jnp.asarray(np.random.default_rng(0).normal(size=(2, 40))) / 40**0.25
     found = geodesic(TwoScoresMetric(), x, y, solver=solver)
     dense = geodesic(MatrixMetric(lambda x: TwoScoresMetric().at(x).matrix(x.size)), x, y, solver=solver)
@@ -300,8 +299,8 @@ class TestGeodesic:
     def test_error_estimate_bounds_the_error(self, curved):
         """Judged by the much finer solve, at a degree too low to be exact."""
         metric, fine = curved
-        for degree, elements in ((2, 1), (4, 1), (2, 4), (2, 12)):
-            solver = SpectralNewton(degree=degree, max_elements=elements)
+        for degree, elements in ((4, 1), (2, 4)):
+            solver = SpectralNewton(degree=degree, max_elements=elements, continuation=0, adaptations=0)
             coarse = geodesic(metric, X, Y, solver=solver, throw=False)
             true_error = abs(float(coarse.length - fine.length))
             assert true_error > 1e-9
@@ -347,7 +346,7 @@ class TestGeodesic:
         metric, x, y = three_modes(), MODES_X, MODES_Y
         t = jnp.linspace(0, 1, 33)[:, None]
         bent = x + t * (y - x) + 4 * t * (1 - t) * jnp.array([0.0, 3.0])
-        solver = SpectralNewton(rtol=1e-2, path_rtol=1.0, max_elements=4)
+        solver = SpectralNewton(rtol=1e-2, path_rtol=1.0, max_elements=4, continuation=0, adaptations=0)
         assert abs(float(dist(metric, x, y, solver=solver, init=bent)) - 7.70) < 0.03
         assert abs(float(dist(metric, x, y, solver=solver)) - 5.055) < 0.03
 
@@ -359,7 +358,8 @@ def test_dimension_3072():
     metric = SteinMetric(network_score(1, d, width=32), 1.0)
     keys = jax.random.split(jax.random.key(0), 2)
     x, y = jax.random.normal(keys[0], (d,)), jax.random.normal(keys[1], (d,))
-    result = geodesic(metric, x, y, solver=SpectralNewton(rtol=1e-6, path_rtol=1e-5, max_elements=4))
+    solver = SpectralNewton(rtol=1e-6, path_rtol=1e-5, max_elements=4, continuation=0, adaptations=0)
+    result = geodesic(metric, x, y, solver=solver)
     assert float(result.error) < 1e-6 * float(result.length)
     ts = jnp.linspace(0, 1, 9)
     assert float(verify(metric, geodesic_at(result, ts))) < 1e-4
@@ -693,12 +693,3 @@ class TestTraces:
         dist(SteinMetric(FunctionScore(fn, 2.0), 0.7), Y, X, solver=SMALL)
         # Shapes are checked at the door each time (one abstract evaluation); nothing else may run the function again.
         assert len(calls) - seen <= 1
-
-
-@pytest.mark.slow
-def test_sphere_and_half_space_under_the_same_solver():
-    sphere, half = models.Sphere(), models.HyperbolicHalfSpace()
-    x, y = jnp.array([0.1, 0.5, -0.2]), jnp.array([-0.4, 0.3, 0.3])
-    np.testing.assert_allclose(dist(sphere, x, y, solver=SMALL), sphere.closed_dist(x, y), rtol=1e-9)
-    x, y = jnp.array([0.1, 0.5, 0.2]), jnp.array([-0.4, 0.3, 0.9])
-    np.testing.assert_allclose(dist(half, x, y, solver=SMALL), half.closed_dist(x, y), rtol=1e-9)

@@ -128,8 +128,9 @@ class TestMultiStart:
             metric = MatrixMetric(lambda x, a: a * jnp.eye(2) / x[1], a, domain=lambda x: x[1])
             return dist(metric, jnp.array([-1.0, 0.6]), jnp.array([1.0, 0.7]), solver=solver, throw=False)
 
-        single = jax.value_and_grad(length)(1.5, QUICK)
-        several = jax.value_and_grad(length)(1.5, MultiStart(QUICK, bends=4))
+        quick = SpectralNewton(rtol=1e-3, path_rtol=1.0, max_elements=4, continuation=0, adaptations=0)
+        both = jax.jit(jax.value_and_grad(length), static_argnums=1)
+        single, several = (both(1.5, solver) for solver in (quick, MultiStart(quick, bends=4)))
         np.testing.assert_allclose(several, single, rtol=1e-4)
 
     def test_bad_arguments(self):

@@ -100,7 +100,7 @@ def acceleration_by_hand(factor, x, v):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`ratio`")
-@pytest.mark.parametrize("d", [2, 5, 20])
+@pytest.mark.parametrize("d", [2, 20])
 @pytest.mark.parametrize("kind", ["power", "power, curl", "energy", "score norm", "function"])
 def test_factor_and_acceleration(kind, d):
     metric, factor = metric_and_factor(kind, d)
@@ -168,7 +168,7 @@ def clairaut(a, nearest, r):
     return twice(lambda q: constant / (q * slope(q))), twice(lambda q: np.exp(2 * a * q**2) * q / slope(q))
 
 
-DIMENSIONS = [5, pytest.param(2, marks=pytest.mark.slow), pytest.param(10, marks=pytest.mark.slow)]
+DIMENSIONS = [5, pytest.param(2, marks=pytest.mark.slow)]
 
 
 @pytest.mark.slow
@@ -403,13 +403,11 @@ def test_new_values_do_not_compile_again():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["exact", "kernel"])
-def test_strong_power_metrics_converge_and_keep_to_the_data(kind):
-    """Ratio 1e4 on two moons, 20 random pairs: all converge, and paths are nearer to the curves than straight lines."""
-    moons = datasets.two_moons(jax.random.key(4), 400, 0.08)
-    score = moons.score if kind == "exact" else KernelDensityScore(moons.points, 0.1)
-    metric = ConformalMetric.power(score, moons.points, 1e4)
-    pairs = jax.random.choice(jax.random.key(5), moons.points, (2, 20), replace=False)
+def test_strong_power_metrics_converge_and_keep_to_the_data():
+    """Ratio 1e4 on two moons, 8 random pairs: all converge, and paths are nearer to the curves than straight lines."""
+    moons = datasets.two_moons(jax.random.key(4), 200, 0.08)
+    metric = ConformalMetric.power(KernelDensityScore(moons.points, 0.1), moons.points, 1e4)
+    pairs = jax.random.choice(jax.random.key(5), moons.points, (2, 8), replace=False)
 
     @jax.jit
     @jax.vmap
@@ -430,7 +428,7 @@ def test_strong_power_metrics_converge_and_keep_to_the_data(kind):
     assert geodesics.mean() < 0.6 * lines.mean()
     # Not only in the mean: where a line leaves the data by more than the noise, the geodesic is nearer.
     left = lines > 0.15
-    assert left.sum() >= 5
+    assert left.sum() >= 3
     assert (geodesics[left] < lines[left]).all()
 
 

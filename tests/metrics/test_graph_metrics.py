@@ -254,7 +254,7 @@ def test_gaussian_distance(seed):
 @pytest.mark.slow
 def test_closed_over_arrays_have_derivatives():
     x, y = jnp.array([0.3, -0.2]), jnp.array([0.5, 0.9])
-    solver = SpectralNewton(max_elements=1)
+    solver = SpectralNewton(max_elements=1, continuation=0, adaptations=0)
 
     def length(a):
         return dist(GraphMetric(lambda z: a * z[0] ** 2, strength=1.0), x, y, solver=solver)

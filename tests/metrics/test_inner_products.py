@@ -195,7 +195,7 @@ def rows_of(kind, k, d, dtype=np.float64):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["full", "zero", "dependent", "tiny", "some zero"])
-@pytest.mark.parametrize("d", [1, 2, 5, 20])
+@pytest.mark.parametrize("d", [1, 5])
 def test_low_rank_update(kind, d):
     """Ranks 1, 3 and 7, also above d; weights over four orders of magnitude, one of them zero."""
     for k in (1, 3, 7):
@@ -235,21 +235,22 @@ def test_low_rank_update_without_rows():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["zero", "dependent", "full"])
 @pytest.mark.parametrize("method", ["mv", "solve", "sqrt_mv", "inv_sqrt_mv", "logdet", "squared_norm"])
-def test_derivatives_of_low_rank_updates(method, kind):
+def test_derivatives_of_low_rank_updates(method):
     """Against those of the matrix, by central differences, in rows and weights: also where eigenvalues coincide."""
-    rows, weights, v = rows_of(kind, 3, 4), jnp.array([0.5, 1.0, 2.0]), random(5, 4)
-    direction = random(6, 3, 4), random(7, 3)
+    v, direction = random(5, 4), (random(6, 3, 4), random(7, 3))
 
-    def value(rows, weights):
-        product = LowRankUpdate(rows, weights)
-        return product.logdet() if method == "logdet" else jnp.sum(jnp.sin(getattr(product, method)(v)))
+    @jax.jit
+    @jax.vmap
+    def compare(rows):
+        def along(h):
+            product = LowRankUpdate(rows + h * direction[0], jnp.array([0.5, 1.0, 2.0]) + h * direction[1])
+            return product.logdet() if method == "logdet" else jnp.sum(jnp.sin(getattr(product, method)(v)))
 
-    gradient = jax.grad(value, (0, 1))(rows, weights)
-    slope = sum(jnp.sum(a * b) for a, b in zip(gradient, direction, strict=True))
-    ahead, behind = (value(rows + h * direction[0], weights + h * direction[1]) for h in (1e-5, -1e-5))
-    np.testing.assert_allclose(slope, (ahead - behind) / 2e-5, rtol=1e-7, atol=1e-8)
+        return jax.grad(along)(0.0), jax.vmap(along)(jnp.array([1e-5, -1e-5]))
+
+    slopes, values = compare(jnp.stack([rows_of(kind, 3, 4) for kind in ("zero", "dependent", "full")]))
+    np.testing.assert_allclose(slopes, (values[:, 0] - values[:, 1]) / 2e-5, rtol=1e-7, atol=1e-8)
 
 
 @pytest.mark.slow
@@ -323,7 +324,8 @@ def test_sums_keep_structure(a):
             assert type(total.inner_product) is LowRankUpdate
         expected = np.asarray(left.matrix(d)) + np.asarray(right.matrix(d))
         np.testing.assert_allclose(total.matrix(d), expected, rtol=1e-13, atol=1e-13)
-        if kinds.index(a) <= kinds.index(b):  # the rest compiles for a while
+        # The algebra of the other types is tested above, and that of b + a is that of a + b.
+        if type(total) is Sum and kinds.index(a) <= kinds.index(b):
             check(total, expected, 3e-12)
 
 
