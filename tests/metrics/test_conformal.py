@@ -404,10 +404,10 @@ def test_new_values_do_not_compile_again():
 
 @pytest.mark.slow
 def test_strong_power_metrics_converge_and_keep_to_the_data():
-    """Ratio 1e4 on two moons, 8 random pairs: all converge, and paths are nearer to the curves than straight lines."""
-    moons = datasets.two_moons(jax.random.key(4), 200, 0.08)
+    """Ratio 1e4 on two moons, 10 random pairs: all converge, and paths are nearer to the curves than straight lines."""
+    moons = datasets.two_moons(jax.random.key(4), 400, 0.08)
     metric = ConformalMetric.power(KernelDensityScore(moons.points, 0.1), moons.points, 1e4)
-    pairs = jax.random.choice(jax.random.key(5), moons.points, (2, 8), replace=False)
+    pairs = jax.random.choice(jax.random.key(5), moons.points, (2, 20), replace=False)[:, :10]
 
     @jax.jit
     @jax.vmap
