@@ -57,7 +57,7 @@ FAMILIES = [
     Weibull(),
 ]
 # One level of refinement is compiled, where the default compiles all of them.
-SINGLE = SpectralNewton(degree=24, max_elements=1, path_rtol=1e-8, continuation=0, adaptations=0)
+SINGLE = SpectralNewton(degree=24, max_elements=1, path_rtol=1e-8)
 
 
 def pair(family):
