@@ -10,7 +10,6 @@ minimiser returns has derivative zero.
 """
 
 import abc
-import functools
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -93,7 +92,10 @@ class AbstractMinimiser(eqx.Module):
         """
 
 
-@functools.partial(eqx.filter_jit, inline=True)
+_filter_jit: Any = eqx.filter_jit  # whose type knows nothing of the options of `jax.jit`
+
+
+@_filter_jit(inline=True)
 def _minimise(minimiser: AbstractMinimiser, problem: PathEnergy, start: Coefficients) -> Any:
     # Traced once for its shapes, where a derivative would trace it again beside the value.
     return minimiser.minimise(problem, start)
