@@ -53,16 +53,16 @@ K, NEIGHBORS = 10, 10
 def metrics(model, points, sigma: float) -> dict:
     """Two metrics that are Euclid's plus something, one of them for a contrast at which that is seen, and powers: of a
     density without a known maximum, and of one that has one."""
-    score = model.score_at(sigma)
+    score, kernels = model.score_at(sigma), KernelDensityScore(points, sigma)
     return {
         "Stein, ratio 10": lambda: SteinMetric(score, recommend_strength(SteinMetric, score, points, ratio=10.0)),
         "Stein, ratio 100": lambda: SteinMetric(score, recommend_strength(SteinMetric, score, points, ratio=100.0)),
         "score Jacobian, strength 10": lambda: ScoreJacobianMetric(score, sigma, 10.0),
         "score Jacobian, strength 100": lambda: ScoreJacobianMetric(score, sigma, 100.0),
+        "power of p, ratio 10": lambda: ConformalMetric.power(score, points, 10.0),
         "power of p, ratio 1000": lambda: ConformalMetric.power(score, points, 1e3),
-        "power of a kernel density, ratio 1000": lambda: ConformalMetric.power(
-            KernelDensityScore(points, sigma), points, 1e3
-        ),
+        "power of a kernel density, ratio 10": lambda: ConformalMetric.power(kernels, points, 10.0),
+        "power of a kernel density, ratio 1000": lambda: ConformalMetric.power(kernels, points, 1e3),
     }
 
 

@@ -2,6 +2,7 @@
 
 import warnings
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +14,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator
 
 import scoregeo as sg
+from scoregeo import statistics
+from scoregeo.adapters import sklearn as adapter
 from scoregeo.adapters.sklearn import FrechetMean, GeodesicKMeans, TangentPCA, geodesic_distances
 from scoregeo.fisher_rao import FisherRaoMetric, Normal
 from scoregeo.geodesics.base import AbstractBoundarySolver
@@ -26,7 +29,7 @@ BAD = sg.MatrixMetric(lambda x: jnp.where(x[0] > 2, jnp.nan, 1.0) * jnp.eye(2))
 
 
 class Straight(AbstractBoundarySolver):
-    """The geodesics of Euclid: scikit-learn's checks have dozens of shapes, each of which is compiled."""
+    """The geodesics of Euclid, which are quick to compile."""
 
     reach: float = np.inf  # beyond it a solve fails, with an energy that is too small
 
@@ -50,7 +53,6 @@ def test_means_of_normals():
     again = clone(estimator)
     assert not hasattr(again, "mean_")
     assert again.get_params()["max_iter"] == 100
-    assert FrechetMean(NORMALS).fit(XS.astype(np.float32)).mean_.dtype == np.float32
     assert estimator.get_feature_names_out().tolist() == ["frechetmean0", "frechetmean1"]
 
 
@@ -88,16 +90,23 @@ def test_neighbours_by_a_matrix():
 
 @pytest.mark.slow
 def test_failed_solves():
-    points = np.array([[0.0, 1.0], [1.0, 0.0], [3.0, 0.0]])
+    points, solver = np.array([[0.0, 1.0], [1.0, 0.0], [3.0, 0.0]]), sg.SpectralNewton(max_elements=1, continuation=0)
     with pytest.raises(RuntimeError, match=r"4 of 9 distances .* \(0, 2\) metric_nonfinite"):
-        geodesic_distances(BAD, points)
-    filled = geodesic_distances(BAD, points, fill=100.0)
+        geodesic_distances(BAD, points, solver=solver)
+    filled = geodesic_distances(BAD, points, solver=solver, fill=100.0)
     assert filled[0, 2] == filled[2, 1] == 100
     np.testing.assert_allclose(filled[0, 1], 2**0.5, rtol=1e-6)
+    estimator = FrechetMean(BAD, solver=solver).fit(points, sample_weight=[1.0, 1.0, 0.0])
     with pytest.raises(RuntimeError, match="1 of 3 rows could not be solved, the first 2 metric_nonfinite"):
-        FrechetMean(BAD).fit(points[:2]).transform(points)
+        estimator.transform(points)
     with pytest.warns(ConvergenceWarning, match="FrechetMean: The metric returned NaN"):
-        FrechetMean(BAD).fit(points)
+        estimator.fit(points, sample_weight=[1.0, 1.0, 1.0])
+
+
+def test_single_precision_is_kept():
+    estimator = FrechetMean(solver=Straight()).fit(XS.astype(np.float32))
+    assert estimator.mean_.dtype == estimator.transform(XS.astype(np.float32)).dtype == np.float32
+    np.testing.assert_allclose(estimator.mean_, XS.mean(0), rtol=1e-6)
 
 
 def test_more_components_than_directions():
@@ -149,9 +158,59 @@ EXPECTED = {
 }
 
 
+def grown(values, *shape):
+    """With zeros behind."""
+    values = np.asarray(values)
+    return np.pad(values, [(0, size - own) for own, size in zip(values.shape, shape, strict=True)])
+
+
+@pytest.fixture
+def one_shape(monkeypatch):
+    """Samples of dozens of shapes are computed within one of 160 x 32, of which the rest has no weight: what is
+    compiled for each of them takes ten times as long as the checks."""
+    wide, functions = (160, 32), {}
+
+    def replace(module, name):
+        def wrap(function):
+            functions[name] = getattr(module, name)
+            monkeypatch.setattr(module, name, function)
+
+        return wrap
+
+    def sample(X, weights):
+        return grown(X, *wide), grown(np.ones(len(X)) if weights is None else weights, wide[0])
+
+    @replace(statistics, "kmeans")
+    def _(metric, X, k, key, *, weights, **settings):
+        xs, weights = sample(X, weights)
+        found = functions["kmeans"](metric, xs, k, key, weights=weights, **settings)
+        inside = (found.centers[:, : X.shape[1]], found.labels[: len(X)])
+        return eqx.tree_at(lambda found: (found.centers, found.labels), found, inside)
+
+    @replace(statistics, "frechet_mean")
+    def _(metric, X, weights, **settings):
+        found = functions["frechet_mean"](metric, *sample(X, weights), **settings)
+        return eqx.tree_at(lambda found: found.point, found, found.point[: X.shape[1]])
+
+    @replace(adapter, "pairwise_dist")
+    def _(metric, X, Y, **settings):
+        found = functions["pairwise_dist"](metric, grown(X, *wide), grown(Y, 8, wide[1]), **settings)
+        return jax.tree.map(lambda matrix: matrix[: len(X), : len(Y)], found)
+
+    @replace(adapter, "_logs")
+    def _(metric, solver, start, mean, xs):
+        vectors, results = functions["_logs"](metric, solver, start, grown(mean, wide[1]), grown(xs, *wide))
+        return vectors[: len(xs), : xs.shape[1]], jax.tree.map(lambda codes: codes[: len(xs)], results)
+
+    @replace(adapter, "_scaled")
+    def _(metric, mean, vectors, inverse):
+        scaled = functions["_scaled"](metric, grown(mean, wide[1]), grown(vectors, *wide), inverse)
+        return scaled[: len(vectors), : vectors.shape[1]]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [FrechetMean, TangentPCA, GeodesicKMeans])
-def test_scikit_learns_checks(kind):
+def test_scikit_learns_checks(kind, one_shape):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         done = check_estimator(kind(solver=Straight()), expected_failed_checks=EXPECTED.get(kind, {}), on_fail=None)

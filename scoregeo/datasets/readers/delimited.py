@@ -97,7 +97,7 @@ def _has_names(first: list[str], others: list[list[str]]) -> bool:
     numbers = [_as_numbers(cells) for cells in [first, *others]]
     # Where pandas writes an index, the first of the names is missing; in a point, any number may be.
     known = [j for j, cell in enumerate(first) if cell.strip() not in _MISSING]
-    words = [j for j in known if any(row[j] is None for row in numbers)]
+    words = {j for j in known if any(row[j] is None for row in numbers)}
     if any(numbers[0][j] is None and first[j] not in {cells[j] for cells in others} for j in words):
         return True
     known = [j for j in known if j not in words]

@@ -132,8 +132,7 @@ def test_nothing_is_as_large_as_a_matrix(kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
-@pytest.mark.parametrize("d", [1, 200])
+@pytest.mark.parametrize(("d", "dtype"), [(1, jnp.float64), (200, jnp.float32)])
 def test_many_dimensions_and_single_precision(d, dtype):
     """A standard normal target of which each chain has an exact start."""
     score = FunctionScore(lambda x: -x, conservative=True)
