@@ -1,6 +1,7 @@
 """Estimators for scikit-learn: its own checks of them, and agreement with the library's functions."""
 
 import warnings
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -31,6 +32,7 @@ BAD = sg.MatrixMetric(lambda x: jnp.where(x[0] > 2, jnp.nan, 1.0) * jnp.eye(2))
 class Straight(AbstractBoundarySolver):
     """The geodesics of Euclid, which are quick to compile."""
 
+    uses_init: ClassVar[bool] = False
     reach: float = np.inf  # beyond it a solve fails, with an energy that is too small
 
     def solve(self, metric, x, y, init, ts):

@@ -102,6 +102,7 @@ def test_implicit_derivatives():
     _, forward = both(xs, weights)
     ahead, behind = (both(xs + sign * h * steps[0], weights + sign * h * steps[1])[0] for sign in (1, -1))
     numeric = (ahead - behind) / (2 * h)
+    assert jnp.isfinite(numeric).all()
     np.testing.assert_allclose(forward, numeric, atol=1e-8)
     backward = sum(jnp.sum(g * step) for g, step in zip(gradients, steps, strict=True))
     np.testing.assert_allclose(backward, covector @ forward, rtol=1e-10)
