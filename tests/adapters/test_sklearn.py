@@ -194,6 +194,14 @@ def one_shape(monkeypatch):
         found = functions["frechet_mean"](metric, *sample(X, weights), **settings)
         return eqx.tree_at(lambda found: found.point, found, found.point[: X.shape[1]])
 
+    @replace(statistics, "tangent_pca")
+    def _(metric, X, k, *, weights, **settings):
+        xs, weights = sample(X, weights)
+        found = functions["tangent_pca"](metric, xs, wide[1], weights=weights, **settings)
+        fields = lambda f: (f.mean, f.axes, f.explained_variance, f.explained_variance_ratio)  # noqa: E731
+        d, ratio = X.shape[1], found.explained_variance_ratio[:k]
+        return eqx.tree_at(fields, found, (found.mean[:d], found.axes[:k, :d], found.explained_variance[:k], ratio))
+
     @replace(adapter, "pairwise_dist")
     def _(metric, X, Y, **settings):
         found = functions["pairwise_dist"](metric, grown(X, *wide), grown(Y, 8, wide[1]), **settings)
