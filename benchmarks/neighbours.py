@@ -14,8 +14,8 @@ minutes of one core for the Stein metric, half an hour for the score Jacobian me
 
     uv run python benchmarks/neighbours.py --width 64 --depth 2 --single --degree 6 --rtol 1e-2 --queries 200 --equal 20
 
-Powers of a density: `--pairs 40 --batch-size 8` at a ratio of 1000, where a pair takes seconds; one query at a ratio of 10
-(`--pairs 20 --batch-size 16 --queries 1`); of a kernel density the shares that bounds leave out (`--pairs 0 --queries 0`).
+Powers of a density at a ratio of 1000 take seconds a pair (`--pairs 40 --batch-size 8`); at a ratio of 10 there is one
+query (`--pairs 20 --batch-size 16 --queries 1`); of a kernel density only what bounds leave out (`--pairs 0`).
 """
 
 import argparse
@@ -172,6 +172,7 @@ def study(name: str, metric, points, options):
     kept = Kept(options.kept / own if options.kept else None)
     facts = about("jax")
     row |= {"date": facts["date"], "load": round(facts["load"][0], 1)}
+    row |= {"cores": facts["cores"], "jax": facts["versions"]["jax"]}
     graph_dist(metric, points, NEIGHBORS, sources=[0])
     start = time.perf_counter(), time.process_time()
     graph = graph_dist(metric, points, NEIGHBORS)
@@ -234,8 +235,7 @@ def main() -> None:
     rows = []
     if options.out and options.out.exists():
         with options.out.open(newline="") as file:
-            # Nobody knows where rows without these were measured.
-            rows = [{"cores": "", "jax": ""} | row for row in csv.DictReader(file)]
+            rows = list(csv.DictReader(file))
     for name, metric in metrics(model, points, options.sigma).items():
         if options.only and name not in options.only:
             continue
