@@ -20,8 +20,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize(("kind", "name"), CASES)
 def test_moments(kind, name):
-    # Langevin chains go slowly through the funnel.
-    found, z = run(kind, name, 0, share=1.0 if kind == "Langevin" else 0.5)
+    # Slices are dear, and mix fast enough; the others go slowly through the funnel of ten dimensions.
+    found, z = run(kind, name, 0, share=0.5 if kind == "GeodesicSlice" else 1.0)
     assert jnp.max(found.rhat) < 1.05
     rows = comparisons(z)
     assert len(rows) == 2 * z.shape[-1]
