@@ -113,7 +113,7 @@ def squared_dist(
 
 def _of_geodesic(
     value: Callable[[Geodesic], Array],
-    metric: AbstractMetric,
+    metric: Any,
     x: Any,
     y: Any,
     solver: Any,

@@ -23,7 +23,7 @@ Start: TypeAlias = AbstractStart | AbstractCurve | Geodesic | Points
 Times: TypeAlias = Float[Array, " n"] | Float[np.ndarray, " n"] | Sequence[float]
 
 
-def check_end_points(metric: AbstractMetric, x: Any, y: Any) -> tuple[Point, Point]:
+def check_end_points(metric: Any, x: Any, y: Any) -> tuple[Point, Point]:
     """``x`` and ``y`` as points of the same dimension and dtype, on which ``metric`` can be evaluated."""
     x = as_point(x, "x")
     y = as_point(y, "y", dim=x.size)

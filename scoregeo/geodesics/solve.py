@@ -1,5 +1,7 @@
 """The boundary value problem: `geodesic`, which checks what it is given and calls a solver."""
 
+from typing import Any
+
 from .._numerics import program
 from .._types import Point
 from ..metrics import AbstractMetric
@@ -15,18 +17,8 @@ def _solve(solver, metric, x, y, init, ts, length_only):
     return (solver.solve_length if length_only else solver.solve)(metric, x, y, curve, ts)
 
 
-def find(
-    metric: AbstractMetric,
-    x: Point,
-    y: Point,
-    solver: AbstractBoundarySolver | None,
-    init: Start | None,
-    ts: Times | None,
-    throw: bool,
-    *,
-    length_only: bool,
-) -> Geodesic:
-    """`geodesic`; with ``length_only``, one of which nothing but length and energy has derivatives."""
+def find(metric: Any, x: Any, y: Any, solver: Any, init: Any, ts: Any, throw: bool, *, length_only: bool) -> Geodesic:
+    """`geodesic`, which checks its arguments here; where ``length_only``, only length and energy have derivatives."""
     x, y = check_end_points(metric, x, y)
     solver = default_solver(metric, length_only=length_only) if solver is None else solver
     check_solver(solver)
